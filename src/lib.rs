@@ -1,0 +1,3 @@
+//! A TCP server toolkit in which no slow client can hurt the others.
+
+pub mod units;

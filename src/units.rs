@@ -1,0 +1,148 @@
+//! Sizes and times as people type them: `64KiB`, `1MiB`, `500`; `5s`, `250ms`, `1h`.
+//!
+//! Owns the two parsers that every command line of this crate shares, and the
+//! sentences in which they refuse. Knows no option: which sizes and times make
+//! sense for which option is decided where the option is.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+
+/// Reads a size in bytes, such as `64KiB`, `1MiB`, `2GB` or `500`.
+///
+/// # Errors
+///
+/// One sentence that names what was typed and what would be right.
+///
+/// ```
+/// assert_eq!(highwater::units::parse_size("64KiB"), Ok(65_536));
+/// assert_eq!(highwater::units::parse_size("500"), Ok(500));
+/// assert!(highwater::units::parse_size("64kb?").unwrap_err().contains("64KiB"));
+/// ```
+pub fn parse_size(typed: &str) -> Result<usize, String> {
+    let refuse = || {
+        format!(
+            "`{typed}` is not a size: write a whole number of bytes, or a number with KiB, MiB or GiB, \
+             such as 500, 64KiB or 1MiB"
+        )
+    };
+    if !typed.starts_with(|first: char| first.is_ascii_digit()) {
+        return Err(refuse());
+    }
+    let size = ByteSize::from_str(typed).map_err(|_| refuse())?;
+    // A size is an amount of memory; half of the address space is beyond any.
+    usize::try_from(size.as_u64())
+        .ok()
+        .filter(|&bytes| bytes <= usize::MAX / 2)
+        .ok_or_else(|| format!("`{typed}` is more than this machine can address"))
+}
+
+/// Reads a length of time, such as `5s`, `250ms`, `1h` or `1m 30s`.
+///
+/// # Errors
+///
+/// One sentence that names what was typed and what would be right.
+///
+/// ```
+/// use std::time::Duration;
+/// assert_eq!(highwater::units::parse_time("250ms"), Ok(Duration::from_millis(250)));
+/// assert!(highwater::units::parse_time("5").unwrap_err().contains("5s"));
+/// ```
+pub fn parse_time(typed: &str) -> Result<Duration, String> {
+    let refuse = || {
+        let hint = if typed.parse::<u64>().is_ok() {
+            format!("a unit is missing: write {typed}s or {typed}ms")
+        } else {
+            "write a number with a unit, such as 250ms, 5s or 1h".to_owned()
+        };
+        format!("`{typed}` is not a time: {hint}")
+    };
+    let time = humantime::parse_duration(typed).map_err(|_| refuse())?;
+    if time > LONGEST_TIME {
+        return Err(format!("`{typed}` is longer than a hundred years"));
+    }
+    Ok(time)
+}
+
+/// The longest time that an option takes; adding it to a clock cannot overflow.
+const LONGEST_TIME: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+/// Writes a size the way [`parse_size`] reads it: `64KiB`, `1MiB`, or plain
+/// bytes where no unit divides it.
+#[must_use]
+pub fn format_size(bytes: usize) -> String {
+    for (unit, name) in [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")] {
+        if bytes >= unit && bytes.is_multiple_of(unit) {
+            return format!("{}{name}", bytes / unit);
+        }
+    }
+    bytes.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_with_and_without_units_are_read() {
+        for (typed, bytes) in [
+            ("0", 0),
+            ("1", 1),
+            ("500", 500),
+            ("64KiB", 65_536),
+            ("64 KiB", 65_536),
+            ("1.5MiB", 1_572_864),
+            ("1GiB", 1 << 30),
+            ("2kB", 2_000),
+        ] {
+            assert_eq!(parse_size(typed), Ok(bytes), "{typed}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_size_is_refused_with_its_own_text_and_an_example() {
+        for typed in [
+            "",
+            "64kb?",
+            "KiB",
+            "-1",
+            "+1",
+            "64 Kib ib",
+            "٣",
+            "NaN",
+            "inf",
+        ] {
+            let refusal = parse_size(typed).unwrap_err();
+            assert!(refusal.contains(&format!("`{typed}`")), "{refusal}");
+            assert!(refusal.contains("64KiB"), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn a_size_beyond_memory_is_refused() {
+        assert!(parse_size("18446744073709551615").is_err());
+        assert!(parse_size("99999999999999999999999999").is_err());
+    }
+
+    #[test]
+    fn times_with_units_are_read_and_a_missing_unit_is_named() {
+        assert_eq!(parse_time("5s"), Ok(Duration::from_secs(5)));
+        assert_eq!(parse_time("1h"), Ok(Duration::from_secs(3600)));
+        assert!(parse_time("5").unwrap_err().contains("unit is missing"));
+        for typed in ["", "s", "-5s", "5 parsecs", "9999999999999y"] {
+            assert!(
+                parse_time(typed)
+                    .unwrap_err()
+                    .contains(&format!("`{typed}`"))
+            );
+        }
+    }
+
+    #[test]
+    fn a_size_is_written_as_it_would_be_typed() {
+        for typed in ["500", "64KiB", "1MiB", "3GiB", "0"] {
+            assert_eq!(format_size(parse_size(typed).unwrap()), typed);
+        }
+    }
+}
