@@ -102,17 +102,7 @@ mod tests {
 
     #[test]
     fn what_is_not_a_size_is_refused_with_its_own_text_and_an_example() {
-        for typed in [
-            "",
-            "64kb?",
-            "KiB",
-            "-1",
-            "+1",
-            "64 Kib ib",
-            "٣",
-            "NaN",
-            "inf",
-        ] {
+        for typed in ["", "64kb?", "KiB", "-1", "+1", "64 Kib ib", "٣", "NaN", "inf"] {
             let refusal = parse_size(typed).unwrap_err();
             assert!(refusal.contains(&format!("`{typed}`")), "{refusal}");
             assert!(refusal.contains("64KiB"), "{refusal}");
@@ -131,11 +121,7 @@ mod tests {
         assert_eq!(parse_time("1h"), Ok(Duration::from_secs(3600)));
         assert!(parse_time("5").unwrap_err().contains("unit is missing"));
         for typed in ["", "s", "-5s", "5 parsecs", "9999999999999y"] {
-            assert!(
-                parse_time(typed)
-                    .unwrap_err()
-                    .contains(&format!("`{typed}`"))
-            );
+            assert!(parse_time(typed).unwrap_err().contains(&format!("`{typed}`")));
         }
     }
 
