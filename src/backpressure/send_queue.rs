@@ -149,12 +149,9 @@ impl SendQueue {
             return Sent::Waiting;
         }
         self.segments = VecDeque::new();
+        let drained = std::mem::take(&mut self.needs_drain) && !self.ended;
         self.check_invariants();
-        if std::mem::take(&mut self.needs_drain) && !self.ended {
-            Sent::Drained
-        } else {
-            Sent::Empty
-        }
+        if drained { Sent::Drained } else { Sent::Empty }
     }
 
     /// No further write will come; drain is not said any more.
