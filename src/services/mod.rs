@@ -1,0 +1,8 @@
+//! What servers do with their clients.
+//!
+//! Each service sees only [`Actions`](crate::event_loop::Actions): no socket,
+//! no mio, no clock.
+
+mod echo;
+
+pub use echo::Echo;
