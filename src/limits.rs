@@ -140,8 +140,9 @@ pub struct Limits {
     /// How long a client may stay over the limit. Also the time that an
     /// orderly end, and the stopping of the server, wait at most.
     pub grace: Duration,
-    /// How long a queue may stay non-empty without a break.
-    pub drain_timeout: Duration,
+    /// How long a queue may stay non-empty without a break; `None` stands for
+    /// [`DRAIN_TIMEOUT`], or the grace where that is longer.
+    pub drain_timeout: Option<Duration>,
     /// Queue length in bytes that no write may exceed; `None` stands for
     /// [`HARD_LIMIT_MARKS`] times the high-water mark.
     pub hard_limit_bytes: Option<usize>,
@@ -166,7 +167,7 @@ impl Default for Limits {
             high_water_mark_bytes: HIGH_WATER_MARK_BYTES,
             limit_bytes: None,
             grace: GRACE,
-            drain_timeout: DRAIN_TIMEOUT,
+            drain_timeout: None,
             hard_limit_bytes: None,
             memory_budget_bytes: None,
             connect_timeout: CONNECT_TIMEOUT,
@@ -206,6 +207,12 @@ impl Limits {
         })
     }
 
+    /// The drain timeout that is in force.
+    #[must_use]
+    pub fn drain_timeout(&self) -> Duration {
+        self.drain_timeout.unwrap_or(DRAIN_TIMEOUT.max(self.grace))
+    }
+
     /// Checks that the limits fit together.
     ///
     /// # Errors
@@ -229,12 +236,11 @@ impl Limits {
         if self.grace.is_zero() {
             return refuse("--grace 0 would disconnect every client at its first full buffer: give it at least 1ms, such as 5s".into());
         }
-        if self.drain_timeout < self.grace {
-            return refuse(format!(
-                "--drain-timeout {} is shorter than --grace {}: make it at least as long",
-                humantime::format_duration(self.drain_timeout),
-                humantime::format_duration(self.grace),
-            ));
+        if self.drain_timeout() == Duration::ZERO {
+            return refuse(
+                "--drain-timeout 0 would disconnect every client that ever waits: give it at least 1ms, such as 60s"
+                    .into(),
+            );
         }
         let hard_limit = self.hard_limit();
         if hard_limit < self.limit() {
@@ -337,6 +343,8 @@ mod tests {
         assert!(refusal(|limits| limits.high_water_mark_bytes = 0).contains("--high-water-mark 0"));
         assert!(refusal(|limits| limits.limit_bytes = Some(0)).contains("--limit 0"));
         assert!(refusal(|limits| limits.max_clients = Some(0)).contains("--max-clients 0"));
+        assert!(refusal(|limits| limits.drain_timeout = Some(Duration::ZERO)).contains("--drain-timeout 0"));
+        assert!(refusal(|limits| limits.connect_timeout = Duration::ZERO).contains("--connect-timeout 0"));
     }
 
     #[test]
@@ -351,11 +359,21 @@ mod tests {
     }
 
     #[test]
-    fn a_budget_below_one_queue_and_a_drain_timeout_below_the_grace_are_refused() {
+    fn a_budget_below_one_queue_and_a_socket_option_beyond_the_kernels_are_refused() {
         assert!(refusal(|limits| limits.memory_budget_bytes = Some(1024)).contains("--memory-budget 1KiB"));
-        assert!(
-            refusal(|limits| limits.drain_timeout = Duration::from_secs(1)).contains("--drain-timeout 1s")
-        );
         assert!(refusal(|limits| limits.unsent_bytes = usize::MAX / 2).contains("--unsent"));
+    }
+
+    #[test]
+    fn the_default_drain_timeout_grows_with_the_grace_and_a_given_one_stands() {
+        let hour = Duration::from_secs(3600);
+        let mut limits = Limits {
+            grace: hour,
+            ..Limits::default()
+        };
+        assert_eq!(limits.drain_timeout(), hour);
+        limits.drain_timeout = Some(DRAIN_TIMEOUT);
+        assert_eq!(limits.drain_timeout(), DRAIN_TIMEOUT);
+        assert_eq!(limits.check(), Ok(()));
     }
 }

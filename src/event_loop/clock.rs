@@ -7,7 +7,12 @@
 
 use std::time::{Duration, Instant};
 
+use log::warn;
+
 use crate::limits::TURN_ALLOWANCE;
+
+/// Shorter stops are the everyday life of a busy machine.
+const WORTH_A_LINE: Duration = Duration::from_secs(1);
 
 /// Turns real instants into charged ones.
 #[derive(Debug)]
@@ -30,15 +35,17 @@ impl Clock {
     pub(crate) fn advance(&mut self, real: Instant, waited: Option<Duration>) -> Instant {
         let elapsed = real.saturating_duration_since(self.last);
         if let Some(waited) = waited {
-            self.not_charged += elapsed.saturating_sub(waited + TURN_ALLOWANCE);
+            let excess = elapsed.saturating_sub(waited + TURN_ALLOWANCE);
+            if excess >= WORTH_A_LINE {
+                warn!(
+                    "did not run for {:.3} s, as if stopped; no client is charged for it",
+                    excess.as_secs_f64()
+                );
+            }
+            self.not_charged += excess;
         }
         self.last = self.last.max(real);
         self.last - self.not_charged
-    }
-
-    /// All time so far that was charged to nobody.
-    pub(crate) const fn not_charged(&self) -> Duration {
-        self.not_charged
     }
 }
 
@@ -62,7 +69,6 @@ mod tests {
         for turn in 1..100 {
             assert_eq!(clock.advance(t0 + turn * wait, Some(wait)), t0 + turn * wait);
         }
-        assert_eq!(clock.not_charged(), Duration::ZERO);
     }
 
     #[test]

@@ -99,7 +99,7 @@ impl<N: Network> Engine<N> {
             deadlines: Delay::ALL.map(|delay| {
                 DelayQueue::new(match delay {
                     Delay::OverLimit | Delay::Lingering => limits.grace,
-                    Delay::NotDrained => limits.drain_timeout,
+                    Delay::NotDrained => limits.drain_timeout(),
                     Delay::Connecting => limits.connect_timeout,
                     Delay::Clamping => RECEIVE_CLAMP_DELAY,
                 })

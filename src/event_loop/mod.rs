@@ -111,7 +111,6 @@ impl<S: Service> EventLoop<S> {
     ///
     /// The limits contradict each other, the address cannot be listened on,
     /// or the kernel refuses an event loop.
-    #[expect(clippy::disallowed_methods, reason = "the event loop owns the clock")]
     pub fn listen(address: SocketAddr, limits: Limits, service: S) -> Result<Self, ServerError> {
         Self::listen_with(address, limits, |_| service)
     }

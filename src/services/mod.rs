@@ -4,5 +4,7 @@
 //! no mio, no clock.
 
 mod echo;
+mod framed_echo;
 
 pub use echo::Echo;
+pub use framed_echo::FramedEcho;
