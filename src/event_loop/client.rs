@@ -161,6 +161,12 @@ impl<S: Stream> Client<S> {
         (can_write || can_read) && self.phase != Phase::Doomed
     }
 
+    /// Whether something that it sent may wait to be read. Behind its end
+    /// there is nothing, though every later event still says *readable*.
+    pub(crate) const fn may_have_unread(&self) -> bool {
+        !self.read_ended && self.readiness.is_readable()
+    }
+
     pub(crate) const fn accepts_writes(&self) -> bool {
         matches!(self.phase, Phase::Open | Phase::Connecting) && !self.queue.is_ended()
     }

@@ -260,7 +260,7 @@ impl<N: Network> Engine<N> {
         let both_ended = client.read_ended || client.phase == Phase::Closing;
         // Closing with unread input would reset, so what is there is read
         // first; the end itself is announced by the close.
-        if both_ended && !client.readiness.is_readable() && client.stream.is_settled() {
+        if both_ended && !client.may_have_unread() && client.stream.is_settled() {
             let reason = if client.cut {
                 CloseReason::Stopped
             } else {
