@@ -103,6 +103,8 @@ pub(crate) struct Client<S> {
     pub(crate) read_ended: bool,
     /// Our end was announced to it.
     pub(crate) write_ended: bool,
+    /// The stop of the server closed it, in the middle of its stream.
+    pub(crate) stopped: bool,
     /// Something meant for it was thrown away: its end must be a reset.
     pub(crate) cut: bool,
     /// Its receive buffer is clamped.
@@ -138,6 +140,7 @@ impl<S: Stream> Client<S> {
             listed: false,
             read_ended: false,
             write_ended: false,
+            stopped: false,
             cut: false,
             clamped: false,
             blocked: BlockedLog::default(),

@@ -207,7 +207,6 @@ impl<N: Network, S: Service> Turn<N, S> {
                 continue;
             };
             client.listed = false;
-            let client_lingers = client.since(Delay::Lingering).is_some();
             match client.phase {
                 Phase::Doomed => continue,
                 Phase::Connecting => self.finish_connect(id),
@@ -215,10 +214,10 @@ impl<N: Network, S: Service> Turn<N, S> {
                     if !client.queue.is_empty() {
                         self.flush(id);
                     }
-                    if client_lingers {
-                        self.engine.advance_end(id);
-                    }
                     self.read(id);
+                    // What was just read may have been all that its end
+                    // waited for.
+                    self.engine.advance_end(id);
                 }
             }
             self.engine.list_if_work(id);
@@ -267,7 +266,7 @@ impl<N: Network, S: Service> Turn<N, S> {
                 return;
             };
             match client.read(&mut self.read_buffer[..allowed]) {
-                Ok(None) => return self.engine.advance_end(id),
+                Ok(None) => return,
                 Ok(Some(0)) => return self.read_end(id),
                 Ok(Some(count)) => {
                     budget = budget.saturating_sub(count);
@@ -289,7 +288,7 @@ impl<N: Network, S: Service> Turn<N, S> {
         };
         if client.phase == Phase::Closing {
             // Its reply to this is missing, if the server is what stopped it.
-            client.cut |= self.stop_by.is_some();
+            client.cut |= client.stopped;
         } else if client.pipe.is_empty() {
             self.service
                 .received(id, data, &mut Actions::new(&mut self.engine));
@@ -426,12 +425,17 @@ impl<N: Network, S: Service> Turn<N, S> {
     }
 
     /// What another connection was still to send to this client is lost when
-    /// the server stops, so its end must not look complete.
+    /// the server stops, and so is what the service still holds for it, so
+    /// its end must not look complete. A client to which its service has said
+    /// its last word loses nothing.
     fn mark_cut(&mut self, id: ClientId) {
         let Some(client) = self.engine.clients.get(id) else {
             return;
         };
-        let cut = client.sources.as_slice().iter().any(|&source| {
+        if client.phase != Phase::Open {
+            return;
+        }
+        let cut = client.held_bytes > 0 || client.sources.as_slice().iter().any(|&source| {
             source != id
                 && self
                     .engine
@@ -440,6 +444,7 @@ impl<N: Network, S: Service> Turn<N, S> {
                     .is_some_and(|client| !client.read_ended)
         });
         if let Some(client) = self.engine.clients.get_mut(id) {
+            client.stopped = true;
             client.cut |= cut;
         }
     }

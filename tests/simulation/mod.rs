@@ -367,7 +367,7 @@ impl<'a, S: Service> Driver<'a, S> {
             world.check_nobody_forgotten();
         }
         let retries = matches!(next, Next::WaitFor(time) if time <= ACCEPT_RETRY);
-        if world.awaits_retry() && sleeps && !retries && world.backlog() > 0 && !world.model.stopping {
+        if world.awaits_retry() && sleeps && !retries && world.backlog() > 0 && world.model.stopping_since.is_none() {
             world
                 .model
                 .accuse(|| format!("{next:?}, though accepting has to be tried again"));
@@ -379,7 +379,7 @@ impl<'a, S: Service> Driver<'a, S> {
                 .model
                 .accuse(|| "the loop spins: nothing to do, and it does not wait".to_owned());
         }
-        if next == Next::Stopped && !world.model.stopping {
+        if next == Next::Stopped && world.model.stopping_since.is_none() {
             world.model.accuse(|| "stopped without being asked to".to_owned());
         }
         world.tidy();

@@ -126,7 +126,7 @@ pub(crate) struct Model {
     /// at which point inside of it that queue is given up.
     loose: bool,
     over_budget_seen: bool,
-    pub(crate) stopping: bool,
+    pub(crate) stopping_since: Option<Instant>,
     pub(crate) fault: Option<String>,
     pub(crate) seen: Seen,
 }
@@ -152,7 +152,7 @@ impl Model {
             sum: 0,
             loose: false,
             over_budget_seen: false,
-            stopping: false,
+            stopping_since: None,
             fault: None,
             seen: Seen::default(),
         }
@@ -297,6 +297,9 @@ impl Model {
         if !ledger.is_alive() {
             return;
         }
+        if ledger.frames.too_long {
+            return self.doom(number, Doom::Rejected);
+        }
         let asked = ledger.taken + queued as u64;
         let (before, whole) = (ledger.asked, ledger.frames.whole_bytes);
         ledger.asked = asked;
@@ -312,7 +315,7 @@ impl Model {
         }
         let ledger = &self.ledgers[number];
         let left_over = ledger.frames.whole_bytes - ledger.asked.min(ledger.frames.whole_bytes);
-        if left_over > 0 && !ledger.paused && !ledger.frames.too_long {
+        if left_over > 0 && !ledger.paused {
             self.accuse(|| format!("link {number}: {left_over} bytes of whole frames forgotten"));
         }
     }
@@ -447,7 +450,7 @@ impl Model {
     /// The server drains its clients from now on.
     pub(crate) fn stop(&mut self) {
         self.settle();
-        self.stopping = true;
+        self.stopping_since = Some(self.now);
         for at in 0..self.alive.len() {
             let number = self.alive[at];
             if !self.ledgers[number].closing {
@@ -495,8 +498,7 @@ impl Model {
         let owed = match (reason, &doom) {
             (_, Some(Doom::Closed)) => false,
             (CloseReason::Failed(..), doom) => *doom == Some(Doom::Failed),
-            (CloseReason::Rejected(_), Some(doom)) => *doom == Doom::Rejected,
-            (CloseReason::Rejected(_), None) => ledger.frames.too_long && !ledger.closing,
+            (CloseReason::Rejected(_), doom) => *doom == Some(Doom::Rejected),
             (CloseReason::Reset, doom) => *doom == Some(Doom::Reset) || self.kind == Kind::Tunnel,
             (CloseReason::Slow(reason), Some(doom)) => *doom == Doom::Slow(*reason),
             (_, Some(_)) => false,
@@ -516,7 +518,7 @@ impl Model {
             (CloseReason::NotAcknowledged, None) => {
                 over(ledger.both_ended_since, limits.grace) && !was_settled
             }
-            (CloseReason::Stopped, None) => self.stopping,
+            (CloseReason::Stopped, None) => ledger.stopped || over(self.stopping_since, limits.grace),
             (CloseReason::ConnectTimedOut(_), None) => over(ledger.connecting_since, limits.connect_timeout),
         };
         if !owed {
