@@ -191,7 +191,9 @@ impl<N: Network, S: Service> Turn<N, S> {
             return;
         };
         if self.engine.now >= next {
-            self.next_tick = Some((next + interval).max(self.engine.now));
+            let next = next + interval;
+            let missed = next <= self.engine.now;
+            self.next_tick = Some(if missed { self.engine.now + interval } else { next });
             self.service.ticked(&mut Actions::new(&mut self.engine));
         }
     }
