@@ -21,7 +21,7 @@ use crate::units::{Size, Time};
 /// been full for longer than the grace, the client is disconnected. All
 /// others go on unaffected.
 #[derive(Debug, Parser)]
-#[command(name = "highwater", version, arg_required_else_help = true, after_help = EXAMPLES)]
+#[command(name = "highwater", version, arg_required_else_help = true, args_override_self = true, after_help = EXAMPLES)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
