@@ -28,9 +28,9 @@ build: tools ## Build the command, as fast as it gets
 run: build ## Start the echo server on port 9000 (PORT=N for another)
 	@echo
 	@echo "Try in another terminal:"
-	@echo "  nc 127.0.0.1 $(PORT)                                        type a line, get it back"
-	@echo "  target/release/highwater probe --port $(PORT)               is it safe from slow clients?"
-	@echo "  cat /dev/zero | (sleep 60 >/dev/tcp/127.0.0.1/$(PORT))      a client that only connects"
+	@echo "  nc 127.0.0.1 $(PORT)                                     type a line, get it back"
+	@echo "  target/release/highwater probe --port $(PORT)            is it safe from slow clients?"
+	@echo "  cat /dev/zero >/dev/tcp/127.0.0.1/$(PORT)               a client that never reads: out after 5 s"
 	@echo "Ctrl-C stops it in order."
 	@echo
 	target/release/highwater echo --port $(PORT)
