@@ -22,6 +22,7 @@ mod node_oracle {
 }
 
 use std::io::Write;
+use std::sync::Once;
 
 use fastrand::Rng;
 use highwater::backpressure::{Answer, Sent};
@@ -90,22 +91,25 @@ fn shrink(mut trace: Trace, node: &mut Node) -> (Trace, Vec<String>, usize) {
     (trace, seen, at)
 }
 
-/// A line that is seen even though the test passes.
-fn say(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
+/// Says once, and so that it is seen although the tests pass, what was not run.
+fn say_skipped(why: &str) {
+    static SAID: Once = Once::new();
+    SAID.call_once(|| {
+        let line = format!("node_oracle: fresh traces were skipped, only recorded ones were run: {why}");
+        let _ = writeln!(std::io::stderr(), "{line}");
+    });
 }
 
 fn start_node() -> Option<Node> {
     match Node::start() {
         Ok(node) => Some(node),
         Err(Absent::NotInstalled) => {
-            say("node_oracle: skipped fresh traces: `node` is not installed (recorded ones were run)");
+            say_skipped("`node` is not installed");
             None
         }
         Err(Absent::OtherRule(version)) => {
-            say(&format!(
-                "node_oracle: skipped fresh traces: node {version} judges a write before its sink was \
-                 tried, Node 20.20 and later after it (recorded ones were run)"
+            say_skipped(&format!(
+                "node {version} judges a write before its sink was tried, unlike Node 20.20"
             ));
             None
         }
