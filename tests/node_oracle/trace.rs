@@ -140,6 +140,21 @@ impl Step {
         })
     }
 
+    fn destination(&self) -> Option<usize> {
+        match *self {
+            Self::Write(to, _)
+            | Self::Take(to, _)
+            | Self::Shut(to)
+            | Self::End(to)
+            | Self::WriteOnDrain(to, _)
+            | Self::EndOnDrain(to)
+            | Self::Pipe(to)
+            | Self::PipeAnyway(to)
+            | Self::Unpipe(to) => Some(to),
+            Self::Arrive(_) | Self::SourceEnds | Self::ReadThoughHeld | Self::Tick => None,
+        }
+    }
+
     fn count_mut(&mut self) -> Option<&mut usize> {
         match self {
             Self::Write(_, count) | Self::WriteOnDrain(_, count) | Self::Take(_, count) => Some(count),
@@ -239,12 +254,31 @@ impl Trace {
             less.marks[index].gathers = false;
             all.push(less);
         }
+        // A mark and the sizes around it often have to shrink together.
+        for change in [|count| count / 2, |count: usize| count.saturating_sub(1)] {
+            let mut less = self.clone();
+            less.marks
+                .iter_mut()
+                .for_each(|mark| mark.bytes = change(mark.bytes));
+            for count in less.steps.iter_mut().filter_map(Step::count_mut) {
+                *count = change(*count).max(1);
+            }
+            all.push(less);
+        }
+        if let Some(last) = self.marks.len().checked_sub(1).filter(|&last| last > 0)
+            && self.steps.iter().all(|step| step.destination() != Some(last))
+        {
+            let mut less = self.clone();
+            less.marks.pop();
+            all.push(less);
+        }
         all.retain(|less| less.weight() < self.weight());
         all
     }
 
-    /// How much a reader has to take in: steps first, then numbers.
-    pub(crate) fn weight(&self) -> (usize, usize) {
+    /// How much a reader has to take in: steps first, then destinations, then
+    /// numbers.
+    pub(crate) fn weight(&self) -> (usize, usize, usize) {
         let marks = self
             .marks
             .iter()
@@ -253,7 +287,7 @@ impl Trace {
             .steps
             .iter()
             .map(|step| step.clone().count_mut().map_or(0, |count| *count));
-        (self.steps.len(), marks.chain(counts).sum())
+        (self.steps.len(), self.marks.len(), marks.chain(counts).sum())
     }
 }
 
