@@ -47,6 +47,11 @@ pub const UNSENT_BYTES: usize = 16 * 1024;
 /// been paused for [`RECEIVE_CLAMP_DELAY`].
 pub const RECEIVE_BUFFER_BYTES: usize = 64 * 1024;
 
+/// How long a client must have been paused before its receive buffer is
+/// clamped: those who pause for an instant, as every fast client does, never
+/// pay for the system call.
+pub const RECEIVE_CLAMP_DELAY: Duration = Duration::from_millis(50);
+
 /// The read buffer that an event loop owns, shared by all its clients. More
 /// than 64 KiB a call brings no measurable gain on loopback.
 pub const READ_BUFFER_BYTES: usize = 64 * 1024;
@@ -91,6 +96,14 @@ pub const LONGEST_WAIT: Duration = Duration::from_millis(100);
 /// time in which the loop did not run, and is charged to nobody.
 pub const TURN_ALLOWANCE: Duration = Duration::from_millis(100);
 
+/// Most clients disconnected at deadlines in one turn. Each costs the kernel
+/// some 15 µs, mostly to free its buffers; the others are served in between.
+pub const EXPIRIES_PER_TURN: usize = 64;
+
+/// How often a server that is stopping asks whether the last bytes of its
+/// clients have arrived; no edge tells.
+pub const STOP_POLL: Duration = Duration::from_millis(10);
+
 /// Freed queue memory below which asking the allocator to give pages back to
 /// the system is not worth its time.
 pub const TRIM_AFTER_FREED_BYTES: usize = 1024 * 1024;
@@ -127,14 +140,17 @@ pub struct Limits {
     /// How long a client may stay over the limit. Also the time that an
     /// orderly end, and the stopping of the server, wait at most.
     pub grace: Duration,
-    /// How long a queue may stay non-empty without a break.
-    pub drain_timeout: Duration,
+    /// How long a queue may stay non-empty without a break; `None` stands for
+    /// [`DRAIN_TIMEOUT`], or the grace where that is longer.
+    pub drain_timeout: Option<Duration>,
     /// Queue length in bytes that no write may exceed; `None` stands for
     /// [`HARD_LIMIT_MARKS`] times the high-water mark.
     pub hard_limit_bytes: Option<usize>,
     /// Bytes that all queues (and unfinished frames) together may hold;
     /// `None` stands for a quarter of this machine's memory.
     pub memory_budget_bytes: Option<usize>,
+    /// How long a connection to another server may take to come about.
+    pub connect_timeout: Duration,
     /// Clients served at a time; `None` stands for what the descriptors allow.
     pub max_clients: Option<usize>,
     /// Unsent bytes that the kernel may hold for a client
@@ -151,9 +167,10 @@ impl Default for Limits {
             high_water_mark_bytes: HIGH_WATER_MARK_BYTES,
             limit_bytes: None,
             grace: GRACE,
-            drain_timeout: DRAIN_TIMEOUT,
+            drain_timeout: None,
             hard_limit_bytes: None,
             memory_budget_bytes: None,
+            connect_timeout: CONNECT_TIMEOUT,
             max_clients: None,
             unsent_bytes: UNSENT_BYTES,
             receive_buffer_bytes: RECEIVE_BUFFER_BYTES,
@@ -190,6 +207,12 @@ impl Limits {
         })
     }
 
+    /// The drain timeout that is in force.
+    #[must_use]
+    pub fn drain_timeout(&self) -> Duration {
+        self.drain_timeout.unwrap_or(DRAIN_TIMEOUT.max(self.grace))
+    }
+
     /// Checks that the limits fit together.
     ///
     /// # Errors
@@ -213,12 +236,11 @@ impl Limits {
         if self.grace.is_zero() {
             return refuse("--grace 0 would disconnect every client at its first full buffer: give it at least 1ms, such as 5s".into());
         }
-        if self.drain_timeout < self.grace {
-            return refuse(format!(
-                "--drain-timeout {} is shorter than --grace {}: make it at least as long",
-                humantime::format_duration(self.drain_timeout),
-                humantime::format_duration(self.grace),
-            ));
+        if self.drain_timeout() == Duration::ZERO {
+            return refuse(
+                "--drain-timeout 0 would disconnect every client that ever waits: give it at least 1ms, such as 60s"
+                    .into(),
+            );
         }
         let hard_limit = self.hard_limit();
         if hard_limit < self.limit() {
@@ -248,6 +270,11 @@ impl Limits {
                 format_size(budget),
                 format_size(paused_at_most),
             ));
+        }
+        if self.connect_timeout.is_zero() {
+            return refuse(
+                "--connect-timeout 0 would give up before trying: give it at least 1ms, such as 5s".into(),
+            );
         }
         if self.max_clients == Some(0) {
             return refuse("--max-clients 0 would refuse everybody: give it at least 1".into());
@@ -316,6 +343,8 @@ mod tests {
         assert!(refusal(|limits| limits.high_water_mark_bytes = 0).contains("--high-water-mark 0"));
         assert!(refusal(|limits| limits.limit_bytes = Some(0)).contains("--limit 0"));
         assert!(refusal(|limits| limits.max_clients = Some(0)).contains("--max-clients 0"));
+        assert!(refusal(|limits| limits.drain_timeout = Some(Duration::ZERO)).contains("--drain-timeout 0"));
+        assert!(refusal(|limits| limits.connect_timeout = Duration::ZERO).contains("--connect-timeout 0"));
     }
 
     #[test]
@@ -330,11 +359,21 @@ mod tests {
     }
 
     #[test]
-    fn a_budget_below_one_queue_and_a_drain_timeout_below_the_grace_are_refused() {
+    fn a_budget_below_one_queue_and_a_socket_option_beyond_the_kernels_are_refused() {
         assert!(refusal(|limits| limits.memory_budget_bytes = Some(1024)).contains("--memory-budget 1KiB"));
-        assert!(
-            refusal(|limits| limits.drain_timeout = Duration::from_secs(1)).contains("--drain-timeout 1s")
-        );
         assert!(refusal(|limits| limits.unsent_bytes = usize::MAX / 2).contains("--unsent"));
+    }
+
+    #[test]
+    fn the_default_drain_timeout_grows_with_the_grace_and_a_given_one_stands() {
+        let hour = Duration::from_secs(3600);
+        let mut limits = Limits {
+            grace: hour,
+            ..Limits::default()
+        };
+        assert_eq!(limits.drain_timeout(), hour);
+        limits.drain_timeout = Some(DRAIN_TIMEOUT);
+        assert_eq!(limits.drain_timeout(), DRAIN_TIMEOUT);
+        assert_eq!(limits.check(), Ok(()));
     }
 }

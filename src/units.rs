@@ -4,6 +4,7 @@
 //! sentences in which they refuse. Knows no option: which sizes and times make
 //! sense for which option is decided where the option is.
 
+use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -80,6 +81,50 @@ pub fn format_size(bytes: usize) -> String {
     bytes.to_string()
 }
 
+/// A size in bytes that is read by [`parse_size`] and written by
+/// [`format_size`], for options with a default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size(
+    /// Bytes.
+    pub usize,
+);
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(typed: &str) -> Result<Self, String> {
+        parse_size(typed).map(Self)
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&format_size(self.0))
+    }
+}
+
+/// A length of time that is read by [`parse_time`], for options with a
+/// default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Time(
+    /// The time itself.
+    pub Duration,
+);
+
+impl FromStr for Time {
+    type Err = String;
+
+    fn from_str(typed: &str) -> Result<Self, String> {
+        parse_time(typed).map(Self)
+    }
+}
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        humantime::format_duration(self.0).fmt(f)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,9 +171,10 @@ mod tests {
     }
 
     #[test]
-    fn a_size_is_written_as_it_would_be_typed() {
+    fn sizes_and_times_are_written_as_they_could_be_typed() {
         for typed in ["500", "64KiB", "1MiB", "3GiB", "0"] {
-            assert_eq!(format_size(parse_size(typed).unwrap()), typed);
+            assert_eq!(typed.parse::<Size>().unwrap().to_string(), typed);
         }
+        assert_eq!("90s".parse::<Time>().unwrap().to_string(), "1m 30s");
     }
 }

@@ -6,6 +6,7 @@
 pub mod pipe;
 pub mod send_queue;
 pub mod slow_client;
+pub(crate) mod small_list;
 
 pub use pipe::{Flow, Pipe};
 pub use send_queue::{Answer, SendQueue, Sent};

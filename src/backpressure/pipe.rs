@@ -6,6 +6,7 @@
 //! answered.
 
 use super::send_queue::Answer;
+use super::small_list::SmallList;
 
 /// Whether a source may be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,18 +32,7 @@ pub enum Flow {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Pipe<D> {
-    destinations: Destinations<D>,
-}
-
-/// One destination is by far the most common case and must cost no
-/// allocation: an idle client owns no memory but its place in the table.
-#[derive(Clone, Debug)]
-enum Destinations<D> {
-    None,
-    One(Destination<D>),
-    // The box keeps the common cases small: a vector would triple them.
-    #[expect(clippy::box_collection, reason = "a client in the table must stay small")]
-    Many(Box<Vec<Destination<D>>>),
+    destinations: SmallList<Destination<D>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +44,7 @@ struct Destination<D> {
 impl<D> Default for Pipe<D> {
     fn default() -> Self {
         Self {
-            destinations: Destinations::None,
+            destinations: SmallList::Empty,
         }
     }
 }
@@ -69,28 +59,16 @@ impl<D: Copy + Eq> Pipe<D> {
         if self.contains(name) {
             return;
         }
-        let new = Destination {
+        self.destinations.push(Destination {
             name,
             awaits_drain: false,
-        };
-        self.destinations = match std::mem::replace(&mut self.destinations, Destinations::None) {
-            Destinations::None => Destinations::One(new),
-            Destinations::One(first) => Destinations::Many(Box::new(vec![first, new])),
-            Destinations::Many(mut all) => {
-                all.push(new);
-                Destinations::Many(all)
-            }
-        };
+        });
     }
 
     /// Takes a destination away, together with what it held back. Says
     /// whether the source may now be read.
     pub fn remove(&mut self, name: D) -> Flow {
-        match &mut self.destinations {
-            Destinations::One(only) if only.name == name => self.destinations = Destinations::None,
-            Destinations::Many(all) => all.retain(|destination| destination.name != name),
-            _ => {}
-        }
+        self.destinations.retain(|destination| destination.name != name);
         self.flow()
     }
 
@@ -116,7 +94,12 @@ impl<D: Copy + Eq> Pipe<D> {
     /// Whether the source may be read.
     #[must_use]
     pub fn flow(&self) -> Flow {
-        if self.as_slice().iter().any(|destination| destination.awaits_drain) {
+        if self
+            .destinations
+            .as_slice()
+            .iter()
+            .any(|destination| destination.awaits_drain)
+        {
             Flow::Hold
         } else {
             Flow::Read
@@ -126,7 +109,7 @@ impl<D: Copy + Eq> Pipe<D> {
     /// The only destination, if there is exactly one.
     #[must_use]
     pub fn only(&self) -> Option<D> {
-        match self.as_slice() {
+        match self.destinations.as_slice() {
             [only] => Some(only.name),
             _ => None,
         }
@@ -135,13 +118,13 @@ impl<D: Copy + Eq> Pipe<D> {
     /// Number of destinations.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.as_slice().len()
+        self.destinations.as_slice().len()
     }
 
     /// Whether the source has no destination.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.as_slice().is_empty()
+        self.destinations.as_slice().is_empty()
     }
 
     /// Whether `name` is a destination.
@@ -152,24 +135,26 @@ impl<D: Copy + Eq> Pipe<D> {
 
     /// All destinations in the order in which they were added.
     pub fn names(&self) -> impl Iterator<Item = D> + '_ {
-        self.as_slice().iter().map(|destination| destination.name)
+        self.destinations
+            .as_slice()
+            .iter()
+            .map(|destination| destination.name)
     }
 
-    fn as_slice(&self) -> &[Destination<D>] {
-        match &self.destinations {
-            Destinations::None => &[],
-            Destinations::One(only) => std::slice::from_ref(only),
-            Destinations::Many(all) => all,
-        }
+    /// The destination at `index`, in the order in which they were added.
+    #[must_use]
+    pub fn at(&self, index: usize) -> Option<D> {
+        self.destinations
+            .as_slice()
+            .get(index)
+            .map(|destination| destination.name)
     }
 
     fn find(&mut self, name: D) -> Option<&mut Destination<D>> {
-        let all = match &mut self.destinations {
-            Destinations::None => &mut [],
-            Destinations::One(only) => std::slice::from_mut(only),
-            Destinations::Many(all) => all.as_mut_slice(),
-        };
-        all.iter_mut().find(|destination| destination.name == name)
+        self.destinations
+            .as_mut_slice()
+            .iter_mut()
+            .find(|destination| destination.name == name)
     }
 }
 

@@ -68,7 +68,7 @@ impl Policy {
             limit_bytes: limits.limit(),
             hard_limit_bytes: limits.hard_limit(),
             grace: limits.grace,
-            drain_timeout: limits.drain_timeout,
+            drain_timeout: limits.drain_timeout(),
         }
     }
 
