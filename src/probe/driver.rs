@@ -16,9 +16,10 @@ use super::clock;
 use super::error::ProbeError;
 use super::fast::{BUFFER_BYTES, End, FastClient, Turn};
 use super::kernel_queue;
-use super::measurement::{Measurement, Slice};
+use super::measurement::{Measurement, PublisherSeen, Slice};
 use super::pattern::Pattern;
-use super::plan::Plan;
+use super::plan::{Plan, Protocol};
+use super::publisher::Publisher;
 use super::seen;
 use super::server_process::Observer;
 use super::slow::{Kind, SlowClient};
@@ -79,6 +80,7 @@ pub(crate) struct Driver<'a> {
     next_slice: Instant,
     timeline: Vec<Slice>,
     observer: Option<Observer>,
+    publisher: Option<Publisher<TcpStream>>,
     interrupted: bool,
 }
 
@@ -110,6 +112,7 @@ impl<'a> Driver<'a> {
             next_slice: now + SLICE,
             timeline: Vec::new(),
             observer,
+            publisher: None,
             interrupted: false,
         })
     }
@@ -120,6 +123,7 @@ impl<'a> Driver<'a> {
         self.connect_healthy(&mut events, watcher)?;
         self.begin(Phase::Before);
         self.start_healthy();
+        self.start_publisher()?;
         self.run_for(self.plan.baseline, &mut events, watcher)?;
         if self.wires.slow() > 0 {
             if !self.interrupted {
@@ -171,16 +175,20 @@ impl<'a> Driver<'a> {
 
     fn connect_one_healthy(&mut self) -> Result<(), ProbeError> {
         let index = self.fast.len();
-        let mut stream = socket::start_connecting(self.plan.address, Buffers::default())
-            .map_err(ProbeError::system("open a socket for a healthy client"))?;
-        self.register(&mut stream, index)?;
-        let wire = self.wires.healthy(Pattern::new(index as u64));
-        self.fast
-            .push(FastClient::new(stream, wire, self.plan.pipeline));
+        let client = self.new_healthy(index)?;
+        self.fast.push(client);
         self.fast_connected.push(false);
         self.fast_answered.push(false);
         self.connecting += 1;
         Ok(())
+    }
+
+    fn new_healthy(&self, index: usize) -> Result<FastClient<TcpStream>, ProbeError> {
+        let mut stream = socket::start_connecting(self.plan.address, Buffers::default())
+            .map_err(ProbeError::system("open a socket for a healthy client"))?;
+        self.register(&mut stream, index)?;
+        let wire = self.wires.healthy(Pattern::new(index as u64));
+        Ok(FastClient::new(stream, wire, self.plan.pipeline))
     }
 
     fn start_healthy(&mut self) {
@@ -193,6 +201,26 @@ impl<'a> Driver<'a> {
                 self.follow(index, turn);
             }
         }
+    }
+
+    fn start_publisher(&mut self) -> Result<(), ProbeError> {
+        if let Protocol::Push {
+            publish: Some(line),
+            publish_rate,
+            ..
+        } = &self.plan.protocol
+        {
+            // Served at every tick; it needs no events of its own.
+            let stream = socket::start_connecting(self.plan.address, Buffers::default())
+                .map_err(ProbeError::system("open a socket for the publisher"))?;
+            self.publisher = Some(Publisher::new(
+                stream,
+                line.clone(),
+                *publish_rate,
+                clock::now(),
+            ));
+        }
+        Ok(())
     }
 
     fn run_for(
@@ -270,7 +298,7 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    fn register(&mut self, stream: &mut TcpStream, token: usize) -> Result<(), ProbeError> {
+    fn register(&self, stream: &mut TcpStream, token: usize) -> Result<(), ProbeError> {
         self.poll
             .registry()
             .register(
@@ -425,6 +453,9 @@ impl<'a> Driver<'a> {
     fn follow(&mut self, token: usize, turn: Turn) {
         match turn {
             Turn::More => self.more.push_back(token),
+            Turn::Ended(_) if token < self.plan.fast && self.fast[token].is_closed_in_order() => {
+                self.reconnect(token)
+            }
             Turn::Ended(_) if token < self.plan.fast => {
                 // It is out of the measurement; its socket is closed so that it costs the server nothing more.
                 let _ = self.fast[token].stream_mut().shutdown(Shutdown::Both);
@@ -434,8 +465,20 @@ impl<'a> Driver<'a> {
         }
     }
 
+    /// A healthy client whose server closed it as announced comes back with a new connection.
+    fn reconnect(&mut self, index: usize) {
+        let made = self.new_healthy(index);
+        if let Ok(client) = made {
+            self.fast[index] = client;
+            self.fast_connected[index] = false;
+        }
+    }
+
     fn tick(&mut self, now: Instant, watcher: &mut dyn Watcher) {
         self.next_tick = now + TICK;
+        if let Some(publisher) = &mut self.publisher {
+            publisher.turn(now, &mut self.buffer);
+        }
         for index in 0..self.slow.len() {
             let client = &mut self.slow[index];
             if client.end().is_some() || !client.is_connected() {
@@ -443,7 +486,13 @@ impl<'a> Driver<'a> {
             }
             let unacknowledged = kernel_queue::unacknowledged_bytes(client.stream()).unwrap_or(0);
             let unread = kernel_queue::unread_bytes(client.stream()).unwrap_or(0);
-            client.note(unacknowledged, unread, now);
+            let port = self.slow_ports[index];
+            let server_queue = self
+                .observer
+                .as_ref()
+                .map_or(0, |observer| observer.send_queue(port));
+            let server_queue = if client.is_echo() { 0 } else { server_queue };
+            client.note(unacknowledged, unread, server_queue, now);
             let sent = client.send(now, &mut self.buffer);
             let read = client.read(now, &mut self.buffer);
             let turn = if sent == Turn::More { sent } else { read };
@@ -587,6 +636,10 @@ impl<'a> Driver<'a> {
                 .collect(),
             server,
             timeline: self.timeline,
+            publisher: self.publisher.map(|publisher| PublisherSeen {
+                messages: publisher.published(),
+                ended: publisher.is_gone(),
+            }),
         }
     }
 }

@@ -142,6 +142,13 @@ impl Observer {
             .is_some_and(|socket| socket.orphan)
     }
 
+    /// What the server's kernel has still to send to the client with this port, at the last look.
+    pub(crate) fn send_queue(&self, client_port: u16) -> u64 {
+        self.sockets
+            .get(&client_port)
+            .map_or(0, |socket| socket.send_queue)
+    }
+
     /// The server's resident memory at the last look, in bytes.
     pub(crate) fn rss_bytes(&self) -> Option<u64> {
         Some(lock(&self.shared).rss_now).filter(|bytes| *bytes > 0)

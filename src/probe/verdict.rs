@@ -30,7 +30,8 @@ pub struct Finding {
     pub name: &'static str,
     /// What is asked, in words.
     pub title: String,
-    /// The answer.
+    /// The answer; `verdict` in the JSON.
+    #[serde(rename = "verdict")]
     pub outcome: Outcome,
     /// One sentence with the number that decides.
     pub reason: String,
@@ -61,7 +62,7 @@ pub const RSS_ALLOWANCE_BYTES: u64 = 8 << 20;
 
 /// All findings, always all of them and in the same order.
 #[must_use]
-pub fn findings(plan: &Plan, seen: &Measurement) -> Vec<Finding> {
+pub(crate) fn findings(plan: &Plan, seen: &Measurement) -> Vec<Finding> {
     vec![
         disconnected(seen, Kind::Stalled),
         in_time(plan, seen),
@@ -79,7 +80,7 @@ pub fn findings(plan: &Plan, seen: &Measurement) -> Vec<Finding> {
 /// Fail when one finding failed; pass when none did and one passed; else unknown.
 /// A probe that was ended early does not pass.
 #[must_use]
-pub fn verdict(findings: &[Finding], interrupted: bool) -> Outcome {
+pub(crate) fn verdict(findings: &[Finding], interrupted: bool) -> Outcome {
     let any = |outcome| findings.iter().any(|finding| finding.outcome == outcome);
     if any(Outcome::Fail) {
         Outcome::Fail
