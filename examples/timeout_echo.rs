@@ -12,9 +12,10 @@
 //!   `TCP_NOTSENT_LOWAT` lets the kernel hold little that is unsent, so that progress
 //!   can be seen while it happens.
 //! - A plain `close` does not end a client that does not read: the kernel keeps what
-//!   is unsent, up to 4 MB, and tries to deliver it for about 340 s. `SO_LINGER` of 0
-//!   turns the close into a reset, which frees everything at once. `--plain-close`
-//!   leaves that out, so that the difference can be seen in `/proc/net/sockstat`.
+//!   was not yet delivered (up to 4 MB by default, some 50 KB here) and goes on trying
+//!   for about 340 s. `SO_LINGER` of 0 turns the close into a reset, which frees
+//!   everything at once. `--plain-close` leaves that out, so that a tester can see
+//!   what stays: an orphan in `/proc/net/sockstat`, FIN-WAIT-1 in `/proc/net/tcp`.
 //!
 //! What one would see: stalled and trickling clients are reset after 5 s, those that
 //! read 64 KiB/s are kept, the others notice nothing, and memory is bounded by one

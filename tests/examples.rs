@@ -400,7 +400,8 @@ fn timeout_echo_keeps_a_slow_client_that_reads_steadily() {
     let example = Example::start("timeout_echo", &[]);
     let steady = example.client().0;
     steady.set_read_timeout(Some(PATIENCE)).unwrap();
-    let sent = vec![b'x'; 3 * MIB];
+    // More than the kernel takes, so that the server has to wait for this client all the time.
+    let sent = vec![b'x'; 8 * MIB];
     let start = Instant::now();
     thread::scope(|scope| {
         scope.spawn(|| (&steady).write_all(&sent).unwrap());
