@@ -426,7 +426,7 @@ fn timeout_echo_keeps_a_slow_client_that_reads_steadily() {
 fn a_plain_close_of_a_stalled_client_leaves_its_bytes_in_the_kernel() {
     let example = Example::start("timeout_echo", &["--plain-close"]);
     let mut stalled = example.client();
-    stalled.flood();
+    stalled.stall_with_nothing_unread(example.address);
     let line = example.log.recv_timeout(PATIENCE).unwrap();
     assert!(line.contains("write timeout, disconnecting"), "{line}");
     wait_until("the process has closed its socket", || {
