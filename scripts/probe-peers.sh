@@ -193,6 +193,15 @@ scenarios=(
     "highwater_steady||start_highwater|highwater echo"
 )
 
+# Which of the page's two tables a scenario belongs to: slow clients of all kinds,
+# or only readers that are slow and healthy.
+table_of() {
+    case "$1" in
+    *_3s | *_steady) echo steady ;;
+    *) echo slow ;;
+    esac
+}
+
 # The options of the probe for a scenario, one a line, so that they may hold blanks.
 probe_options() {
     local payload
@@ -208,10 +217,9 @@ probe_options() {
         ;;
     nginx_file*) printf '%s\n' --protocol http --path /large.bin ;;
     esac
-    case "$1" in
-    # Only a healthy reader, slower than the kernel's buffers make it look.
-    *_3s | *_steady) printf '%s\n' --stalled 0 --talkers 0 --paused 0 --steady 3 --steady-rate 128KiB/s ;;
-    *) printf '%s\n' --trickle 2 ;;
+    case "$(table_of "$1")" in
+    steady) printf '%s\n' --stalled 0 --talkers 0 --paused 0 --steady 3 --steady-rate 128KiB/s ;;
+    slow) printf '%s\n' --trickle 2 ;;
     esac
 }
 
@@ -264,6 +272,7 @@ probe_one() {
     {
         printf 'title\t%s\nversion\t%s\nserver\t%s\n' "$title" "$version" "$command"
         printf 'probe\t%s\n' "$(show_probe_command "${options[@]}")"
+        printf 'table\t%s\n' "$(table_of "$name")"
         printf 'code\t%s\ndate\t%s\nkernel\t%s\n' "$code" "$(date -u +%F)" "$(uname -sr | sed 's/-.*//')"
     } >"$results/$name.tsv"
     say "$name: $( ((code == 0)) && echo pass || echo fail)"
