@@ -117,10 +117,10 @@ start_nginx_stream() {
     spawn nginx -p "$dir" -e "$dir/error.log" -c "$dir/nginx.conf"
 }
 
-# start_haproxy TIMEOUT
+# start_haproxy TIMEOUT [UPSTREAM-FUNCTION]
 start_haproxy() {
+    "${2:-start_upstream}"
     version=$(haproxy -v | sed -n '1s/HAProxy version \([^ ]*\).*/HAProxy \1/p')
-    start_upstream
     fill haproxy.cfg "$dir/haproxy.cfg" "TIMEOUT=$1" "UPSTREAM=$upstream"
     command="haproxy -db -f scripts/peers/haproxy.cfg (timeout client $1; timeout server $1)"
     spawn haproxy -db -f "$dir/haproxy.cfg"
@@ -146,6 +146,14 @@ start_node() {
 start_upstream() {
     upstream=$(free_port)
     spawn node "$peers/node_pipe.mjs" "$upstream"
+    wait_for_port "$upstream"
+}
+
+# The same for downloads: nginx with a large file, and far more patience than the proxy.
+start_file_upstream() {
+    upstream=$(free_port)
+    local port=$upstream
+    start_nginx_file 600s off
     wait_for_port "$upstream"
 }
 
@@ -188,7 +196,7 @@ scenarios=(
     "timeout_echo_plain||start_example timeout_echo --plain-close|the example \`timeout_echo --plain-close\`"
     "highwater||start_highwater|highwater echo"
     "nginx_file_3s|nginx|start_nginx_file 3s off|nginx, a large file, \`send_timeout 3s\`"
-    "haproxy_3s|haproxy node|start_haproxy 3s|HAProxy, \`timeout client 3s\`"
+    "haproxy_3s|haproxy nginx|start_haproxy 3s start_file_upstream|HAProxy before a large file, \`timeout client 3s\`"
     "timeout_echo_steady||start_example timeout_echo|the example \`timeout_echo\`"
     "highwater_steady||start_highwater|highwater echo"
 )
@@ -215,7 +223,7 @@ probe_options() {
         printf '%s\n' --protocol push --send 'CONNECT {"verbose":false}\r\nSUB subject 1\r\n'
         printf '%s\n' --publish "PUB subject 4096\\r\\n$payload\\r\\n" --within 12s
         ;;
-    nginx_file*) printf '%s\n' --protocol http --path /large.bin ;;
+    nginx_file* | haproxy_3s) printf '%s\n' --protocol http --path /large.bin ;;
     esac
     case "$(table_of "$1")" in
     steady) printf '%s\n' --stalled 0 --talkers 0 --paused 0 --steady 3 --steady-rate 128KiB/s ;;
