@@ -184,10 +184,7 @@ impl ProbeArgs {
         let address = match resolved.map(|mut addresses| addresses.next()) {
             Ok(Some(address)) => address,
             Ok(None) => {
-                return Err(ProbeError::NoAddress {
-                    target,
-                    source: None,
-                });
+                return Err(ProbeError::NoAddress { target, source: None });
             }
             Err(source) => {
                 return Err(ProbeError::NoAddress {

@@ -154,11 +154,7 @@ impl<'a> Driver<'a> {
         }
     }
 
-    fn connect_healthy(
-        &mut self,
-        events: &mut Events,
-        watcher: &mut dyn Watcher,
-    ) -> Result<(), ProbeError> {
+    fn connect_healthy(&mut self, events: &mut Events, watcher: &mut dyn Watcher) -> Result<(), ProbeError> {
         let deadline = clock::now() + CONNECT_PATIENCE;
         while !self.interrupted {
             while self.connecting < CONNECTING_AT_ONCE && self.fast.len() < self.plan.fast {
@@ -213,12 +209,7 @@ impl<'a> Driver<'a> {
             // Served at every tick; it needs no events of its own.
             let stream = socket::start_connecting(self.plan.address, Buffers::default())
                 .map_err(ProbeError::system("open a socket for the publisher"))?;
-            self.publisher = Some(Publisher::new(
-                stream,
-                line.clone(),
-                *publish_rate,
-                clock::now(),
-            ));
+            self.publisher = Some(Publisher::new(stream, line.clone(), *publish_rate, clock::now()));
         }
         Ok(())
     }
@@ -236,11 +227,7 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    fn run_slow(
-        &mut self,
-        events: &mut Events,
-        watcher: &mut dyn Watcher,
-    ) -> Result<(), ProbeError> {
+    fn run_slow(&mut self, events: &mut Events, watcher: &mut dyn Watcher) -> Result<(), ProbeError> {
         let begun = clock::now();
         let at_least = begun + self.plan.baseline;
         let at_most = begun + self.longest_during();
@@ -250,8 +237,8 @@ impl<'a> Driver<'a> {
                 self.connect_one_slow(kinds[self.slow.len()])?;
             }
             let now = clock::now();
-            let settled = self.slow.len() == kinds.len()
-                && self.slow.iter().all(|client| self.is_settled(client, now));
+            let settled =
+                self.slow.len() == kinds.len() && self.slow.iter().all(|client| self.is_settled(client, now));
             if now >= at_most || (now >= at_least && settled) {
                 break;
             }
@@ -262,10 +249,7 @@ impl<'a> Driver<'a> {
 
     /// The longest that the middle phase can last.
     fn longest_during(&self) -> Duration {
-        CONNECT_PATIENCE
-            + FILL_PATIENCE
-            + self.plan.within.max(self.plan.pause + FILL_PATIENCE)
-            + 2 * MARGIN
+        CONNECT_PATIENCE + FILL_PATIENCE + self.plan.within.max(self.plan.pause + FILL_PATIENCE) + 2 * MARGIN
     }
 
     fn connect_one_slow(&mut self, kind: Kind) -> Result<(), ProbeError> {
@@ -301,11 +285,7 @@ impl<'a> Driver<'a> {
     fn register(&self, stream: &mut TcpStream, token: usize) -> Result<(), ProbeError> {
         self.poll
             .registry()
-            .register(
-                stream,
-                Token(token),
-                Interest::READABLE | Interest::WRITABLE,
-            )
+            .register(stream, Token(token), Interest::READABLE | Interest::WRITABLE)
             .map_err(ProbeError::system("watch a socket"))
     }
 
@@ -335,9 +315,7 @@ impl<'a> Driver<'a> {
         watcher: &mut dyn Watcher,
     ) -> Result<(), ProbeError> {
         let wait = if self.more.is_empty() {
-            self.next_tick
-                .min(until)
-                .saturating_duration_since(clock::now())
+            self.next_tick.min(until).saturating_duration_since(clock::now())
         } else {
             Duration::ZERO
         };
@@ -513,9 +491,7 @@ impl<'a> Driver<'a> {
         }
         let tally = self.tally.take_slice();
         let still_waiting = self.fast.iter().filter(|client| client.end().is_none());
-        let oldest = still_waiting
-            .filter_map(|client| client.waiting().next())
-            .min();
+        let oldest = still_waiting.filter_map(|client| client.waiting().next()).min();
         let longest_wait = tally
             .longest_wait
             .max(oldest.map_or(Duration::ZERO, |sent| now.saturating_duration_since(sent)));
@@ -532,10 +508,7 @@ impl<'a> Driver<'a> {
             slow_ended: count(&|client| client.end().is_some()),
             rss_bytes: self.observer.as_ref().and_then(Observer::rss_bytes),
         };
-        let since_last = self
-            .timeline
-            .last()
-            .map_or(slice.at, |last| slice.at - last.at);
+        let since_last = self.timeline.last().map_or(slice.at, |last| slice.at - last.at);
         self.timeline.push(slice);
         let live = Live {
             phase: self.phase,
@@ -585,11 +558,7 @@ impl<'a> Driver<'a> {
 
     /// Reads from everybody what there still is, so that an end of file behind
     /// unread data is seen, and every byte verified.
-    fn bid_farewell(
-        &mut self,
-        events: &mut Events,
-        watcher: &mut dyn Watcher,
-    ) -> Result<(), ProbeError> {
+    fn bid_farewell(&mut self, events: &mut Events, watcher: &mut dyn Watcher) -> Result<(), ProbeError> {
         self.go_on = false;
         for client in &mut self.slow {
             client.finish();

@@ -160,9 +160,7 @@ impl<S: Read + Write> FastClient<S> {
 
     /// Whether the server closed it as announced, so that a client would connect again.
     pub(crate) fn is_closed_in_order(&self) -> bool {
-        self.end == Some(End::EndOfFile)
-            && self.corruption.is_none()
-            && self.wire.is_closed_in_order()
+        self.end == Some(End::EndOfFile) && self.corruption.is_none() && self.wire.is_closed_in_order()
     }
 
     /// Whether every message sent has its answer.

@@ -41,9 +41,8 @@ impl HttpShared {
     /// What asks for `path` of `host`.
     pub(crate) fn new(host: &str, path: &str) -> Self {
         let agent = concat!("highwater-probe/", env!("CARGO_PKG_VERSION"));
-        let request = format!(
-            "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {agent}\r\nAccept: */*\r\n\r\n"
-        );
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {agent}\r\nAccept: */*\r\n\r\n");
         Self {
             request: request.into_bytes().into(),
             ..Self::default()
@@ -170,8 +169,7 @@ impl HttpWire {
             State::ChunkHead(line) => match take_line(line, bytes) {
                 (used, false) => self.short_line(used),
                 (used, true) => {
-                    let left =
-                        chunk_length(line).ok_or_else(|| self.wrong("a chunk has no length"))?;
+                    let left = chunk_length(line).ok_or_else(|| self.wrong("a chunk has no length"))?;
                     self.state = if left == 0 {
                         State::Trailer(Vec::new())
                     } else {
@@ -252,9 +250,7 @@ impl HttpWire {
             (false, Some(0)) => return self.answered(),
             (false, Some(left)) => State::Body { left },
             (false, None) => {
-                return Err(
-                    self.wrong("a response without Content-Length, whose end cannot be told")
-                );
+                return Err(self.wrong("a response without Content-Length, whose end cannot be told"));
             }
         };
         Ok(())
@@ -324,11 +320,7 @@ impl Meaning {
                 .headers
                 .iter()
                 .find(|field| field.name.eq_ignore_ascii_case(name));
-            found.map(|field| {
-                String::from_utf8_lossy(field.value)
-                    .trim()
-                    .to_ascii_lowercase()
-            })
+            found.map(|field| String::from_utf8_lossy(field.value).trim().to_ascii_lowercase())
         };
         let connection = field("connection").unwrap_or_default();
         Self {
@@ -361,7 +353,8 @@ mod tests {
     use super::*;
 
     const PLAIN: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
-    const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2;x=y\r\nlo\r\n0\r\nA: b\r\n\r\n";
+    const CHUNKED: &str =
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2;x=y\r\nlo\r\n0\r\nA: b\r\n\r\n";
 
     fn shared() -> HttpShared {
         let mut shared = HttpShared::new("example.org", "/");
@@ -379,11 +372,7 @@ mod tests {
             let mut wire = HttpWire::new(shared());
             let parts = stream.as_bytes().chunks(chunk);
             let answers: u64 = parts.map(|part| wire.receive(part).unwrap()).sum();
-            assert_eq!(
-                (answers, wire.received()),
-                (3, stream.len() as u64),
-                "{chunk}"
-            );
+            assert_eq!((answers, wire.received()), (3, stream.len() as u64), "{chunk}");
             assert!(wire.all_answered(3 * wire.message_bytes()));
             assert!(!wire.is_closed_in_order());
         }
@@ -408,18 +397,9 @@ mod tests {
                 "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n",
                 "503",
             ),
-            (
-                "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhullo",
-                "differs",
-            ),
-            (
-                "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nhello!",
-                "differs",
-            ),
-            (
-                "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nhell",
-                "shorter",
-            ),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhullo", "differs"),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nhello!", "differs"),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nhell", "shorter"),
             ("HTTP/1.1 200 OK\r\n\r\nhello", "Content-Length"),
             ("220 smtp ready\r\n", "no HTTP"),
             (
@@ -438,8 +418,7 @@ mod tests {
     fn a_server_that_says_it_closes_is_believed_at_the_end_of_its_answer() {
         let mut wire = HttpWire::new(shared());
         let closing = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello";
-        wire.receive(&closing.as_bytes()[..closing.len() - 1])
-            .unwrap();
+        wire.receive(&closing.as_bytes()[..closing.len() - 1]).unwrap();
         assert!(!wire.is_closed_in_order());
         wire.receive(b"o").unwrap();
         assert!(wire.is_closed_in_order());

@@ -44,14 +44,12 @@ pub use args::ProbeArgs;
 pub use error::ProbeError;
 pub use fast::End;
 pub use load::{Load, LoadSlice};
-pub use measurement::{
-    Healthy, Measurement, PhaseFigures, PublisherSeen, ServerSeen, Slice, SlowClientSeen,
-};
+pub use measurement::{Healthy, Measurement, PhaseFigures, PublisherSeen, ServerSeen, Slice, SlowClientSeen};
 pub use pace::Pace;
 pub use pattern::Pattern;
 pub use plan::{
-    BULK_MESSAGE_BYTES, BULK_PIPELINE_MESSAGES, FILL_BYTES, LARGEST_MESSAGE_BYTES,
-    MOST_PIPELINED_MESSAGES, PUBLISH_RATE_BYTES, Plan, Protocol,
+    BULK_MESSAGE_BYTES, BULK_PIPELINE_MESSAGES, FILL_BYTES, LARGEST_MESSAGE_BYTES, MOST_PIPELINED_MESSAGES,
+    PUBLISH_RATE_BYTES, Plan, Protocol,
 };
 pub use report::{Report, SCHEMA, SlowGroup, Spread};
 pub use slow::Kind;

@@ -143,12 +143,7 @@ impl Plan {
     /// Slow clients of all kinds, those chosen by default not included.
     #[must_use]
     pub fn slow(&self) -> usize {
-        self.stalled
-            + self.trickle
-            + self.paused
-            + self.talkers
-            + self.steady
-            + self.quiet.unwrap_or(0)
+        self.stalled + self.trickle + self.paused + self.talkers + self.steady + self.quiet.unwrap_or(0)
     }
 
     /// Whether the numbers fit together.
@@ -159,9 +154,7 @@ impl Plan {
     pub fn check(&self) -> Result<(), ProbeError> {
         let refuse = |why: String| Err(ProbeError::Usage(why));
         if self.fast == 0 && self.slow() == 0 {
-            return refuse(
-                "no clients: ask for some with --fast, --stalled, --paused or --steady".into(),
-            );
+            return refuse("no clients: ask for some with --fast, --stalled, --paused or --steady".into());
         }
         if self.size == 0 || self.size > LARGEST_MESSAGE_BYTES {
             return refuse(format!("--size {} is not between 1 and 64MiB", self.size));
@@ -186,9 +179,7 @@ impl Plan {
             ("--steady-rate", self.steady_rate),
         ] {
             if rate == 0 || rate > 1 << 40 {
-                return refuse(format!(
-                    "{option} must be above 0 and at most 1TiB a second"
-                ));
+                return refuse(format!("{option} must be above 0 and at most 1TiB a second"));
             }
         }
         if let Protocol::Push {
@@ -198,14 +189,10 @@ impl Plan {
         } = &self.protocol
             && (line.is_empty() || *publish_rate == 0)
         {
-            return refuse(
-                "--publish must not be empty, and --publish-rate must be above 0".into(),
-            );
+            return refuse("--publish must not be empty, and --publish-rate must be above 0".into());
         }
         if self.fill < 1 << 16 {
-            return refuse(
-                "--fill must be 64KiB or more, else no client would ever look full".into(),
-            );
+            return refuse("--fill must be 64KiB or more, else no client would ever look full".into());
         }
         Ok(())
     }

@@ -65,8 +65,7 @@ pub(crate) fn unescape(typed: &str) -> Result<Vec<u8>, String> {
             Some('\\') => b'\\',
             Some('x') => {
                 let digits: String = rest.by_ref().take(2).collect();
-                let is_hex =
-                    digits.len() == 2 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+                let is_hex = digits.len() == 2 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
                 let byte = u8::from_str_radix(&digits, 16).ok().filter(|_| is_hex);
                 byte.ok_or_else(|| {
                     format!("`\\x{digits}` is not an escape: write two hex digits, such as \\x0a")
@@ -95,10 +94,7 @@ mod tests {
             b"\x00\xff\\\t\0\xc3\xa9"
         );
         for bad in ["\\", "\\q", "\\x1", "\\x+1", "\\xzz"] {
-            assert!(
-                unescape(bad).unwrap_err().contains("not an escape"),
-                "{bad}"
-            );
+            assert!(unescape(bad).unwrap_err().contains("not an escape"), "{bad}");
         }
     }
 

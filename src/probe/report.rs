@@ -129,9 +129,7 @@ fn groups(clients: &[SlowClientSeen]) -> Vec<SlowGroup> {
 }
 
 fn group(clients: &[&SlowClientSeen]) -> Option<SlowGroup> {
-    let count = |test: &dyn Fn(&SlowClientSeen) -> bool| {
-        clients.iter().filter(|client| test(client)).count()
-    };
+    let count = |test: &dyn Fn(&SlowClientSeen) -> bool| clients.iter().filter(|client| test(client)).count();
     let ended = |end| count(&|client| client.end == Some(end));
     Some(SlowGroup {
         kind: clients.first()?.kind,

@@ -241,13 +241,7 @@ impl<S: Read + Write> SlowClient<S> {
     /// Takes note of what kernels hold for this client: bytes that the server's
     /// kernel has not acknowledged, bytes that wait unread here, and bytes that
     /// wait in the server's send queue (0 where that is not to be seen).
-    pub(crate) fn note(
-        &mut self,
-        unacknowledged: u64,
-        unread: u64,
-        server_queue: u64,
-        now: Instant,
-    ) {
+    pub(crate) fn note(&mut self, unacknowledged: u64, unread: u64, server_queue: u64, now: Instant) {
         if self.end.is_some() || !self.connected {
             return;
         }
@@ -291,11 +285,7 @@ impl<S: Read + Write> SlowClient<S> {
     pub(crate) fn finish(&mut self) {
         if matches!(self.stage, Stage::Filling | Stage::Holding { .. }) {
             let all = self.wire.all_answered(self.sent) == Some(true);
-            self.stage = if all {
-                Stage::Complete
-            } else {
-                Stage::Draining
-            };
+            self.stage = if all { Stage::Complete } else { Stage::Draining };
         }
     }
 

@@ -23,10 +23,7 @@ fn write_report(out: &mut String, report: &Report, colour: bool) -> fmt::Result 
         report.target, report.protocol, report.measured.seconds
     )?;
     if report.measured.interrupted {
-        writeln!(
-            out,
-            "ended early: what follows is what was measured until then"
-        )?;
+        writeln!(out, "ended early: what follows is what was measured until then")?;
     }
     write_healthy(out, report)?;
     write_slow(out, report)?;
@@ -36,11 +33,7 @@ fn write_report(out: &mut String, report: &Report, colour: bool) -> fmt::Result 
         let outcome = painted(finding.outcome, colour);
         writeln!(out, "  {outcome}  {}: {}", finding.title, finding.reason)?;
     }
-    writeln!(
-        out,
-        "\nverdict: {}",
-        painted(report.verdict, colour).trim_end()
-    )
+    writeln!(out, "\nverdict: {}", painted(report.verdict, colour).trim_end())
 }
 
 fn write_healthy(out: &mut String, report: &Report) -> fmt::Result {
@@ -88,15 +81,7 @@ fn write_slow(out: &mut String, report: &Report) -> fmt::Result {
     writeln!(
         out,
         "  {:<9}{:>6}{:>6}{:>7}{:>6}{:>6}{:>7}  {:<22}{:<22}",
-        "kind",
-        "count",
-        "full",
-        "reset",
-        "eof",
-        "left",
-        "stayed",
-        "s from full to end",
-        "MiB absorbed"
+        "kind", "count", "full", "reset", "eof", "left", "stayed", "s from full to end", "MiB absorbed"
     )?;
     for group in &report.groups {
         write_group(out, group)?;
@@ -133,12 +118,7 @@ fn write_server(out: &mut String, report: &Report) -> fmt::Result {
     };
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     let pids: Vec<String> = server.pids.iter().map(ToString::to_string).collect();
-    writeln!(
-        out,
-        "\nserver {} (process {})",
-        server.name,
-        pids.join(", ")
-    )?;
+    writeln!(out, "\nserver {} (process {})", server.name, pids.join(", "))?;
     writeln!(
         out,
         "  memory {:.1} MiB before, {:.1} at most, {:.1} after; processor {:.0} %, {:.0} %, {:.0} %",

@@ -90,10 +90,7 @@ impl Wires {
     fn wire(&self, pattern: Pattern, size: usize) -> Wire {
         match &self.way {
             Way::Echo => Wire::Echo(EchoWire::new(pattern, size as u64)),
-            Way::Framed => Wire::Framed(FramedWire::new(
-                pattern,
-                u32::try_from(size).unwrap_or(u32::MAX),
-            )),
+            Way::Framed => Wire::Framed(FramedWire::new(pattern, u32::try_from(size).unwrap_or(u32::MAX))),
             Way::Http(shared) => Wire::Http(Box::new(HttpWire::new(shared.clone()))),
             Way::Push(greeting) => Wire::Push(PushWire::new(Arc::clone(greeting))),
         }
