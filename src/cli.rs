@@ -43,7 +43,7 @@ pub enum Command {
     /// Return every byte to the client that sent it.
     Echo(EchoArgs),
     /// Find out whether a server, any server, survives slow clients.
-    Probe(ProbeArgs),
+    Probe(Box<ProbeArgs>),
 }
 
 /// What `highwater echo` was given.
