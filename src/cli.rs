@@ -1,7 +1,7 @@
 //! The command line: what was typed, and what it means.
 //!
 //! Owns the names, defaults and help texts of all options. Sizes and times
-//! are parsed into numbers here; what they do is in [`limits`](crate::limits).
+//! are parsed into numbers here; what they do is in [`limits`].
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
