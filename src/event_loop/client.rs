@@ -103,6 +103,8 @@ pub(crate) struct Client<S> {
     pub(crate) read_ended: bool,
     /// Our end was announced to it.
     pub(crate) write_ended: bool,
+    /// The stop of the server closed it, in the middle of its stream.
+    pub(crate) stopped: bool,
     /// Something meant for it was thrown away: its end must be a reset.
     pub(crate) cut: bool,
     /// Its receive buffer is clamped.
@@ -138,6 +140,7 @@ impl<S: Stream> Client<S> {
             listed: false,
             read_ended: false,
             write_ended: false,
+            stopped: false,
             cut: false,
             clamped: false,
             blocked: BlockedLog::default(),
@@ -159,6 +162,12 @@ impl<S: Stream> Client<S> {
         let can_write = self.readiness.is_writable() && !self.queue.is_empty();
         let can_read = self.readiness.is_readable() && self.wants_read();
         (can_write || can_read) && self.phase != Phase::Doomed
+    }
+
+    /// Whether something that it sent may wait to be read. Behind its end
+    /// there is nothing, though every later event still says *readable*.
+    pub(crate) const fn may_have_unread(&self) -> bool {
+        !self.read_ended && self.readiness.is_readable()
     }
 
     pub(crate) const fn accepts_writes(&self) -> bool {

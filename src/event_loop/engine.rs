@@ -20,7 +20,7 @@ use super::client::{Client, Name, Phase, Stream};
 use super::client_table::{ClientId, ClientTable};
 use super::counters::Counters;
 use super::deadlines::{Delay, DelayQueue, Entry};
-use super::readiness::Readiness;
+use super::readiness::{Event, Readiness};
 use super::service::Commands;
 use crate::backpressure::{Answer, Flow, Policy, Reason, SendQueue, Sent};
 use crate::error::{CloseReason, Operation};
@@ -259,16 +259,19 @@ impl<N: Network> Engine<N> {
         }
         let both_ended = client.read_ended || client.phase == Phase::Closing;
         // Closing with unread input would reset, so what is there is read
-        // first; the end itself is announced by the close. Once its end was
-        // read, every edge says readable, and nothing is there.
-        let has_unread = client.readiness.is_readable() && !client.read_ended;
-        if both_ended && !has_unread && client.stream.is_settled() {
+        // first; the end itself is announced by the close.
+        if both_ended && !client.may_have_unread() && client.stream.is_settled() {
             let reason = if client.cut {
                 CloseReason::Stopped
             } else {
                 CloseReason::Finished
             };
             self.doom(id, reason);
+            return;
+        }
+        if client.stopped && client.may_have_unread() {
+            // Only a read can tell whether its stream is cut; a clean end
+            // could not be taken back.
             return;
         }
         if !client.write_ended && !client.cut {
@@ -589,6 +592,11 @@ impl<N: Network> Commands for Engine<N> {
             Phase::Open => {
                 client.phase = Phase::Closing;
                 client.queue.end();
+                // It may have sent something that no event has announced yet.
+                client.readiness.announce(Event {
+                    readable: true,
+                    ..Event::default()
+                });
                 self.note_resume(id);
                 self.advance_end(id);
             }

@@ -31,6 +31,7 @@ use mio::{Events, Poll, Token, Waker};
 
 pub use client::{Name, Stream};
 pub use client_table::ClientId;
+pub use clock::Clock;
 pub use counters::Counters;
 pub use engine::Network;
 pub use machine::{descriptor_limit, raise_descriptor_limit};
@@ -41,7 +42,6 @@ pub use socket::{KernelNetwork, KernelStream};
 
 use crate::error::ServerError;
 use crate::limits::{EVENTS_PER_TURN, Limits, RESERVED_DESCRIPTORS};
-use clock::Clock;
 use memory::Trimmer;
 use turn::{Next, Turn};
 

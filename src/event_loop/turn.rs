@@ -36,6 +36,7 @@ pub struct Turn<N: Network, S> {
     accepting: Accepting,
     read_buffer: Box<[u8]>,
     next_tick: Option<Instant>,
+    woken: bool,
     stop_by: Option<Instant>,
 }
 
@@ -74,6 +75,7 @@ impl<N: Network, S: Service> Turn<N, S> {
             service,
             accepting: Accepting::new(max_clients),
             read_buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
+            woken: false,
             stop_by: None,
         })
     }
@@ -94,9 +96,10 @@ impl<N: Network, S: Service> Turn<N, S> {
         self.accepting.announce();
     }
 
-    /// Lets the service know that somebody called from another thread.
-    pub fn hear_wake(&mut self) {
-        self.service.woken(&mut Actions::new(&mut self.engine));
+    /// Notes that somebody called from another thread. The service is told in
+    /// the next turn, for only there the instant is that of the present.
+    pub const fn hear_wake(&mut self) {
+        self.woken = true;
     }
 
     /// Begins to stop: accepts nobody any more, and drains the clients for at
@@ -109,6 +112,7 @@ impl<N: Network, S: Service> Turn<N, S> {
     pub fn take(&mut self, now: Instant) -> Next {
         self.engine.now = now;
         self.accept();
+        self.wake();
         self.tick();
         self.serve();
         self.expire();
@@ -176,12 +180,20 @@ impl<N: Network, S: Service> Turn<N, S> {
         }
     }
 
+    fn wake(&mut self) {
+        if std::mem::take(&mut self.woken) {
+            self.service.woken(&mut Actions::new(&mut self.engine));
+        }
+    }
+
     fn tick(&mut self) {
         let (Some(next), Some(interval)) = (self.next_tick, self.service.tick_interval()) else {
             return;
         };
         if self.engine.now >= next {
-            self.next_tick = Some((next + interval).max(self.engine.now));
+            let next = next + interval;
+            let missed = next <= self.engine.now;
+            self.next_tick = Some(if missed { self.engine.now + interval } else { next });
             self.service.ticked(&mut Actions::new(&mut self.engine));
         }
     }
@@ -197,7 +209,6 @@ impl<N: Network, S: Service> Turn<N, S> {
                 continue;
             };
             client.listed = false;
-            let client_lingers = client.since(Delay::Lingering).is_some();
             match client.phase {
                 Phase::Doomed => continue,
                 Phase::Connecting => self.finish_connect(id),
@@ -205,10 +216,10 @@ impl<N: Network, S: Service> Turn<N, S> {
                     if !client.queue.is_empty() {
                         self.flush(id);
                     }
-                    if client_lingers {
-                        self.engine.advance_end(id);
-                    }
                     self.read(id);
+                    // What was just read may have been all that its end
+                    // waited for.
+                    self.engine.advance_end(id);
                 }
             }
             self.engine.list_if_work(id);
@@ -257,7 +268,7 @@ impl<N: Network, S: Service> Turn<N, S> {
                 return;
             };
             match client.read(&mut self.read_buffer[..allowed]) {
-                Ok(None) => return self.engine.advance_end(id),
+                Ok(None) => return,
                 Ok(Some(0)) => return self.read_end(id),
                 Ok(Some(count)) => {
                     budget = budget.saturating_sub(count);
@@ -279,7 +290,7 @@ impl<N: Network, S: Service> Turn<N, S> {
         };
         if client.phase == Phase::Closing {
             // Its reply to this is missing, if the server is what stopped it.
-            client.cut |= self.stop_by.is_some();
+            client.cut |= client.stopped;
         } else if client.pipe.is_empty() {
             self.service
                 .received(id, data, &mut Actions::new(&mut self.engine));
@@ -415,14 +426,18 @@ impl<N: Network, S: Service> Turn<N, S> {
         self.sweep();
     }
 
-    /// What another connection, or the service, was still to send to this
-    /// client is lost when the server stops, so its end must not look
-    /// complete.
+    /// What another connection was still to send to this client is lost when
+    /// the server stops, and so is what the service still holds for it, so
+    /// its end must not look complete. A client to which its service has said
+    /// its last word loses nothing.
     fn mark_cut(&mut self, id: ClientId) {
         let Some(client) = self.engine.clients.get(id) else {
             return;
         };
-        let cut = client.sources.as_slice().iter().any(|&source| {
+        if client.phase != Phase::Open {
+            return;
+        }
+        let cut = client.held_bytes > 0 || client.sources.as_slice().iter().any(|&source| {
             source != id
                 && self
                     .engine
@@ -431,7 +446,8 @@ impl<N: Network, S: Service> Turn<N, S> {
                     .is_some_and(|client| !client.read_ended)
         });
         if let Some(client) = self.engine.clients.get_mut(id) {
-            client.cut |= cut || client.held_bytes > 0;
+            client.stopped = true;
+            client.cut |= cut;
         }
     }
 
