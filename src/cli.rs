@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use log::LevelFilter;
 
 use crate::limits::{self, Limits, LimitsError};
+use crate::probe::command::ProbeArgs;
 use crate::services::{ProxyProtocol, Target};
 use crate::units::{Size, Time};
 
@@ -34,6 +35,7 @@ Examples:
   highwater echo --port 0 --grace 2s      take a free port, be stricter
   highwater tunnel --to 127.0.0.1:6379    stand in front of a redis
   nc 127.0.0.1 9000                       talk to it
+  highwater probe --port 9000             is it safe? (works on any TCP server)
 
 Exit codes: 0 fine, 1 failed, 2 wrong usage.";
 
@@ -48,6 +50,8 @@ pub enum Command {
     /// client pauses its connection there, and the other way round; one that
     /// is too slow for too long is disconnected together with its partner.
     Tunnel(TunnelArgs),
+    /// Find out whether a server, any server, survives slow clients.
+    Probe(ProbeArgs),
 }
 
 /// What `highwater tunnel` was given.

@@ -17,6 +17,7 @@ use crate::error::ServerError;
 use crate::event_loop::{EventLoop, Remote, Service, raise_descriptor_limit};
 use crate::limits::{Limits, LimitsError};
 use crate::log_backlog::Log;
+use crate::probe;
 use crate::services::{Echo, FramedEcho, Tunnel};
 
 /// Runs what was asked for. Wrong usage prints one line and exits with 2.
@@ -25,6 +26,7 @@ pub fn run(cli: Cli) -> ExitCode {
     match cli.command {
         Command::Echo(args) => echo(&args),
         Command::Tunnel(args) => tunnel(args),
+        Command::Probe(args) => probe::command::run(&args),
     }
 }
 
