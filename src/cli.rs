@@ -22,7 +22,7 @@ use crate::units::{Size, Time};
 /// been full for longer than the grace, the client is disconnected. All
 /// others go on unaffected.
 #[derive(Debug, Parser)]
-#[command(name = "highwater", version, arg_required_else_help = true, after_help = EXAMPLES)]
+#[command(name = "highwater", version, arg_required_else_help = true, args_override_self = true, after_help = EXAMPLES)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -51,7 +51,7 @@ pub enum Command {
     /// is too slow for too long is disconnected together with its partner.
     Tunnel(TunnelArgs),
     /// Find out whether a server, any server, survives slow clients.
-    Probe(ProbeArgs),
+    Probe(Box<ProbeArgs>),
 }
 
 /// What `highwater tunnel` was given.
