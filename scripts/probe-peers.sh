@@ -276,7 +276,9 @@ probe_one() {
     fi
     mkdir -p "$results"
     cp "$dir/probe.json" "$results/$name.json"
-    cp "$dir/plot.svg" "$results/$name.svg"
+    # A result never keeps the plot of an older one.
+    rm -f "$results/$name.svg"
+    if [[ -e $dir/plot.svg ]]; then cp "$dir/plot.svg" "$results/$name.svg"; fi
     {
         printf 'title\t%s\nversion\t%s\nserver\t%s\n' "$title" "$version" "$command"
         printf 'probe\t%s\n' "$(show_probe_command "${options[@]}")"

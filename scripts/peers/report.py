@@ -38,12 +38,8 @@ class Result:
         self.probe = json.loads((directory / f"{name}.json").read_text())
         self.plot = directory / f"{name}.svg"
 
-    @property
-    def measured(self):
-        return self.probe.get("measurement", self.probe)
-
     def clients(self, kind):
-        return [client for client in self.measured["slow"] if client["kind"] == kind]
+        return [client for client in self.probe["clients"] if client["kind"] == kind]
 
     def cell(self, column):
         """The text of one cell; every figure in it is measured."""
@@ -74,7 +70,7 @@ class Result:
 
     def of_kept(self, kind, kept):
         if kind in TO_GO:
-            longest = max(self.measured["seconds"] - client["joined_at"] for client in kept)
+            longest = max(self.probe["seconds"] - client["joined_at"] for client in kept)
             return f" for the {longest:.0f} s watched"
         whole = sum(client["complete"] for client in kept)
         told = [client for client in kept if client["intact"] is not None]
@@ -85,20 +81,20 @@ class Result:
         return ", nothing lost" if told else ""
 
     def healthy(self):
-        before, during = self.measured["healthy"]["before"], self.measured["healthy"]["during"]
+        before, during = self.probe["healthy"]["before"], self.probe["healthy"]["during"]
         if not before or not during:
             return "–"
         return (f"{during['messages_per_second'] / max(before['messages_per_second'], 1e-9) * 100:.0f} % of their rate, "
                 f"longest wait {milliseconds(before['max_us'])} → {milliseconds(during['max_us'])}")
 
     def memory(self):
-        server = self.measured["server"]
+        server = self.probe["server"]
         if not server:
             return "–"
         return f"{mib(server['rss_before_bytes'])} → {mib(server['rss_peak_bytes'])} MiB"
 
     def kernel(self):
-        server = self.measured["server"]
+        server = self.probe["server"]
         if not server:
             return "–"
         if server["orphans"] == 0:
@@ -113,11 +109,16 @@ class Result:
         return f"{min(rates):.0f} KiB/s" if rates else "–"
 
     def verdict(self):
-        failed = [finding["name"] for finding in self.probe["findings"] if finding["verdict"] == "fail"]
-        return "**pass**" if not failed else "fail: " + "; ".join(failed)
+        failed = [finding["title"] for finding in self.probe["findings"] if finding["outcome"] == "fail"]
+        return f"**{self.probe['verdict']}**" + "".join(f"<br>not so: {title}" for title in failed)
 
 
-END_WORDS = {"reset": "reset", "end_of_file": "end of file"}
+END_WORDS = {
+    "reset": "reset",
+    "end_of_file": "closed with an end of file",
+    "left_in_kernel": "let go, but left in the kernel,",
+    "not_connected": "not even connected",
+}
 
 
 def after(clients):
@@ -167,7 +168,7 @@ def plots(results, directory):
         old.unlink()
     lines = []
     for result in results:
-        if result.name in PLOTS:
+        if result.name in PLOTS and result.plot.exists():
             shutil.copy(result.plot, directory / result.plot.name)
             lines += [f"### {result.about['title']}", "", f"![Timeline]({directory.name}/{result.plot.name})", ""]
     return "\n".join(lines).rstrip()
