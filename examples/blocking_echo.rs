@@ -50,9 +50,7 @@ fn serve(port: u16) -> io::Result<()> {
         let mut ready = wait_readable(&listener, &clients)?.into_iter();
         let listener_ready = ready.next() == Some(true);
         // The readiness is in the clients' order, and `retain_mut` visits them in that order.
-        clients.retain_mut(|client| {
-            ready.next() != Some(true) || echo(client, &mut buffer).unwrap_or(false)
-        });
+        clients.retain_mut(|client| ready.next() != Some(true) || echo(client, &mut buffer).unwrap_or(false));
         if listener_ready && let Ok((client, _)) = listener.accept() {
             clients.push(client);
         }
@@ -62,16 +60,9 @@ fn serve(port: u16) -> io::Result<()> {
 /// Waits until somebody has something to read; answers for the listener first, then for each client.
 fn wait_readable(listener: &TcpListener, clients: &[TcpStream]) -> io::Result<Vec<bool>> {
     let mut watched = vec![PollFd::new(listener, PollFlags::IN)];
-    watched.extend(
-        clients
-            .iter()
-            .map(|client| PollFd::new(client, PollFlags::IN)),
-    );
+    watched.extend(clients.iter().map(|client| PollFd::new(client, PollFlags::IN)));
     poll(&mut watched, None)?;
-    Ok(watched
-        .iter()
-        .map(|one| !one.revents().is_empty())
-        .collect())
+    Ok(watched.iter().map(|one| !one.revents().is_empty()).collect())
 }
 
 /// Returns one piece to the client that sent it; false at its end of file.

@@ -24,9 +24,7 @@ const READ_BYTES: usize = 64 * 1024;
 fn main() -> ExitCode {
     let typed: Vec<String> = args().skip(1).collect();
     let (port, to) = match typed.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["--port", number, "--to", to] | ["--to", to, "--port", number] => {
-            (number.parse().ok(), to)
-        }
+        ["--port", number, "--to", to] | ["--to", to, "--port", number] => (number.parse().ok(), to),
         _ => (None, ""),
     };
     let Some(port) = port else {
@@ -57,10 +55,7 @@ fn serve(port: u16, to: &str) -> io::Result<()> {
                 .map(|side| PollFd::new(side, PollFlags::IN)),
         );
         poll(&mut watched, None)?;
-        let ready: Vec<bool> = watched
-            .iter()
-            .map(|one| !one.revents().is_empty())
-            .collect();
+        let ready: Vec<bool> = watched.iter().map(|one| !one.revents().is_empty()).collect();
 
         let mut of_pair = ready[1..].chunks(2);
         pairs.retain_mut(|pair| {

@@ -82,9 +82,9 @@ fn serve(port: u16, disconnect: Disconnect) -> io::Result<()> {
     SockRef::from(&listener).set_tcp_notsent_lowat(UNSENT_BYTES)?;
     println!("listening on {}", listener.local_addr()?);
     loop {
-        let started = listener.accept().and_then(|(stream, _)| {
-            thread::Builder::new().spawn(move || client(stream, disconnect))
-        });
+        let started = listener
+            .accept()
+            .and_then(|(stream, _)| thread::Builder::new().spawn(move || client(stream, disconnect)));
         if let Err(error) = started {
             warn!("cannot take a client: {error}");
             thread::sleep(ACCEPT_PAUSE);

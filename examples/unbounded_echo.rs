@@ -58,9 +58,7 @@ fn serve(port: u16) -> io::Result<()> {
         let mut ready = wait(&listener, &clients)?.into_iter();
         let listener_ready = ready.next() == Some(true);
         // The readiness is in the clients' order, and `retain_mut` visits them in that order.
-        clients.retain_mut(|client| {
-            ready.next() != Some(true) || client.echo(&mut buffer).unwrap_or(false)
-        });
+        clients.retain_mut(|client| ready.next() != Some(true) || client.echo(&mut buffer).unwrap_or(false));
         if listener_ready && let Ok((stream, _)) = listener.accept() {
             stream.set_nonblocking(true)?;
             clients.push(Client {
@@ -82,10 +80,7 @@ fn wait(listener: &TcpListener, clients: &[Client]) -> io::Result<Vec<bool>> {
         PollFd::new(&client.stream, interest)
     }));
     poll(&mut watched, None)?;
-    Ok(watched
-        .iter()
-        .map(|one| !one.revents().is_empty())
-        .collect())
+    Ok(watched.iter().map(|one| !one.revents().is_empty()).collect())
 }
 
 impl Client {

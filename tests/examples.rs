@@ -65,11 +65,7 @@ impl Example {
         let address = address.parse().unwrap();
         let (sender, log) = mpsc::channel();
         let lines = BufReader::new(process.stderr.take().unwrap()).lines();
-        thread::spawn(move || {
-            lines
-                .map_while(Result::ok)
-                .try_for_each(|line| sender.send(line))
-        });
+        thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
         Example {
             process,
             address,
@@ -92,16 +88,8 @@ impl Example {
     /// Memory of the process that is in RAM, as the kernel counts it.
     fn resident_bytes(&self) -> usize {
         let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
-        let line = status
-            .lines()
-            .find(|line| line.starts_with("VmRSS:"))
-            .unwrap();
-        line.split_whitespace()
-            .nth(1)
-            .unwrap()
-            .parse::<usize>()
-            .unwrap()
-            * 1024
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
     }
 
     fn kernel_send_queue(&self, client: &Client) -> Option<usize> {
@@ -120,8 +108,7 @@ struct KernelQueues {
 /// Looks up one end of a connection, whether or not a process still has the socket; nothing when the
 /// kernel has forgotten it.
 fn kernel_queues(local: SocketAddr, remote: SocketAddr) -> Option<KernelQueues> {
-    let ends_with =
-        |field: &str, address: SocketAddr| field.ends_with(&format!(":{:04X}", address.port()));
+    let ends_with = |field: &str, address: SocketAddr| field.ends_with(&format!(":{:04X}", address.port()));
     let bytes = |hexadecimal: &str| usize::from_str_radix(hexadecimal, 16).unwrap();
     let table = fs::read_to_string("/proc/net/tcp").unwrap();
     table.lines().skip(1).find_map(|line| {
@@ -235,10 +222,7 @@ impl Client {
 fn wait_until(what: &str, mut holds: impl FnMut() -> bool) -> Duration {
     let start = Instant::now();
     while !holds() {
-        assert!(
-            start.elapsed() < PATIENCE,
-            "waited {PATIENCE:?} in vain: {what}"
-        );
+        assert!(start.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain: {what}");
         thread::sleep(LOOK_AGAIN);
     }
     start.elapsed()
@@ -284,10 +268,7 @@ fn an_ordinary_client_gets_its_bytes_back_from_every_example() {
 /// One stalled client stops those that were there and those that come, and they go on when it leaves.
 fn one_stalled_client_stops_all(example: &Example) {
     let mut earlier = example.client();
-    assert!(
-        earlier.echoes_within(PATIENCE),
-        "served before anybody stalls"
-    );
+    assert!(earlier.echoes_within(PATIENCE), "served before anybody stalls");
 
     let mut stalled = example.client();
     let (sent, _) = stalled.flood();
@@ -337,10 +318,7 @@ fn unbounded_echo_keeps_in_memory_all_that_a_client_floods_and_serves_the_others
     wait_until("memory grows by what was sent", || {
         example.resident_bytes() > before + sent - 16 * MIB
     });
-    assert!(
-        other.echoes_within(PATIENCE),
-        "no client waits for another here"
-    );
+    assert!(other.echoes_within(PATIENCE), "no client waits for another here");
 }
 
 #[test]
@@ -450,12 +428,7 @@ fn open_sockets(example: &Example) -> usize {
 
 #[test]
 fn wrong_arguments_get_one_usage_line_and_exit_code_two() {
-    for name in [
-        "unbounded_echo",
-        "blocking_echo",
-        "timeout_echo",
-        "select_tunnel",
-    ] {
+    for name in ["unbounded_echo", "blocking_echo", "timeout_echo", "select_tunnel"] {
         for typed in [&["--port"][..], &["--port", "many"], &["--size", "1"], &[]] {
             let output = Command::new(binary(name)).args(typed).output().unwrap();
             let said = String::from_utf8_lossy(&output.stderr);

@@ -16,9 +16,10 @@ use super::clock;
 use super::error::ProbeError;
 use super::fast::{BUFFER_BYTES, End, FastClient, Turn};
 use super::kernel_queue;
-use super::measurement::{Measurement, Slice};
+use super::measurement::{Measurement, PublisherSeen, Slice};
 use super::pattern::Pattern;
-use super::plan::Plan;
+use super::plan::{Plan, Protocol};
+use super::publisher::Publisher;
 use super::seen;
 use super::server_process::Observer;
 use super::slow::{Kind, SlowClient};
@@ -79,6 +80,7 @@ pub(crate) struct Driver<'a> {
     next_slice: Instant,
     timeline: Vec<Slice>,
     observer: Option<Observer>,
+    publisher: Option<Publisher<TcpStream>>,
     interrupted: bool,
 }
 
@@ -110,6 +112,7 @@ impl<'a> Driver<'a> {
             next_slice: now + SLICE,
             timeline: Vec::new(),
             observer,
+            publisher: None,
             interrupted: false,
         })
     }
@@ -120,6 +123,7 @@ impl<'a> Driver<'a> {
         self.connect_healthy(&mut events, watcher)?;
         self.begin(Phase::Before);
         self.start_healthy();
+        self.start_publisher()?;
         self.run_for(self.plan.baseline, &mut events, watcher)?;
         if self.wires.slow() > 0 {
             if !self.interrupted {
@@ -150,11 +154,7 @@ impl<'a> Driver<'a> {
         }
     }
 
-    fn connect_healthy(
-        &mut self,
-        events: &mut Events,
-        watcher: &mut dyn Watcher,
-    ) -> Result<(), ProbeError> {
+    fn connect_healthy(&mut self, events: &mut Events, watcher: &mut dyn Watcher) -> Result<(), ProbeError> {
         let deadline = clock::now() + CONNECT_PATIENCE;
         while !self.interrupted {
             while self.connecting < CONNECTING_AT_ONCE && self.fast.len() < self.plan.fast {
@@ -171,16 +171,20 @@ impl<'a> Driver<'a> {
 
     fn connect_one_healthy(&mut self) -> Result<(), ProbeError> {
         let index = self.fast.len();
-        let mut stream = socket::start_connecting(self.plan.address, Buffers::default())
-            .map_err(ProbeError::system("open a socket for a healthy client"))?;
-        self.register(&mut stream, index)?;
-        let wire = self.wires.healthy(Pattern::new(index as u64));
-        self.fast
-            .push(FastClient::new(stream, wire, self.plan.pipeline));
+        let client = self.new_healthy(index)?;
+        self.fast.push(client);
         self.fast_connected.push(false);
         self.fast_answered.push(false);
         self.connecting += 1;
         Ok(())
+    }
+
+    fn new_healthy(&self, index: usize) -> Result<FastClient<TcpStream>, ProbeError> {
+        let mut stream = socket::start_connecting(self.plan.address, Buffers::default())
+            .map_err(ProbeError::system("open a socket for a healthy client"))?;
+        self.register(&mut stream, index)?;
+        let wire = self.wires.healthy(Pattern::new(index as u64));
+        Ok(FastClient::new(stream, wire, self.plan.pipeline))
     }
 
     fn start_healthy(&mut self) {
@@ -193,6 +197,21 @@ impl<'a> Driver<'a> {
                 self.follow(index, turn);
             }
         }
+    }
+
+    fn start_publisher(&mut self) -> Result<(), ProbeError> {
+        if let Protocol::Push {
+            publish: Some(line),
+            publish_rate,
+            ..
+        } = &self.plan.protocol
+        {
+            // Served at every tick; it needs no events of its own.
+            let stream = socket::start_connecting(self.plan.address, Buffers::default())
+                .map_err(ProbeError::system("open a socket for the publisher"))?;
+            self.publisher = Some(Publisher::new(stream, line.clone(), *publish_rate, clock::now()));
+        }
+        Ok(())
     }
 
     fn run_for(
@@ -208,11 +227,7 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    fn run_slow(
-        &mut self,
-        events: &mut Events,
-        watcher: &mut dyn Watcher,
-    ) -> Result<(), ProbeError> {
+    fn run_slow(&mut self, events: &mut Events, watcher: &mut dyn Watcher) -> Result<(), ProbeError> {
         let begun = clock::now();
         let at_least = begun + self.plan.baseline;
         let at_most = begun + self.longest_during();
@@ -222,8 +237,8 @@ impl<'a> Driver<'a> {
                 self.connect_one_slow(kinds[self.slow.len()])?;
             }
             let now = clock::now();
-            let settled = self.slow.len() == kinds.len()
-                && self.slow.iter().all(|client| self.is_settled(client, now));
+            let settled =
+                self.slow.len() == kinds.len() && self.slow.iter().all(|client| self.is_settled(client, now));
             if now >= at_most || (now >= at_least && settled) {
                 break;
             }
@@ -234,10 +249,7 @@ impl<'a> Driver<'a> {
 
     /// The longest that the middle phase can last.
     fn longest_during(&self) -> Duration {
-        CONNECT_PATIENCE
-            + FILL_PATIENCE
-            + self.plan.within.max(self.plan.pause + FILL_PATIENCE)
-            + 2 * MARGIN
+        CONNECT_PATIENCE + FILL_PATIENCE + self.plan.within.max(self.plan.pause + FILL_PATIENCE) + 2 * MARGIN
     }
 
     fn connect_one_slow(&mut self, kind: Kind) -> Result<(), ProbeError> {
@@ -270,14 +282,10 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    fn register(&mut self, stream: &mut TcpStream, token: usize) -> Result<(), ProbeError> {
+    fn register(&self, stream: &mut TcpStream, token: usize) -> Result<(), ProbeError> {
         self.poll
             .registry()
-            .register(
-                stream,
-                Token(token),
-                Interest::READABLE | Interest::WRITABLE,
-            )
+            .register(stream, Token(token), Interest::READABLE | Interest::WRITABLE)
             .map_err(ProbeError::system("watch a socket"))
     }
 
@@ -307,9 +315,7 @@ impl<'a> Driver<'a> {
         watcher: &mut dyn Watcher,
     ) -> Result<(), ProbeError> {
         let wait = if self.more.is_empty() {
-            self.next_tick
-                .min(until)
-                .saturating_duration_since(clock::now())
+            self.next_tick.min(until).saturating_duration_since(clock::now())
         } else {
             Duration::ZERO
         };
@@ -425,6 +431,9 @@ impl<'a> Driver<'a> {
     fn follow(&mut self, token: usize, turn: Turn) {
         match turn {
             Turn::More => self.more.push_back(token),
+            Turn::Ended(_) if token < self.plan.fast && self.fast[token].is_closed_in_order() => {
+                self.reconnect(token)
+            }
             Turn::Ended(_) if token < self.plan.fast => {
                 // It is out of the measurement; its socket is closed so that it costs the server nothing more.
                 let _ = self.fast[token].stream_mut().shutdown(Shutdown::Both);
@@ -434,8 +443,20 @@ impl<'a> Driver<'a> {
         }
     }
 
+    /// A healthy client whose server closed it as announced comes back with a new connection.
+    fn reconnect(&mut self, index: usize) {
+        let made = self.new_healthy(index);
+        if let Ok(client) = made {
+            self.fast[index] = client;
+            self.fast_connected[index] = false;
+        }
+    }
+
     fn tick(&mut self, now: Instant, watcher: &mut dyn Watcher) {
         self.next_tick = now + TICK;
+        if let Some(publisher) = &mut self.publisher {
+            publisher.turn(now, &mut self.buffer);
+        }
         for index in 0..self.slow.len() {
             let client = &mut self.slow[index];
             if client.end().is_some() || !client.is_connected() {
@@ -443,7 +464,13 @@ impl<'a> Driver<'a> {
             }
             let unacknowledged = kernel_queue::unacknowledged_bytes(client.stream()).unwrap_or(0);
             let unread = kernel_queue::unread_bytes(client.stream()).unwrap_or(0);
-            client.note(unacknowledged, unread, now);
+            let port = self.slow_ports[index];
+            let server_queue = self
+                .observer
+                .as_ref()
+                .map_or(0, |observer| observer.send_queue(port));
+            let server_queue = if client.is_echo() { 0 } else { server_queue };
+            client.note(unacknowledged, unread, server_queue, now);
             let sent = client.send(now, &mut self.buffer);
             let read = client.read(now, &mut self.buffer);
             let turn = if sent == Turn::More { sent } else { read };
@@ -464,9 +491,7 @@ impl<'a> Driver<'a> {
         }
         let tally = self.tally.take_slice();
         let still_waiting = self.fast.iter().filter(|client| client.end().is_none());
-        let oldest = still_waiting
-            .filter_map(|client| client.waiting().next())
-            .min();
+        let oldest = still_waiting.filter_map(|client| client.waiting().next()).min();
         let longest_wait = tally
             .longest_wait
             .max(oldest.map_or(Duration::ZERO, |sent| now.saturating_duration_since(sent)));
@@ -483,10 +508,7 @@ impl<'a> Driver<'a> {
             slow_ended: count(&|client| client.end().is_some()),
             rss_bytes: self.observer.as_ref().and_then(Observer::rss_bytes),
         };
-        let since_last = self
-            .timeline
-            .last()
-            .map_or(slice.at, |last| slice.at - last.at);
+        let since_last = self.timeline.last().map_or(slice.at, |last| slice.at - last.at);
         self.timeline.push(slice);
         let live = Live {
             phase: self.phase,
@@ -536,11 +558,7 @@ impl<'a> Driver<'a> {
 
     /// Reads from everybody what there still is, so that an end of file behind
     /// unread data is seen, and every byte verified.
-    fn bid_farewell(
-        &mut self,
-        events: &mut Events,
-        watcher: &mut dyn Watcher,
-    ) -> Result<(), ProbeError> {
+    fn bid_farewell(&mut self, events: &mut Events, watcher: &mut dyn Watcher) -> Result<(), ProbeError> {
         self.go_on = false;
         for client in &mut self.slow {
             client.finish();
@@ -587,6 +605,10 @@ impl<'a> Driver<'a> {
                 .collect(),
             server,
             timeline: self.timeline,
+            publisher: self.publisher.map(|publisher| PublisherSeen {
+                messages: publisher.published(),
+                ended: publisher.is_gone(),
+            }),
         }
     }
 }

@@ -70,10 +70,7 @@ mod tests {
                 let mut wire = EchoWire::new(Pattern::new(1), message);
                 let mut stream = vec![0; 1000];
                 wire.fill(0, &mut stream);
-                let completed: u64 = stream
-                    .chunks(chunk)
-                    .map(|part| wire.receive(part).unwrap())
-                    .sum();
+                let completed: u64 = stream.chunks(chunk).map(|part| wire.receive(part).unwrap()).sum();
                 assert_eq!(completed, 1000 / message, "{message} {chunk}");
                 assert_eq!(wire.received(), 1000);
             }

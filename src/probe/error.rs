@@ -77,20 +77,14 @@ impl std::fmt::Display for ProbeError {
                     "cannot resolve {target}: {source}; write HOST:PORT, such as 127.0.0.1:9000"
                 )
             }
-            Self::NoAddress {
-                target,
-                source: None,
-            } => {
+            Self::NoAddress { target, source: None } => {
                 write!(
                     f,
                     "{target} leads to no address; write HOST:PORT, such as 127.0.0.1:9000"
                 )
             }
             Self::Unreachable { address, source } => {
-                write!(
-                    f,
-                    "cannot connect to {address}: {source}; is the server running?"
-                )
+                write!(f, "cannot connect to {address}: {source}; is the server running?")
             }
             Self::ClosedAtOnce { address, how } => write!(
                 f,

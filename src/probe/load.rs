@@ -86,10 +86,7 @@ impl Load {
             load.connect_batch(address, batch, deadline, |index| {
                 let pattern = Pattern::new(index as u64);
                 let wire = if framed {
-                    Wire::Framed(FramedWire::new(
-                        pattern,
-                        u32::try_from(size).unwrap_or(u32::MAX),
-                    ))
+                    Wire::Framed(FramedWire::new(pattern, u32::try_from(size).unwrap_or(u32::MAX)))
                 } else {
                     Wire::Echo(EchoWire::new(pattern, size as u64))
                 };
@@ -112,11 +109,7 @@ impl Load {
                 .map_err(|source| ProbeError::Unreachable { address, source })?;
             self.poll
                 .registry()
-                .register(
-                    &mut stream,
-                    Token(index),
-                    Interest::READABLE | Interest::WRITABLE,
-                )
+                .register(&mut stream, Token(index), Interest::READABLE | Interest::WRITABLE)
                 .map_err(ProbeError::system("watch a socket"))?;
             let (wire, pipeline) = wire(index);
             self.clients.push(FastClient::new(stream, wire, pipeline));
@@ -213,8 +206,7 @@ impl Load {
             }
         }
         for index in more {
-            let turn =
-                self.clients[index].readable(clock::now(), false, go_on, &mut self.buffer, tally);
+            let turn = self.clients[index].readable(clock::now(), false, go_on, &mut self.buffer, tally);
             self.follow(index, turn);
         }
         Ok(())

@@ -86,9 +86,6 @@ mod tests {
     #[test]
     fn nothing_is_allowed_before_the_start() {
         let start = Instant::now() + Duration::from_secs(5);
-        assert_eq!(
-            Pace::new(1000, start).allowed(start - Duration::from_secs(1)),
-            0
-        );
+        assert_eq!(Pace::new(1000, start).allowed(start - Duration::from_secs(1)), 0);
     }
 }

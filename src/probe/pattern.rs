@@ -138,11 +138,7 @@ mod tests {
         let pattern = Pattern::new(7);
         let whole = bytes(pattern, 0, 64);
         for lost in 1..=4096u64 {
-            assert!(
-                pattern
-                    .first_difference(0, &bytes(pattern, lost, 64))
-                    .is_some()
-            );
+            assert!(pattern.first_difference(0, &bytes(pattern, lost, 64)).is_some());
             assert!(pattern.first_difference(lost, &whole).is_some());
         }
         assert!(Pattern::new(8).first_difference(0, &whole).is_some());

@@ -22,10 +22,7 @@ pub(crate) fn healthy<S: std::io::Read + std::io::Write>(
     Healthy {
         clients: clients.len(),
         not_connected: connected.iter().filter(|connected| !**connected).count(),
-        ended: clients
-            .iter()
-            .filter(|client| client.end().is_some())
-            .count(),
+        ended: clients.iter().filter(|client| client.end().is_some()).count(),
         corrupt: clients
             .iter()
             .filter(|client| client.corruption().is_some())
@@ -84,9 +81,7 @@ pub(crate) fn slow_client<S: std::io::Read + std::io::Write>(
         absorbed_bytes: client.taken(),
         offer_exhausted: client.offer_exhausted(),
         received_bytes: client.received(),
-        intact: client
-            .is_verifiable()
-            .then_some(client.corruption().is_none()),
+        intact: client.is_verifiable().then_some(client.corruption().is_none()),
         corruption: client.corruption().map(|corruption| corruption.why.clone()),
         complete: client.is_complete(),
     }

@@ -115,11 +115,7 @@ impl Observer {
                 .map(|socket| (socket.client_port, *socket))
                 .collect();
         }
-        let ours = || {
-            client_ports
-                .iter()
-                .filter_map(|port| self.sockets.get(port))
-        };
+        let ours = || client_ports.iter().filter_map(|port| self.sockets.get(port));
         let sending: u64 = ours().map(|socket| socket.send_queue).sum();
         let receiving: u64 = ours().map(|socket| socket.receive_queue).sum();
         let orphans = ours().filter(|socket| socket.orphan).count();
@@ -137,9 +133,14 @@ impl Observer {
     /// Whether the server has let go of the connection of the client with this
     /// port while its kernel still holds unsent data for it.
     pub(crate) fn is_orphan(&self, client_port: u16) -> bool {
+        self.sockets.get(&client_port).is_some_and(|socket| socket.orphan)
+    }
+
+    /// What the server's kernel has still to send to the client with this port, at the last look.
+    pub(crate) fn send_queue(&self, client_port: u16) -> u64 {
         self.sockets
             .get(&client_port)
-            .is_some_and(|socket| socket.orphan)
+            .map_or(0, |socket| socket.send_queue)
     }
 
     /// The server's resident memory at the last look, in bytes.
@@ -232,9 +233,7 @@ impl Looker {
         let tables = [process.tcp(), process.tcp6()];
         let entries = tables.into_iter().flatten().flatten();
         entries
-            .filter(|entry| {
-                entry.local_address.port() == self.port && entry.state != TcpState::Listen
-            })
+            .filter(|entry| entry.local_address.port() == self.port && entry.state != TcpState::Listen)
             .map(|entry| server_socket(&entry))
             .collect()
     }

@@ -16,15 +16,8 @@ pub(crate) struct Buffers {
 }
 
 /// Starts connecting; a writable event with no error pending says that it worked.
-pub(crate) fn start_connecting(
-    address: SocketAddr,
-    buffers: Buffers,
-) -> io::Result<mio::net::TcpStream> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
+pub(crate) fn start_connecting(address: SocketAddr, buffers: Buffers) -> io::Result<mio::net::TcpStream> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     // Before connecting: the receive buffer decides which window scale is offered.
     if let Some(bytes) = buffers.receive {

@@ -20,13 +20,10 @@ fn write_report(out: &mut String, report: &Report, colour: bool) -> fmt::Result 
     writeln!(
         out,
         "{} ({}), {:.1} s",
-        report.target, report.protocol, report.seconds
+        report.target, report.protocol, report.measured.seconds
     )?;
-    if report.interrupted {
-        writeln!(
-            out,
-            "ended early: what follows is what was measured until then"
-        )?;
+    if report.measured.interrupted {
+        writeln!(out, "ended early: what follows is what was measured until then")?;
     }
     write_healthy(out, report)?;
     write_slow(out, report)?;
@@ -36,15 +33,11 @@ fn write_report(out: &mut String, report: &Report, colour: bool) -> fmt::Result 
         let outcome = painted(finding.outcome, colour);
         writeln!(out, "  {outcome}  {}: {}", finding.title, finding.reason)?;
     }
-    writeln!(
-        out,
-        "\nverdict: {}",
-        painted(report.verdict, colour).trim_end()
-    )
+    writeln!(out, "\nverdict: {}", painted(report.verdict, colour).trim_end())
 }
 
 fn write_healthy(out: &mut String, report: &Report) -> fmt::Result {
-    let healthy = &report.healthy;
+    let healthy = &report.measured.healthy;
     if healthy.clients == 0 {
         return Ok(());
     }
@@ -81,24 +74,16 @@ fn write_phase(out: &mut String, name: &str, phase: &PhaseFigures) -> fmt::Resul
 }
 
 fn write_slow(out: &mut String, report: &Report) -> fmt::Result {
-    if report.slow.is_empty() {
+    if report.groups.is_empty() {
         return Ok(());
     }
     writeln!(out, "\nslow clients")?;
     writeln!(
         out,
         "  {:<9}{:>6}{:>6}{:>7}{:>6}{:>6}{:>7}  {:<22}{:<22}",
-        "kind",
-        "count",
-        "full",
-        "reset",
-        "eof",
-        "left",
-        "stayed",
-        "s from full to end",
-        "MiB absorbed"
+        "kind", "count", "full", "reset", "eof", "left", "stayed", "s from full to end", "MiB absorbed"
     )?;
-    for group in &report.slow {
+    for group in &report.groups {
         write_group(out, group)?;
     }
     Ok(())
@@ -128,17 +113,12 @@ fn write_group(out: &mut String, group: &SlowGroup) -> fmt::Result {
 }
 
 fn write_server(out: &mut String, report: &Report) -> fmt::Result {
-    let Some(server) = &report.server else {
+    let Some(server) = &report.measured.server else {
         return Ok(());
     };
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     let pids: Vec<String> = server.pids.iter().map(ToString::to_string).collect();
-    writeln!(
-        out,
-        "\nserver {} (process {})",
-        server.name,
-        pids.join(", ")
-    )?;
+    writeln!(out, "\nserver {} (process {})", server.name, pids.join(", "))?;
     writeln!(
         out,
         "  memory {:.1} MiB before, {:.1} at most, {:.1} after; processor {:.0} %, {:.0} %, {:.0} %",

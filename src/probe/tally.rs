@@ -119,11 +119,7 @@ impl Tally {
     }
 
     fn charge(&mut self, sent: Instant, wait: Duration) {
-        let phase = self
-            .phases
-            .iter_mut()
-            .rev()
-            .find(|phase| phase.started <= sent);
+        let phase = self.phases.iter_mut().rev().find(|phase| phase.started <= sent);
         if let Some(phase) = phase {
             let nanos = u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX);
             phase.waits.saturating_record(nanos.max(1));

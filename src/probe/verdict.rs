@@ -30,7 +30,8 @@ pub struct Finding {
     pub name: &'static str,
     /// What is asked, in words.
     pub title: String,
-    /// The answer.
+    /// The answer; `verdict` in the JSON.
+    #[serde(rename = "verdict")]
     pub outcome: Outcome,
     /// One sentence with the number that decides.
     pub reason: String,
@@ -61,7 +62,7 @@ pub const RSS_ALLOWANCE_BYTES: u64 = 8 << 20;
 
 /// All findings, always all of them and in the same order.
 #[must_use]
-pub fn findings(plan: &Plan, seen: &Measurement) -> Vec<Finding> {
+pub(crate) fn findings(plan: &Plan, seen: &Measurement) -> Vec<Finding> {
     vec![
         disconnected(seen, Kind::Stalled),
         in_time(plan, seen),
@@ -79,7 +80,7 @@ pub fn findings(plan: &Plan, seen: &Measurement) -> Vec<Finding> {
 /// Fail when one finding failed; pass when none did and one passed; else unknown.
 /// A probe that was ended early does not pass.
 #[must_use]
-pub fn verdict(findings: &[Finding], interrupted: bool) -> Outcome {
+pub(crate) fn verdict(findings: &[Finding], interrupted: bool) -> Outcome {
     let any = |outcome| findings.iter().any(|finding| finding.outcome == outcome);
     if any(Outcome::Fail) {
         Outcome::Fail
@@ -130,17 +131,11 @@ impl Question {
 }
 
 fn of_kind(seen: &Measurement, kind: Kind) -> Vec<&SlowClientSeen> {
-    seen.slow
-        .iter()
-        .filter(|client| client.kind == kind)
-        .collect()
+    seen.slow.iter().filter(|client| client.kind == kind).collect()
 }
 
 fn is_gone(client: &SlowClientSeen) -> bool {
-    matches!(
-        client.end,
-        Some(End::Reset | End::EndOfFile | End::LeftInKernel)
-    )
+    matches!(client.end, Some(End::Reset | End::EndOfFile | End::LeftInKernel))
 }
 
 fn disconnected(seen: &Measurement, kind: Kind) -> Finding {
@@ -149,8 +144,7 @@ fn disconnected(seen: &Measurement, kind: Kind) -> Finding {
         Kind::Trickle => ("tricklers-disconnected", "trickling clients", "--trickle"),
         _ => ("stalled-disconnected", "stalled clients", "--stalled"),
     };
-    let question =
-        Question::new(name, format!("{who} are disconnected"), "clients").held_against(0.0);
+    let question = Question::new(name, format!("{who} are disconnected"), "clients").held_against(0.0);
     let clients = of_kind(seen, kind);
     if clients.is_empty() {
         return question.not_tested(&format!("no {who} took part; see {option}"));
@@ -177,12 +171,8 @@ fn disconnected(seen: &Measurement, kind: Kind) -> Finding {
 
 fn in_time(plan: &Plan, seen: &Measurement) -> Finding {
     let within = plan.within.as_secs_f64();
-    let question = Question::new(
-        "stalled-in-time",
-        format!("within {within} s of filling up"),
-        "s",
-    )
-    .held_against(within);
+    let question = Question::new("stalled-in-time", format!("within {within} s of filling up"), "s")
+        .held_against(within);
     let clients = of_kind(seen, Kind::Stalled);
     if clients.is_empty() {
         return question.not_tested("no stalled clients took part; see --stalled");
@@ -231,8 +221,8 @@ fn kept(seen: &Measurement, kind: Kind) -> Finding {
         Kind::Paused => ("paused-kept", "paused clients", "--paused"),
         _ => ("steady-kept", "steady slow clients", "--steady"),
     };
-    let question = Question::new(name, format!("{who} are kept and lose nothing"), "clients")
-        .held_against(0.0);
+    let question =
+        Question::new(name, format!("{who} are kept and lose nothing"), "clients").held_against(0.0);
     let clients = of_kind(seen, kind);
     if clients.is_empty() {
         return question.not_tested(&format!("no {who} took part; see {option}"));
@@ -248,18 +238,8 @@ fn kept(seen: &Measurement, kind: Kind) -> Finding {
     let unverified = count(&|client| client.intact.is_none());
     let harmed = |number: usize, reason: String| (number > 0).then_some((number, reason));
     let failure = harmed(lost, format!("{lost} of {total} were disconnected"))
-        .or_else(|| {
-            harmed(
-                corrupt,
-                format!("{corrupt} of {total} received wrong bytes"),
-            )
-        })
-        .or_else(|| {
-            harmed(
-                unconnected,
-                format!("{unconnected} of {total} could not connect"),
-            )
-        });
+        .or_else(|| harmed(corrupt, format!("{corrupt} of {total} received wrong bytes")))
+        .or_else(|| harmed(unconnected, format!("{unconnected} of {total} could not connect")));
     if let Some((number, reason)) = failure {
         return question.answer(Outcome::Fail, Some(number as f64), reason);
     }
@@ -275,9 +255,7 @@ fn kept(seen: &Measurement, kind: Kind) -> Finding {
         return question.answer(Outcome::Fail, Some(incomplete as f64), reason);
     }
     if unverified > 0 {
-        let reason = format!(
-            "all {total} were kept, but what the server sends by itself cannot be verified"
-        );
+        let reason = format!("all {total} were kept, but what the server sends by itself cannot be verified");
         return question.answer(Outcome::Unknown, Some(0.0), reason);
     }
     let bytes: u64 = clients.iter().map(|client| client.received_bytes).sum();
@@ -301,10 +279,7 @@ fn served(seen: &Measurement) -> Finding {
     let why = healthy.first_corruption.as_deref().unwrap_or("");
     let failure = fail(
         healthy.corrupt,
-        format!(
-            "{} of {total} were answered wrongly: {why}",
-            healthy.corrupt
-        ),
+        format!("{} of {total} were answered wrongly: {why}", healthy.corrupt),
     )
     .or_else(|| {
         fail(
@@ -364,10 +339,7 @@ fn unaffected(seen: &Measurement) -> Finding {
         );
     }
     let kept = rate(&during, &before);
-    let after = seen
-        .healthy
-        .after
-        .map_or(kept, |after| rate(&after, &before));
+    let after = seen.healthy.after.map_or(kept, |after| rate(&after, &before));
     let most_p99 = (before.p99_us * MOST_P99_GROWTH).max(HARMLESS_WAIT_US);
     let longest = LONGEST_WAIT_US.max(2.0 * before.max_us);
     let reason = if kept < LEAST_RATE_KEPT {
@@ -434,11 +406,9 @@ fn memory(plan: &Plan, seen: &Measurement) -> Finding {
             "the server took all {} bytes from {took_all} clients that read none of its answers",
             plan.fill
         );
-        return question.held_against(plan.fill as f64).answer(
-            Outcome::Fail,
-            Some(plan.fill as f64),
-            reason,
-        );
+        return question
+            .held_against(plan.fill as f64)
+            .answer(Outcome::Fail, Some(plan.fill as f64), reason);
     }
     let Some(server) = &seen.server else {
         let most = to_fill.iter().map(|client| client.absorbed_bytes).max();
@@ -447,11 +417,9 @@ fn memory(plan: &Plan, seen: &Measurement) -> Finding {
                 let reason = format!(
                     "no client got rid of more than {most} bytes unread; the server's own memory is not to be seen from here"
                 );
-                question.held_against(plan.fill as f64).answer(
-                    Outcome::Pass,
-                    Some(most as f64),
-                    reason,
-                )
+                question
+                    .held_against(plan.fill as f64)
+                    .answer(Outcome::Pass, Some(most as f64), reason)
             }
             _ => question.answer(
                 Outcome::Unknown,
@@ -461,9 +429,7 @@ fn memory(plan: &Plan, seen: &Measurement) -> Finding {
         };
     };
     let allowed = RSS_ALLOWANCE_BYTES + RSS_PER_SLOW_CLIENT_BYTES * seen.slow.len() as u64;
-    let grown = server
-        .rss_peak_bytes
-        .saturating_sub(server.rss_before_bytes);
+    let grown = server.rss_peak_bytes.saturating_sub(server.rss_before_bytes);
     let outcome = if grown <= allowed {
         Outcome::Pass
     } else {
@@ -481,12 +447,8 @@ fn memory(plan: &Plan, seen: &Measurement) -> Finding {
 }
 
 fn kernel(seen: &Measurement) -> Finding {
-    let question = Question::new(
-        "nothing-left-in-kernel",
-        "nothing is left in the kernel",
-        "bytes",
-    )
-    .held_against(0.0);
+    let question =
+        Question::new("nothing-left-in-kernel", "nothing is left in the kernel", "bytes").held_against(0.0);
     if seen.slow.is_empty() {
         return question.not_tested("no slow clients took part");
     }
