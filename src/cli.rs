@@ -185,8 +185,10 @@ mod tests {
 
     fn echo(arguments: &[&str]) -> EchoArgs {
         let line = ["highwater", "echo"].iter().chain(arguments);
-        let Command::Echo(args) = Cli::try_parse_from(line).unwrap().command;
-        args
+        match Cli::try_parse_from(line).unwrap().command {
+            Command::Echo(args) => args,
+            Command::Probe(_) => panic!("the line asks for an echo server"),
+        }
     }
 
     #[test]

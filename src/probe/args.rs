@@ -56,6 +56,11 @@ pub struct ProbeArgs {
     /// Clients that fill up and never read
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub stalled: usize,
+    /// Clients that never read although the server has read all that they sent:
+    /// they show what a plain close leaves in the kernel (only on the server's
+    /// machine) [default: 1 with --stalled]
+    #[arg(long, value_name = "N")]
+    pub quiet: Option<usize>,
     /// Clients that go on sending and never read
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub talkers: usize,
@@ -216,6 +221,7 @@ impl ProbeArgs {
             size: self.size.unwrap_or(size),
             pipeline: self.pipeline.unwrap_or(pipeline),
             stalled: self.stalled,
+            quiet: self.quiet,
             trickle: self.trickle,
             trickle_rate: self.trickle_rate,
             paused: self.paused,

@@ -20,6 +20,7 @@ use super::measurement::{Measurement, PublisherSeen, Slice};
 use super::pattern::Pattern;
 use super::plan::{Plan, Protocol};
 use super::publisher::Publisher;
+use super::quiet::{QuietClients, QuietPlan};
 use super::seen;
 use super::server_process::Observer;
 use super::slow::{Kind, SlowClient};
@@ -81,6 +82,7 @@ pub(crate) struct Driver<'a> {
     timeline: Vec<Slice>,
     observer: Option<Observer>,
     publisher: Option<Publisher<TcpStream>>,
+    quiet: Option<QuietClients>,
     interrupted: bool,
 }
 
@@ -113,6 +115,7 @@ impl<'a> Driver<'a> {
             timeline: Vec::new(),
             observer,
             publisher: None,
+            quiet: None,
             interrupted: false,
         })
     }
@@ -125,7 +128,7 @@ impl<'a> Driver<'a> {
         self.start_healthy();
         self.start_publisher()?;
         self.run_for(self.plan.baseline, &mut events, watcher)?;
-        if self.wires.slow() > 0 {
+        if self.has_slow() {
             if !self.interrupted {
                 self.begin(Phase::During);
                 self.run_slow(&mut events, watcher)?;
@@ -143,6 +146,10 @@ impl<'a> Driver<'a> {
         self.note_orphans(clock::now());
         self.bid_farewell(&mut events, watcher)?;
         Ok(self.into_measurement())
+    }
+
+    fn has_slow(&self) -> bool {
+        self.wires.slow() > 0 || self.plan.quiet.is_some_and(|clients| clients > 0)
     }
 
     fn begin(&mut self, phase: Phase) {
@@ -231,20 +238,42 @@ impl<'a> Driver<'a> {
         let begun = clock::now();
         let at_least = begun + self.plan.baseline;
         let at_most = begun + self.longest_during();
+        self.quiet = self.start_quiet();
         let kinds = self.wires.slow_kinds();
         while !self.interrupted {
             while self.connecting < CONNECTING_AT_ONCE && self.slow.len() < kinds.len() {
                 self.connect_one_slow(kinds[self.slow.len()])?;
             }
             let now = clock::now();
-            let settled =
-                self.slow.len() == kinds.len() && self.slow.iter().all(|client| self.is_settled(client, now));
+            let settled = self.quiet.as_ref().is_none_or(QuietClients::is_settled)
+                && self.slow.len() == kinds.len()
+                && self.slow.iter().all(|client| self.is_settled(client, now));
             if now >= at_most || (now >= at_least && settled) {
                 break;
             }
             self.turn(at_most, events, watcher)?;
         }
         Ok(())
+    }
+
+    /// Quiet clients need to see the server's sockets, and a server that sends what it was sent.
+    fn start_quiet(&self) -> Option<QuietClients> {
+        let pid = self.observer.as_ref()?.pid();
+        let clients = self.plan.quiet.unwrap_or(usize::from(self.plan.stalled > 0));
+        let first_pattern = (self.plan.fast + self.wires.slow()) as u64;
+        let wire = self.wires.quiet_wires(first_pattern)?;
+        if clients == 0 {
+            return None;
+        }
+        QuietClients::start(QuietPlan {
+            address: self.plan.address,
+            pid,
+            wire,
+            clients,
+            offer: self.plan.fill,
+            within: self.plan.within,
+            epoch: self.epoch,
+        })
     }
 
     /// The longest that the middle phase can last.
@@ -539,7 +568,9 @@ impl<'a> Driver<'a> {
         let Some(observer) = &mut self.observer else {
             return;
         };
-        observer.collect(&self.slow_ports);
+        let mut ports = self.slow_ports.clone();
+        ports.extend(self.quiet.iter().flat_map(QuietClients::ports));
+        observer.collect(&ports);
         for (client, port) in self.slow.iter_mut().zip(&self.slow_ports) {
             if client.end().is_none() && client.is_connected() && observer.is_orphan(*port) {
                 client.ended(now, End::LeftInKernel);
@@ -589,6 +620,10 @@ impl<'a> Driver<'a> {
                 self.tally.unanswered(sent, now);
             }
         }
+        let mut slow: Vec<_> = (self.slow.iter().zip(&self.slow_ports))
+            .map(|(client, port)| seen::slow_client(client, *port, self.epoch))
+            .collect();
+        slow.extend(self.quiet.take().map(QuietClients::finish).unwrap_or_default());
         let server = self.observer.take().map(Observer::finish);
         Measurement {
             seconds: self.seconds(now),
@@ -600,9 +635,7 @@ impl<'a> Driver<'a> {
                 &self.tally,
                 self.epoch,
             ),
-            slow: (self.slow.iter().zip(&self.slow_ports))
-                .map(|(client, port)| seen::slow_client(client, *port, self.epoch))
-                .collect(),
+            slow,
             server,
             timeline: self.timeline,
             publisher: self.publisher.map(|publisher| PublisherSeen {

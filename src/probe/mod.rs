@@ -28,6 +28,7 @@ mod plan;
 mod preflight;
 mod publisher;
 mod push;
+mod quiet;
 mod report;
 mod seen;
 mod server_process;

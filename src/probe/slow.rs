@@ -247,7 +247,7 @@ impl<S: Read + Write> SlowClient<S> {
         }
         let taken = self.sent.saturating_sub(unacknowledged);
         let bytes = taken + unread + self.wire.received() + server_queue;
-        if bytes > self.progress.bytes {
+        if bytes > self.progress.bytes && (self.stage == Stage::Filling || !self.kind.is_to_go()) {
             self.progress.bytes = bytes;
             self.progress.taken = taken;
             self.progress.before = self.progress.at;

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use super::echo::EchoWire;
-use super::framed::FramedWire;
+use super::framed::{FramedWire, HEAD_BYTES as FRAME_HEAD_BYTES};
 use super::http::{HttpShared, HttpWire};
 use super::pattern::Pattern;
 use super::plan::{Plan, Protocol};
 use super::push::PushWire;
+use super::quiet::SHORT_STEP_BYTES;
 use super::slow::Kind;
 use super::wire::Wire;
 
@@ -75,6 +76,23 @@ impl Wires {
     /// How many slow clients there are.
     pub(crate) fn slow(&self) -> usize {
         self.slow_kinds.len()
+    }
+
+    /// The wires of quiet clients, from a number that tells them apart; none
+    /// where the server sends more than it is sent.
+    pub(crate) fn quiet_wires(&self, first_pattern: u64) -> Option<Box<dyn Fn(usize) -> Wire + Send>> {
+        let pattern = move |index: usize| Pattern::new(first_pattern + index as u64);
+        // A frame is one short step, so that no step ends inside a frame.
+        let payload = (SHORT_STEP_BYTES - FRAME_HEAD_BYTES) as u32;
+        match &self.way {
+            Way::Echo => Some(Box::new(move |index| {
+                Wire::Echo(EchoWire::new(pattern(index), SHORT_STEP_BYTES))
+            })),
+            Way::Framed => Some(Box::new(move |index| {
+                Wire::Framed(FramedWire::new(pattern(index), payload))
+            })),
+            Way::Http(_) | Way::Push(_) => None,
+        }
     }
 
     /// The wire of a healthy client.
