@@ -25,7 +25,9 @@ mod measurement;
 mod pace;
 mod pattern;
 mod plan;
+mod plot;
 mod preflight;
+mod progress;
 mod publisher;
 mod push;
 mod quiet;
@@ -52,6 +54,7 @@ pub use plan::{
     BULK_MESSAGE_BYTES, BULK_PIPELINE_MESSAGES, FILL_BYTES, LARGEST_MESSAGE_BYTES, MOST_PIPELINED_MESSAGES,
     PUBLISH_RATE_BYTES, Plan, Protocol,
 };
+pub use plot::plot;
 pub use report::{Report, SCHEMA, SlowGroup, Spread};
 pub use slow::Kind;
 pub use table::table;
