@@ -265,12 +265,13 @@ show_probe_command() {
 }
 
 probe_one() {
-    local name=$1 start=$2 title=$3 options=() code=0
+    local name=$1 start=$2 title=$3 options=() code=0 load
     dir=$work/$name
     mkdir -p "$dir"
     port=$(free_port)
     # The words of `start` are a function and its arguments.
     read -r -a start <<<"$start"
+    read -r load _ </proc/loadavg
     "${start[@]}"
     if ! wait_for_port "$port"; then
         say "$name does not listen; it says: $(tail -n 3 "$dir/output" | tr '\n' ' ')"
@@ -293,7 +294,7 @@ probe_one() {
     {
         printf 'title\t%s\nversion\t%s\nserver\t%s\n' "$title" "$version" "$command"
         printf 'probe\t%s\n' "$(show_probe_command "${options[@]}")"
-        printf 'table\t%s\n' "$(table_of "$name")"
+        printf 'table\t%s\nload\t%s\nprocessors\t%s\n' "$(table_of "$name")" "$load" "$(nproc)"
         printf 'code\t%s\ndate\t%s\nkernel\t%s\n' "$code" "$(date -u +%F)" "$(uname -sr | sed 's/-.*//')"
     } >"$results/$name.tsv"
     say "$name: $( ((code == 0)) && echo pass || echo fail)"

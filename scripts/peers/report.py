@@ -3,7 +3,7 @@
 
 Every figure on the page comes from a result file: the template holds the prose,
 and names what is to be put in as {{table:slow}}, {{table:steady}}, {{plots}},
-{{commands}}, {{date}}, {{kernel}}, {{missing}} or {{cell:SCENARIO:COLUMN}}.
+{{commands}}, {{date}}, {{kernel}}, {{load}}, {{missing}} or {{cell:SCENARIO:COLUMN}}.
 """
 
 import argparse
@@ -182,6 +182,13 @@ def plots(results, directory):
     return "\n".join(lines).rstrip()
 
 
+def load(results):
+    """What else the machine did, which decides how much the healthy clients' rates say."""
+    loads = [float(result.about["load"]) for result in results]
+    return (f"{results[0].about['processors']} processors, shared by server, prober and whatever else ran: load average "
+            f"{min(loads):.1f} to {max(loads):.1f}")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for option in ("--results", "--template", "--plots", "--page"):
@@ -208,6 +215,7 @@ def main():
             "commands": lambda: commands(results),
             "date": lambda: " and ".join(sorted({result.about["date"] for result in results})),
             "kernel": lambda: " and ".join(sorted({result.about["kernel"] for result in results})),
+            "load": lambda: load(results),
             "missing": lambda: f"Not probed here: {', '.join(missing)}." if missing else "",
         }[what]()
 
