@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use log::LevelFilter;
 
 use crate::limits::{self, Limits, LimitsError};
+use crate::probe::command::ProbeArgs;
 use crate::units::{Size, Time};
 
 /// TCP servers in which no slow client can hurt the others.
@@ -20,7 +21,7 @@ use crate::units::{Size, Time};
 /// been full for longer than the grace, the client is disconnected. All
 /// others go on unaffected.
 #[derive(Debug, Parser)]
-#[command(name = "highwater", version, arg_required_else_help = true, after_help = EXAMPLES)]
+#[command(name = "highwater", version, arg_required_else_help = true, args_override_self = true, after_help = EXAMPLES)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -32,6 +33,7 @@ Examples:
   highwater echo                          serve on 127.0.0.1:9000
   highwater echo --port 0 --grace 2s      take a free port, be stricter
   nc 127.0.0.1 9000                       talk to it
+  highwater probe --port 9000             is it safe? (works on any TCP server)
 
 Exit codes: 0 fine, 1 failed, 2 wrong usage.";
 
@@ -40,8 +42,8 @@ Exit codes: 0 fine, 1 failed, 2 wrong usage.";
 pub enum Command {
     /// Return every byte to the client that sent it.
     Echo(EchoArgs),
-    /// Find out whether a server survives slow clients.
-    Probe(Box<crate::probe::ProbeArgs>),
+    /// Find out whether a server, any server, survives slow clients.
+    Probe(Box<ProbeArgs>),
 }
 
 /// What `highwater echo` was given.
@@ -187,7 +189,7 @@ mod tests {
         let line = ["highwater", "echo"].iter().chain(arguments);
         match Cli::try_parse_from(line).unwrap().command {
             Command::Echo(args) => args,
-            Command::Probe(_) => panic!("the line asks for an echo server"),
+            other => panic!("{other:?} is not echo"),
         }
     }
 
