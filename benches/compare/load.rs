@@ -98,6 +98,9 @@ const LONGEST_WAIT: Duration = Duration::from_millis(5);
 /// How long answers may be outstanding after the end of a slice.
 const LONGEST_DRAIN: Duration = Duration::from_secs(20);
 
+/// Longer waits are recorded as this one.
+const LONGEST_LATENCY_NANOSECONDS: u64 = 60_000_000_000;
+
 /// How long stalled clients make no progress until they count as full.
 const FULL_AFTER: Duration = Duration::from_millis(400);
 
@@ -261,7 +264,7 @@ fn would_block(error: &io::Error) -> bool {
 
 /// An empty record of latencies, to three digits.
 fn latencies() -> Result<Histogram<u64>, String> {
-    Histogram::new(3).map_err(|error| format!("no histogram: {error}"))
+    Histogram::new_with_max(LONGEST_LATENCY_NANOSECONDS, 3).map_err(|error| format!("no histogram: {error}"))
 }
 
 /// Records the time since `sent`.
