@@ -1,3 +1,9 @@
-//! The `highwater` command.
+//! The `highwater` command: parses and runs.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    highwater::command::run(highwater::cli::Cli::parse())
+}

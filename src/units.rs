@@ -4,6 +4,7 @@
 //! sentences in which they refuse. Knows no option: which sizes and times make
 //! sense for which option is decided where the option is.
 
+use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -80,6 +81,50 @@ pub fn format_size(bytes: usize) -> String {
     bytes.to_string()
 }
 
+/// A size in bytes that is read by [`parse_size`] and written by
+/// [`format_size`], for options with a default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size(
+    /// Bytes.
+    pub usize,
+);
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(typed: &str) -> Result<Self, String> {
+        parse_size(typed).map(Self)
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&format_size(self.0))
+    }
+}
+
+/// A length of time that is read by [`parse_time`], for options with a
+/// default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Time(
+    /// The time itself.
+    pub Duration,
+);
+
+impl FromStr for Time {
+    type Err = String;
+
+    fn from_str(typed: &str) -> Result<Self, String> {
+        parse_time(typed).map(Self)
+    }
+}
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        humantime::format_duration(self.0).fmt(f)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,17 +147,7 @@ mod tests {
 
     #[test]
     fn what_is_not_a_size_is_refused_with_its_own_text_and_an_example() {
-        for typed in [
-            "",
-            "64kb?",
-            "KiB",
-            "-1",
-            "+1",
-            "64 Kib ib",
-            "٣",
-            "NaN",
-            "inf",
-        ] {
+        for typed in ["", "64kb?", "KiB", "-1", "+1", "64 Kib ib", "٣", "NaN", "inf"] {
             let refusal = parse_size(typed).unwrap_err();
             assert!(refusal.contains(&format!("`{typed}`")), "{refusal}");
             assert!(refusal.contains("64KiB"), "{refusal}");
@@ -131,18 +166,15 @@ mod tests {
         assert_eq!(parse_time("1h"), Ok(Duration::from_secs(3600)));
         assert!(parse_time("5").unwrap_err().contains("unit is missing"));
         for typed in ["", "s", "-5s", "5 parsecs", "9999999999999y"] {
-            assert!(
-                parse_time(typed)
-                    .unwrap_err()
-                    .contains(&format!("`{typed}`"))
-            );
+            assert!(parse_time(typed).unwrap_err().contains(&format!("`{typed}`")));
         }
     }
 
     #[test]
-    fn a_size_is_written_as_it_would_be_typed() {
+    fn sizes_and_times_are_written_as_they_could_be_typed() {
         for typed in ["500", "64KiB", "1MiB", "3GiB", "0"] {
-            assert_eq!(format_size(parse_size(typed).unwrap()), typed);
+            assert_eq!(typed.parse::<Size>().unwrap().to_string(), typed);
         }
+        assert_eq!("90s".parse::<Time>().unwrap().to_string(), "1m 30s");
     }
 }

@@ -1,0 +1,13 @@
+//! How much may wait for a client, and for how long.
+//!
+//! Pure: no sockets, no files, no log and no clock in here. Bytes, lengths and
+//! instants come in as arguments; answers, verdicts and deadlines come out.
+
+pub mod pipe;
+pub mod send_queue;
+pub mod slow_client;
+pub(crate) mod small_list;
+
+pub use pipe::{Flow, Pipe};
+pub use send_queue::{Answer, SendQueue, Sent};
+pub use slow_client::{Policy, Reason, SlowClient};

@@ -1,0 +1,243 @@
+//! The command line: what was typed, and what it means.
+//!
+//! Owns the names, defaults and help texts of all options. Sizes and times
+//! are parsed into numbers here; what they do is in [`limits`](crate::limits).
+
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use log::LevelFilter;
+
+use crate::limits::{self, Limits, LimitsError};
+use crate::units::{Size, Time};
+
+/// TCP servers in which no slow client can hurt the others.
+///
+/// A client that reads more slowly than the server writes gets a bounded
+/// queue. While it is full the client's own input is not read; when it has
+/// been full for longer than the grace, the client is disconnected. All
+/// others go on unaffected.
+#[derive(Debug, Parser)]
+#[command(name = "highwater", version, arg_required_else_help = true, after_help = EXAMPLES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  highwater echo                          serve on 127.0.0.1:9000
+  highwater echo --port 0 --grace 2s      take a free port, be stricter
+  nc 127.0.0.1 9000                       talk to it
+
+Exit codes: 0 fine, 1 failed, 2 wrong usage.";
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Return every byte to the client that sent it.
+    Echo(EchoArgs),
+}
+
+/// What `highwater echo` was given.
+#[derive(Debug, Args)]
+pub struct EchoArgs {
+    /// Where to listen.
+    #[command(flatten)]
+    pub listen: ListenArgs,
+    /// How the stream is cut: `none` returns bytes as they come, `length`
+    /// whole frames of a 4-byte big-endian length and a payload.
+    #[arg(long, value_enum, default_value_t = Framing::None)]
+    pub framing: Framing,
+    /// The longest frame payload; a client that announces more is
+    /// disconnected.
+    #[arg(long, value_name = "SIZE", default_value_t = Size(limits::MAX_FRAME_BYTES))]
+    pub max_frame: Size,
+    /// What all servers share.
+    #[command(flatten)]
+    pub serving: ServingArgs,
+}
+
+/// How a stream is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Framing {
+    /// Bytes as they come.
+    None,
+    /// Frames of a 4-byte big-endian length and a payload.
+    Length,
+}
+
+/// Where to listen.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Listening")]
+pub struct ListenArgs {
+    /// Address or name to listen on; `::1` and `::` for IPv6, `0.0.0.0` for
+    /// everybody.
+    #[arg(long, default_value = "127.0.0.1")]
+    pub host: String,
+    /// Port to listen on; 0 takes a free one, which the log names.
+    #[arg(long, default_value_t = 9000)]
+    pub port: u16,
+}
+
+impl ListenArgs {
+    /// The address that is meant.
+    ///
+    /// # Errors
+    ///
+    /// One sentence, if the host is neither an address nor a known name.
+    pub fn address(&self) -> Result<SocketAddr, String> {
+        let resolved = (self.host.as_str(), self.port).to_socket_addrs();
+        let first = resolved.and_then(|mut all| all.next().ok_or_else(|| io::ErrorKind::NotFound.into()));
+        first.map_err(|error| {
+            format!(
+                "--host {}: {error}; give an address of this machine, such as 127.0.0.1, ::1 or 0.0.0.0",
+                self.host
+            )
+        })
+    }
+}
+
+/// What all servers share.
+#[derive(Debug, Args)]
+pub struct ServingArgs {
+    /// Queue length at which a client's source is paused.
+    #[arg(long, value_name = "SIZE", default_value_t = Size(limits::HIGH_WATER_MARK_BYTES), help_heading = SLOW)]
+    pub high_water_mark: Size,
+    /// Queue length at which a client is over the limit [default: the
+    /// high-water mark]
+    #[arg(long, value_name = "SIZE", help_heading = SLOW)]
+    pub limit: Option<Size>,
+    /// How long a client may stay over the limit before it is disconnected.
+    /// With the mark this amounts to a rate that a busy client must take:
+    /// 64KiB in 5s is 13 KiB/s.
+    #[arg(long, value_name = "TIME", default_value_t = Time(limits::GRACE), help_heading = SLOW)]
+    pub grace: Time,
+    /// How long something may wait for a client without its queue ever
+    /// being empty [default: 60s, or the grace where that is longer]
+    #[arg(long, value_name = "TIME", help_heading = SLOW)]
+    pub drain_timeout: Option<Time>,
+    /// Queue length that no write may exceed [default: 16 times the mark]
+    #[arg(long, value_name = "SIZE", help_heading = SLOW)]
+    pub hard_limit: Option<Size>,
+    /// What all queues together may hold; over it the longest goes first
+    /// [default: a quarter of memory]
+    #[arg(long, value_name = "SIZE", help_heading = BOUNDS)]
+    pub memory_budget: Option<Size>,
+    /// Clients served at a time; more are refused [default: what the
+    /// descriptor limit allows]
+    #[arg(long, value_name = "N", help_heading = BOUNDS)]
+    pub max_clients: Option<usize>,
+    /// Unsent bytes that the kernel may hold for a client
+    /// (TCP_NOTSENT_LOWAT); 0 for the kernel's own way.
+    #[arg(long, value_name = "SIZE", default_value_t = Size(limits::UNSENT_BYTES), help_heading = BOUNDS)]
+    pub unsent: Size,
+    /// Receive buffer that the kernel may use for a client that is not being
+    /// read (SO_RCVBUF); 0 for the kernel's own way.
+    #[arg(long, value_name = "SIZE", default_value_t = Size(limits::RECEIVE_BUFFER_BYTES), help_heading = BOUNDS)]
+    pub receive_buffer: Size,
+    /// Append the log to this file, besides standard error.
+    #[arg(long, value_name = "PATH", help_heading = LOG)]
+    pub log_file: Option<PathBuf>,
+    /// How much to log: off, error, warn, info, debug or trace.
+    #[arg(long, value_name = "LEVEL", default_value_t = LevelFilter::Info, help_heading = LOG)]
+    pub log_level: LevelFilter,
+}
+
+const SLOW: &str = "When a client is too slow";
+const BOUNDS: &str = "What all clients together may take";
+const LOG: &str = "Log";
+
+impl ServingArgs {
+    /// The limits that were asked for.
+    ///
+    /// # Errors
+    ///
+    /// One sentence, if they contradict each other.
+    pub fn limits(&self) -> Result<Limits, LimitsError> {
+        let size = |size: Option<Size>| size.map(|size| size.0);
+        let limits = Limits {
+            high_water_mark_bytes: self.high_water_mark.0,
+            limit_bytes: size(self.limit),
+            grace: self.grace.0,
+            drain_timeout: self.drain_timeout.map(|time| time.0),
+            hard_limit_bytes: size(self.hard_limit),
+            memory_budget_bytes: size(self.memory_budget),
+            max_clients: self.max_clients,
+            unsent_bytes: self.unsent.0,
+            receive_buffer_bytes: self.receive_buffer.0,
+            ..Limits::default()
+        };
+        limits.check()?;
+        Ok(limits)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn echo(arguments: &[&str]) -> EchoArgs {
+        let line = ["highwater", "echo"].iter().chain(arguments);
+        let Command::Echo(args) = Cli::try_parse_from(line).unwrap().command;
+        args
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn without_arguments_the_defaults_are_those_of_the_limits() {
+        assert_eq!(echo(&[]).serving.limits().unwrap(), Limits::default());
+    }
+
+    #[test]
+    fn every_limit_can_be_set() {
+        let limits = echo(&[
+            "--high-water-mark=1KiB",
+            "--limit=2KiB",
+            "--grace=250ms",
+            "--drain-timeout=1h",
+            "--hard-limit=1MiB",
+            "--memory-budget=2MiB",
+            "--max-clients=7",
+            "--unsent=0",
+            "--receive-buffer=0",
+        ])
+        .serving
+        .limits()
+        .unwrap();
+        assert_eq!(limits.high_water_mark_bytes, 1024);
+        assert_eq!(limits.limit(), 2048);
+        assert_eq!(limits.grace.as_millis(), 250);
+        assert_eq!(limits.drain_timeout().as_secs(), 3600);
+        assert_eq!(limits.hard_limit(), 1 << 20);
+        assert_eq!(limits.memory_budget_bytes, Some(2 << 20));
+        assert_eq!(limits.max_clients, Some(7));
+        assert_eq!((limits.unsent_bytes, limits.receive_buffer_bytes), (0, 0));
+    }
+
+    #[test]
+    fn addresses_of_both_families_are_understood_and_nonsense_is_named() {
+        let address = |host: &str| {
+            ListenArgs {
+                host: host.into(),
+                port: 1,
+            }
+            .address()
+        };
+        assert_eq!(address("::1").unwrap().to_string(), "[::1]:1");
+        assert_eq!(address("127.0.0.1").unwrap().to_string(), "127.0.0.1:1");
+        let refusal = address("no such host").unwrap_err();
+        assert!(
+            refusal.contains("no such host") && refusal.contains("127.0.0.1"),
+            "{refusal}"
+        );
+    }
+}

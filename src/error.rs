@@ -1,0 +1,137 @@
+//! What went wrong: which client, which operation, which OS error; and why a
+//! client was closed.
+//!
+//! Owns the reasons that log, counters and tests share. Refuses to log: that
+//! is done once, where the decision is made.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::backpressure::Reason;
+use crate::limits::LimitsError;
+
+/// Why a client was closed.
+#[derive(Debug)]
+pub enum CloseReason {
+    /// Both sides ended in order, and everything sent has arrived.
+    Finished,
+    /// Too slow, by the rule that is named.
+    Slow(Reason),
+    /// An operation on its socket failed; most often the peer reset it.
+    Failed(Operation, io::Error),
+    /// The service does not want this client; the sentence says why.
+    Rejected(Cow<'static, str>),
+    /// The service had it reset, as the other side of its conversation is gone.
+    Reset,
+    /// Everything was sent and the end announced, but the peer did not take
+    /// the last of it within the grace.
+    NotAcknowledged,
+    /// The server stopped before the client's queue was empty, or cut a
+    /// stream that was not at its end.
+    Stopped,
+    /// The connection to this address could not be made in time.
+    ConnectTimedOut(Duration),
+}
+
+/// What was being done on a socket when it failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Reading.
+    Read,
+    /// Writing.
+    Write,
+    /// Connecting to another server.
+    Connect,
+    /// Announcing the end of what is sent.
+    ShutDown,
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Connect => "connect",
+            Self::ShutDown => "end",
+        })
+    }
+}
+
+impl CloseReason {
+    /// Whether the peer must see a reset: everything but an orderly end, for
+    /// a stream that was cut must not look complete.
+    #[must_use]
+    pub const fn is_reset(&self) -> bool {
+        !matches!(self, Self::Finished)
+    }
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Finished => f.write_str("finished"),
+            Self::Slow(reason) => reason.fmt(f),
+            Self::Failed(operation, error) => write!(f, "{operation} failed: {error}"),
+            Self::Rejected(why) => f.write_str(why),
+            Self::Reset => f.write_str("reset"),
+            Self::NotAcknowledged => f.write_str("end not acknowledged"),
+            Self::Stopped => f.write_str("server stopped"),
+            Self::ConnectTimedOut(after) => {
+                write!(f, "connect timed out after {:.3} s", after.as_secs_f64())
+            }
+        }
+    }
+}
+
+/// Why a server could not start, or had to end.
+#[derive(Debug)]
+pub enum ServerError {
+    /// Two limits contradict each other.
+    Limits(LimitsError),
+    /// The address could not be listened on.
+    Listen(SocketAddr, io::Error),
+    /// The event loop itself could not be set up or could not go on.
+    EventLoop(&'static str, io::Error),
+}
+
+impl fmt::Display for ServerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Limits(error) => error.fmt(f),
+            Self::Listen(address, error) => {
+                write!(f, "cannot listen on {address}: {error}")?;
+                match error.kind() {
+                    io::ErrorKind::AddrInUse => {
+                        f.write_str("; stop the program that has the port, or choose another with --port (0 takes a free one)")
+                    }
+                    io::ErrorKind::AddrNotAvailable => {
+                        f.write_str("; --host must be an address of this machine, such as 127.0.0.1, ::1 or 0.0.0.0")
+                    }
+                    io::ErrorKind::PermissionDenied => {
+                        f.write_str("; ports below 1024 need a privilege: choose a higher one with --port")
+                    }
+                    _ => Ok(()),
+                }
+            }
+            Self::EventLoop(step, error) => write!(f, "the event loop cannot {step}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ServerError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Limits(error) => Some(error),
+            Self::Listen(_, error) | Self::EventLoop(_, error) => Some(error),
+        }
+    }
+}
+
+impl From<LimitsError> for ServerError {
+    fn from(error: LimitsError) -> Self {
+        Self::Limits(error)
+    }
+}

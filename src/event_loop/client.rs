@@ -1,0 +1,269 @@
+//! One client over any stream.
+//!
+//! Owns the stream, the send queue, the clocks, the edges, and how far the
+//! client has come between connecting and gone. Refuses to know the other
+//! clients, the service and the kernel: what it does to its stream goes
+//! through [`Stream`], so that the same code runs on sockets and in a
+//! simulation.
+
+use std::fmt;
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use super::client_table::ClientId;
+use super::deadlines::Delay;
+use super::peer_state::PeerState;
+use super::readiness::Readiness;
+use crate::backpressure::small_list::SmallList;
+use crate::backpressure::{Flow, Pipe, SendQueue, Sent, SlowClient};
+
+/// What the engine needs of a connection: non-blocking reads and writes that
+/// answer [`ErrorKind::WouldBlock`], and the ways to end it. Dropping it
+/// closes it.
+pub trait Stream: Read + Write {
+    /// The number by which the log calls this connection: its descriptor.
+    fn descriptor(&self) -> i32;
+
+    /// Whether a connection in the making has been made. `Ok(false)` says not
+    /// yet; call again at the next event.
+    ///
+    /// # Errors
+    ///
+    /// Why the connection could not be made.
+    fn finish_connect(&mut self) -> io::Result<bool>;
+
+    /// Announces the end of what we send; reading goes on.
+    ///
+    /// # Errors
+    ///
+    /// The connection is gone.
+    fn shut_down_write(&mut self) -> io::Result<()>;
+
+    /// Makes the coming close a reset, which also frees what the kernel holds.
+    fn reset_on_close(&mut self);
+
+    /// Whether the kernel holds nothing of ours any more: all of it was
+    /// acknowledged, or the connection is gone.
+    fn is_settled(&self) -> bool;
+
+    /// Why nothing moves.
+    fn peer_state(&self) -> PeerState;
+
+    /// Bounds the kernel's receive buffer of a client that is paused, or
+    /// gives it back to the kernel's own sizing.
+    fn clamp_receive_buffer(&mut self, clamped: bool);
+}
+
+/// Most pieces of a queue that one write offers to the socket.
+const SLICES_PER_WRITE: usize = 32;
+
+/// How far a client has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// The connection that we asked for is not there yet.
+    Connecting,
+    /// Data may flow both ways.
+    Open,
+    /// The service is done with it: input is read and thrown away, and the
+    /// client goes once everything sent has arrived.
+    Closing,
+    /// Closed in all but name; it is swept at the end of the turn.
+    Doomed,
+}
+
+#[derive(Debug)]
+pub(crate) struct Client<S> {
+    pub(crate) stream: S,
+    pub(crate) peer: SocketAddr,
+    pub(crate) queue: SendQueue,
+    pub(crate) slow: SlowClient,
+    /// Where what it sends goes without asking the service.
+    pub(crate) pipe: Pipe<ClientId>,
+    /// Whose pipes end here.
+    pub(crate) sources: SmallList<ClientId>,
+    pub(crate) received_bytes: u64,
+    pub(crate) sent_bytes: u64,
+    /// The longest that its queue has been, in bytes.
+    pub(crate) peak_bytes: usize,
+    /// Bytes that the service holds for it, such as an unfinished frame.
+    pub(crate) held_bytes: usize,
+    /// The client for whose sake this connection was made, by descriptor.
+    pub(crate) upstream_of: Option<i32>,
+    /// Since when we wait for the peer: to take the connection that we asked
+    /// for, or the last of what was sent.
+    pub(crate) peer_awaited_since: Option<Instant>,
+    pub(crate) readiness: Readiness,
+    pub(crate) phase: Phase,
+    /// The service does not want to hear from it for now.
+    pub(crate) paused: bool,
+    /// It is on the ready list.
+    pub(crate) listed: bool,
+    /// It has sent its end.
+    pub(crate) read_ended: bool,
+    /// Our end was announced to it.
+    pub(crate) write_ended: bool,
+    /// Something meant for it was thrown away: its end must be a reset.
+    pub(crate) cut: bool,
+    /// Its receive buffer is clamped.
+    pub(crate) clamped: bool,
+    pub(crate) blocked: BlockedLog,
+}
+
+/// When this client was last said to be blocked, and how often since.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct BlockedLog {
+    pub(crate) last_s: Option<std::num::NonZeroU32>,
+    pub(crate) since: u32,
+}
+
+impl<S: Stream> Client<S> {
+    pub(crate) fn new(stream: S, peer: SocketAddr, high_water_mark_bytes: usize) -> Self {
+        Self {
+            stream,
+            peer,
+            queue: SendQueue::new(high_water_mark_bytes),
+            slow: SlowClient::default(),
+            pipe: Pipe::default(),
+            sources: SmallList::Empty,
+            received_bytes: 0,
+            sent_bytes: 0,
+            peak_bytes: 0,
+            held_bytes: 0,
+            upstream_of: None,
+            peer_awaited_since: None,
+            readiness: Readiness::NEW,
+            phase: Phase::Open,
+            paused: false,
+            listed: false,
+            read_ended: false,
+            write_ended: false,
+            cut: false,
+            clamped: false,
+            blocked: BlockedLog::default(),
+        }
+    }
+
+    /// Whether it may be read now, edges aside.
+    pub(crate) fn wants_read(&self) -> bool {
+        match self.phase {
+            Phase::Open => !self.read_ended && !self.paused && self.pipe.flow() == Flow::Read,
+            Phase::Closing => !self.read_ended,
+            Phase::Connecting | Phase::Doomed => false,
+        }
+    }
+
+    /// Whether there is something to do for it that no further edge will
+    /// announce.
+    pub(crate) fn has_work(&self) -> bool {
+        let can_write = self.readiness.is_writable() && !self.queue.is_empty();
+        let can_read = self.readiness.is_readable() && self.wants_read();
+        (can_write || can_read) && self.phase != Phase::Doomed
+    }
+
+    pub(crate) const fn accepts_writes(&self) -> bool {
+        matches!(self.phase, Phase::Open | Phase::Connecting) && !self.queue.is_ended()
+    }
+
+    /// Reads once, into `buffer`. `Ok(None)` says that nothing is there now,
+    /// `Ok(Some(0))` that the peer has ended.
+    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        match self.stream.read(buffer) {
+            Ok(0) => {
+                self.read_ended = true;
+                self.readiness.read_ended();
+                Ok(Some(0))
+            }
+            Ok(count) => {
+                self.received_bytes += count as u64;
+                if count < buffer.len() {
+                    self.readiness.read_short();
+                }
+                Ok(Some(count))
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.readiness.read_refused();
+                Ok(None)
+            }
+            // The edge stands, so the next turn tries again.
+            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Tries the socket before anything is queued, and answers how much of
+    /// `data` it took. What already waits goes first, so with a queue nothing
+    /// is tried.
+    pub(crate) fn write_directly(&mut self, data: &[u8]) -> io::Result<usize> {
+        if !self.queue.is_empty() || !self.readiness.is_writable() || data.is_empty() {
+            return Ok(0);
+        }
+        let result = self.stream.write(data);
+        self.written(result, data.len())
+    }
+
+    /// Writes from the queue, once.
+    pub(crate) fn write_queue(&mut self) -> io::Result<Sent> {
+        let mut slices = [IoSlice::new(&[]); SLICES_PER_WRITE];
+        let filled = self.queue.fill_slices(&mut slices);
+        let offered = slices[..filled].iter().map(|slice| slice.len()).sum();
+        let result = match &slices[..filled] {
+            [only] => self.stream.write(only),
+            several => self.stream.write_vectored(several),
+        };
+        let count = self.written(result, offered)?;
+        Ok(self.queue.sent(count))
+    }
+
+    fn written(&mut self, result: io::Result<usize>, offered: usize) -> io::Result<usize> {
+        match result {
+            Ok(count) => {
+                if count < offered {
+                    self.readiness.write_refused();
+                }
+                self.sent_bytes += count as u64;
+                Ok(count)
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.readiness.write_refused();
+                Ok(0)
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(0),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Since when this delay is running for the client, if it is.
+    pub(crate) fn since(&self, delay: Delay) -> Option<Instant> {
+        match delay {
+            Delay::OverLimit => self.slow.over_limit_since(),
+            Delay::NotDrained => self.slow.waiting_since(),
+            Delay::Connecting if self.phase == Phase::Connecting => self.peer_awaited_since,
+            Delay::Lingering if self.phase != Phase::Connecting => self.peer_awaited_since,
+            Delay::Clamping | Delay::Connecting | Delay::Lingering => None,
+        }
+    }
+
+    pub(crate) fn name(&self) -> Name {
+        Name {
+            descriptor: self.stream.descriptor(),
+            upstream_of: self.upstream_of,
+        }
+    }
+}
+
+/// How the log calls a client: `client 12`, or `upstream 13 of client 12`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Name {
+    descriptor: i32,
+    upstream_of: Option<i32>,
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.upstream_of {
+            None => write!(f, "client {}", self.descriptor),
+            Some(client) => write!(f, "upstream {} of client {client}", self.descriptor),
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! All clients of one event loop, found by ids that grow stale.
+//!
+//! Owns the slab and the generations. A slot is used again as soon as its
+//! client has left, also within one batch of events; an id of the former
+//! tenant then finds nobody. Refuses to know what a client is.
+
+use slab::Slab;
+
+/// Names one client for as long as it is connected, and nobody afterwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClientId {
+    index: u32,
+    generation: u32,
+}
+
+impl ClientId {
+    /// The id as one number, to be given to the kernel with a registration.
+    #[must_use]
+    pub const fn to_token(self) -> usize {
+        (self.generation as usize) << 32 | self.index as usize
+    }
+
+    /// The id that was made into `token`.
+    #[must_use]
+    pub const fn from_token(token: usize) -> Self {
+        Self {
+            index: token as u32,
+            generation: (token >> 32) as u32,
+        }
+    }
+}
+
+/// A slab in which each slot carries the generation of its tenant.
+#[derive(Debug)]
+pub(crate) struct ClientTable<C> {
+    slots: Slab<Slot<C>>,
+    next_generation: u32,
+}
+
+#[derive(Debug)]
+struct Slot<C> {
+    generation: u32,
+    client: C,
+}
+
+/// Generations stay below this, so that the highest tokens are left for what
+/// is not a client.
+const GENERATIONS: u32 = u32::MAX - 1;
+
+impl<C> ClientTable<C> {
+    pub(crate) const fn new() -> Self {
+        Self {
+            slots: Slab::new(),
+            next_generation: 0,
+        }
+    }
+
+    /// Takes a client in. `None` if four thousand million are there already.
+    pub(crate) fn insert(&mut self, client: C) -> Option<ClientId> {
+        let entry = self.slots.vacant_entry();
+        let index = u32::try_from(entry.key()).ok()?;
+        let generation = self.next_generation;
+        entry.insert(Slot { generation, client });
+        self.next_generation = (generation + 1) % GENERATIONS;
+        Some(ClientId { index, generation })
+    }
+
+    pub(crate) fn get(&self, id: ClientId) -> Option<&C> {
+        let slot = self.slots.get(id.index as usize)?;
+        (slot.generation == id.generation).then_some(&slot.client)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: ClientId) -> Option<&mut C> {
+        let slot = self.slots.get_mut(id.index as usize)?;
+        (slot.generation == id.generation).then_some(&mut slot.client)
+    }
+
+    pub(crate) fn remove(&mut self, id: ClientId) -> Option<C> {
+        self.get(id)?;
+        Some(self.slots.remove(id.index as usize).client)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (ClientId, &C)> {
+        self.slots.iter().map(|(index, slot)| {
+            let id = ClientId {
+                index: index as u32,
+                generation: slot.generation,
+            };
+            (id, &slot.client)
+        })
+    }
+
+    /// Gives the memory of vacated slots at the end back to the allocator.
+    pub(crate) fn shrink(&mut self) {
+        self.slots.shrink_to_fit();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stale_id_finds_nobody_even_when_its_slot_is_taken_again() {
+        let mut table = ClientTable::new();
+        let first = table.insert("first").unwrap();
+        assert_eq!(table.remove(first), Some("first"));
+        let second = table.insert("second").unwrap();
+        assert_eq!(first.index, second.index, "the slot is used again");
+        assert_eq!(table.get(first), None);
+        assert_eq!(table.get_mut(first), None);
+        assert_eq!(table.remove(first), None);
+        assert_eq!(table.get(second), Some(&"second"));
+    }
+
+    #[test]
+    fn a_token_names_its_client_and_the_highest_tokens_name_nobody() {
+        let mut table = ClientTable::new();
+        table.next_generation = GENERATIONS - 1;
+        let last = table.insert(()).unwrap();
+        let wrapped = table.insert(()).unwrap();
+        assert_eq!(ClientId::from_token(last.to_token()), last);
+        assert_eq!(wrapped.generation, 0);
+        for token in [usize::MAX, usize::MAX - 1, usize::MAX - 2] {
+            assert_eq!(table.get(ClientId::from_token(token)), None);
+        }
+    }
+}

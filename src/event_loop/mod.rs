@@ -1,0 +1,256 @@
+//! The event loop: wait, read the clock once, take one turn, repeat.
+//!
+//! Owns mio's poll, the real clock, signals and the wake-ups from other
+//! threads. Refuses everything else: what happens in a turn is in
+//! [`turn`], what happens to a client in `engine` and `client`.
+
+mod client;
+mod client_table;
+mod clock;
+mod counters;
+mod deadlines;
+mod engine;
+mod listener;
+mod machine;
+mod memory;
+mod peer_state;
+mod readiness;
+mod service;
+mod socket;
+mod tcp_info;
+pub mod turn;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use log::{info, warn};
+use mio::{Events, Poll, Token, Waker};
+
+pub use client::{Name, Stream};
+pub use client_table::ClientId;
+pub use counters::Counters;
+pub use engine::Network;
+pub use machine::{descriptor_limit, raise_descriptor_limit};
+pub use peer_state::{PeerState, TcpFacts};
+pub use readiness::Event;
+pub use service::{Actions, Service};
+pub use socket::{KernelNetwork, KernelStream};
+
+use crate::error::ServerError;
+use crate::limits::{EVENTS_PER_TURN, Limits, RESERVED_DESCRIPTORS};
+use clock::Clock;
+use memory::Trimmer;
+use turn::{Next, Turn};
+
+/// Tokens that no client's id can take.
+const LISTENER: Token = Token(usize::MAX);
+const WAKER: Token = Token(usize::MAX - 1);
+
+/// A server: one listener, one thread, one service.
+///
+/// ```no_run
+/// use highwater::event_loop::EventLoop;
+/// use highwater::limits::Limits;
+/// use highwater::services::Echo;
+///
+/// let mut server = EventLoop::listen(([127, 0, 0, 1], 9000).into(), Limits::default(), Echo)?;
+/// println!("{}", server.run()?.summary("echoed"));
+/// # Ok::<(), highwater::error::ServerError>(())
+/// ```
+pub struct EventLoop<S> {
+    poll: Poll,
+    events: Events,
+    turn: Turn<KernelNetwork, S>,
+    clock: Clock,
+    trimmer: Trimmer,
+    remote: Remote,
+    address: SocketAddr,
+}
+
+/// Reaches an event loop from another thread. Clone it freely.
+#[derive(Clone, Debug)]
+pub struct Remote {
+    waker: Arc<Waker>,
+    flags: Arc<Flags>,
+}
+
+#[derive(Debug, Default)]
+struct Flags {
+    stop: AtomicBool,
+    wake: AtomicBool,
+}
+
+impl Remote {
+    /// Asks the server to stop in order, as SIGTERM does.
+    pub fn stop(&self) {
+        self.flags.stop.store(true, Ordering::Release);
+        self.ring();
+    }
+
+    /// Has [`Service::woken`] called soon, once for any number of calls.
+    pub fn wake(&self) {
+        self.flags.wake.store(true, Ordering::Release);
+        self.ring();
+    }
+
+    fn ring(&self) {
+        if let Err(error) = self.waker.wake() {
+            warn!("cannot wake the event loop: {error}");
+        }
+    }
+}
+
+impl<S: Service> EventLoop<S> {
+    /// Listens on `address` (port 0 takes a free one) and is then ready to
+    /// [`run`](Self::run). Connections wait in the kernel until it does.
+    ///
+    /// # Errors
+    ///
+    /// The limits contradict each other, the address cannot be listened on,
+    /// or the kernel refuses an event loop.
+    pub fn listen(address: SocketAddr, limits: Limits, service: S) -> Result<Self, ServerError> {
+        Self::listen_with(address, limits, |_| service)
+    }
+
+    /// As [`listen`](Self::listen), for a service that other threads call: it
+    /// is made once there is a [`Remote`] to make it with.
+    ///
+    /// # Errors
+    ///
+    /// As [`listen`](Self::listen).
+    #[expect(clippy::disallowed_methods, reason = "the event loop owns the clock")]
+    pub fn listen_with(
+        address: SocketAddr,
+        limits: Limits,
+        service: impl FnOnce(Remote) -> S,
+    ) -> Result<Self, ServerError> {
+        limits.check()?;
+        let set_up = |error| ServerError::EventLoop("be set up", error);
+        let poll = Poll::new().map_err(set_up)?;
+        let registry = poll.registry().try_clone().map_err(set_up)?;
+        let waker = Waker::new(poll.registry(), WAKER).map_err(set_up)?;
+        let listen = |error| ServerError::Listen(address, error);
+        let network = KernelNetwork::listen(registry, LISTENER, address, &limits).map_err(listen)?;
+        let address = network.local_addr().map_err(listen)?;
+        let remote = Remote {
+            waker: Arc::new(waker),
+            flags: Arc::default(),
+        };
+        let now = Instant::now();
+        let service = service(remote.clone());
+        let turn = Turn::new(
+            network,
+            service,
+            &limits,
+            machine::default_memory_budget(),
+            default_max_clients(&limits),
+            now,
+        )?;
+        Ok(Self {
+            poll,
+            events: Events::with_capacity(EVENTS_PER_TURN),
+            turn,
+            clock: Clock::new(now),
+            trimmer: Trimmer::new(now),
+            remote,
+            address,
+        })
+    }
+
+    /// The address that is listened on, with the port that was taken.
+    #[must_use]
+    pub const fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// A handle by which other threads, and signals, reach this loop.
+    #[must_use]
+    pub fn remote(&self) -> Remote {
+        self.remote.clone()
+    }
+
+    /// Serves until [`Remote::stop`] or [`Actions::stop`], and answers what
+    /// happened.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses to wait for events. Nothing that a client does
+    /// leads here.
+    #[expect(clippy::disallowed_methods, reason = "the event loop owns the clock")]
+    pub fn run(&mut self) -> Result<Counters, ServerError> {
+        info!("listening on {}", self.address);
+        let mut wait = Some(Duration::ZERO);
+        loop {
+            if let Err(error) = self.poll.poll(&mut self.events, wait)
+                && error.kind() != io::ErrorKind::Interrupted
+            {
+                return Err(ServerError::EventLoop("wait for events", error));
+            }
+            let now = self.clock.advance(Instant::now(), wait);
+            self.hear();
+            match self.turn.take(now) {
+                Next::Stopped => return Ok(*self.turn.counters()),
+                Next::WaitFor(time) => wait = Some(time),
+                Next::Wait => wait = None,
+            }
+            wait = self.give_memory_back(now, wait);
+        }
+    }
+
+    /// Hands the events on to whom they concern.
+    fn hear(&mut self) {
+        for event in &self.events {
+            match event.token() {
+                LISTENER => self.turn.hear_listener(),
+                WAKER => {
+                    if self.remote.flags.stop.swap(false, Ordering::AcqRel) {
+                        self.turn.stop();
+                    }
+                    if self.remote.flags.wake.swap(false, Ordering::AcqRel) {
+                        self.turn.hear_wake();
+                    }
+                }
+                token => self.turn.hear(
+                    ClientId::from_token(token.0),
+                    Event {
+                        readable: event.is_readable() || event.is_error() || event.is_read_closed(),
+                        writable: event.is_writable() || event.is_error() || event.is_write_closed(),
+                        read_again: event.is_read_closed() || event.is_error(),
+                    },
+                ),
+            }
+        }
+    }
+
+    /// Gives freed memory back to the system when it is time, and wakes up
+    /// for that if need be.
+    fn give_memory_back(&mut self, now: Instant, wait: Option<Duration>) -> Option<Duration> {
+        self.trimmer.note_freed(self.turn.take_freed_bytes());
+        if self.trimmer.take_due(now) {
+            self.turn.shrink();
+            memory::trim();
+        }
+        let due = self.trimmer.due().map(|due| due.saturating_duration_since(now));
+        match (wait, due) {
+            (Some(wait), Some(due)) => Some(wait.min(due)),
+            (wait, due) => wait.or(due),
+        }
+    }
+}
+
+/// As many clients as the descriptors of this process allow.
+fn default_max_clients(limits: &Limits) -> usize {
+    let available = descriptor_limit().saturating_sub(RESERVED_DESCRIPTORS).max(1);
+    if let Some(asked) = limits.max_clients
+        && asked > available
+    {
+        warn!(
+            "--max-clients {asked} is more than the {available} that the descriptor limit allows; \
+             raise it with `ulimit -n`"
+        );
+    }
+    available
+}

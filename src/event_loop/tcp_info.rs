@@ -1,0 +1,122 @@
+//! Two questions to the kernel that no safe crate asks: `TCP_INFO` and
+//! `SIOCOUTQ` (tcp(7)).
+//!
+//! Owns the unsafe calls and the layout of the answer. Refuses to interpret.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
+
+use super::peer_state::TcpFacts;
+
+/// Room for the kernel's `struct tcp_info`, which grows from version to
+/// version at its end only.
+const TCP_INFO_BYTES: usize = 512;
+
+/// Offsets of fields of `struct tcp_info` (linux/tcp.h).
+mod offset {
+    pub(super) const STATE: usize = 0;
+    pub(super) const RETRANSMITS: usize = 2;
+    pub(super) const PROBES: usize = 3;
+    pub(super) const SND_MSS: usize = 16;
+    pub(super) const UNACKED: usize = 24;
+    pub(super) const LAST_ACK_RECV: usize = 56;
+    /// Since Linux 5.4.
+    pub(super) const SND_WND: usize = 228;
+}
+
+/// `TCP_CLOSE` (linux/tcp_states.h).
+const STATE_CLOSED: u8 = 7;
+
+struct RawInfo {
+    bytes: [u8; TCP_INFO_BYTES],
+    length: usize,
+}
+
+impl RawInfo {
+    fn byte(&self, at: usize) -> Option<u8> {
+        self.bytes[..self.length].get(at).copied()
+    }
+
+    fn word(&self, at: usize) -> Option<u32> {
+        let field = self.bytes[..self.length].get(at..at + 4)?;
+        Some(u32::from_ne_bytes([field[0], field[1], field[2], field[3]]))
+    }
+}
+
+#[expect(unsafe_code, reason = "no safe crate offers TCP_INFO")]
+fn raw(socket: BorrowedFd<'_>) -> io::Result<RawInfo> {
+    let mut bytes = [0; TCP_INFO_BYTES];
+    let mut length = TCP_INFO_BYTES as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes, which is what `bytes`
+    // has, and then says in `length` how many it wrote.
+    let outcome = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            bytes.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if outcome != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(RawInfo {
+        bytes,
+        length: length as usize,
+    })
+}
+
+/// What the kernel knows of why a connection is stuck.
+pub(crate) fn read(socket: BorrowedFd<'_>) -> io::Result<TcpFacts> {
+    let info = raw(socket)?;
+    Ok(TcpFacts {
+        send_window_bytes: info.word(offset::SND_WND),
+        unacknowledged_segments: info.word(offset::UNACKED).unwrap_or(0),
+        retransmits: info.byte(offset::RETRANSMITS).unwrap_or(0).into(),
+        probes: info.byte(offset::PROBES).unwrap_or(0).into(),
+        last_acknowledged: Duration::from_millis(info.word(offset::LAST_ACK_RECV).unwrap_or(0).into()),
+        segment_bytes: info.word(offset::SND_MSS).unwrap_or(0),
+    })
+}
+
+/// Whether the connection is over, by a reset or by two acknowledged ends.
+pub(crate) fn is_closed(socket: BorrowedFd<'_>) -> bool {
+    raw(socket).is_ok_and(|info| info.byte(offset::STATE) == Some(STATE_CLOSED))
+}
+
+/// Bytes, and an end that counts as one, which the peer has not acknowledged.
+#[expect(unsafe_code, reason = "no safe crate offers SIOCOUTQ")]
+pub(crate) fn unacknowledged_bytes(socket: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: SIOCOUTQ, whose number is that of TIOCOUTQ, writes one int.
+    let outcome = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if outcome != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    usize::try_from(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn a_peer_that_does_not_read_is_told_from_one_that_does() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (_theirs, _) = listener.accept().unwrap();
+        assert!(!is_closed(ours.as_fd()));
+        assert_eq!(unacknowledged_bytes(ours.as_fd()).unwrap(), 0);
+        let window = read(ours.as_fd()).unwrap().send_window_bytes.unwrap();
+        assert!(window > 0, "{window}");
+
+        ours.set_nonblocking(true).unwrap();
+        while ours.write(&[0; 65536]).is_ok() {}
+        assert!(unacknowledged_bytes(ours.as_fd()).unwrap() > 0);
+    }
+}

@@ -1,0 +1,456 @@
+//! One turn of the event loop, in a fixed order: accept, read, serve, write,
+//! expire, sweep.
+//!
+//! Owns the order, the read buffer, and the service. Refuses to wait and to
+//! read the clock: events and the instant come in, and how long nothing has
+//! to be done goes out. It is generic over the network, so the very code that
+//! serves sockets also runs in a simulation.
+
+use std::time::{Duration, Instant};
+
+use log::info;
+
+use super::client::{Phase, Stream};
+use super::client_table::ClientId;
+use super::counters::Counters;
+use super::deadlines::Delay;
+use super::engine::{Engine, Network};
+use super::listener::{Accepting, Verdict};
+use super::readiness::{Event, Readiness};
+use super::service::{Actions, Commands, Service};
+use crate::backpressure::{Reason, Sent};
+use crate::error::{CloseReason, Operation, ServerError};
+use crate::limits::{
+    ACCEPTS_PER_TURN, EXPIRIES_PER_TURN, LONGEST_WAIT, Limits, READ_BUFFER_BYTES, STOP_POLL,
+    TURN_BUDGET_BYTES,
+};
+
+/// An event loop without its waiting.
+///
+/// Feed it with [`hear`](Self::hear) and [`hear_listener`](Self::hear_listener),
+/// then [`take`](Self::take) one turn; it answers how long to wait for events
+/// before the next.
+pub struct Turn<N: Network, S> {
+    engine: Engine<N>,
+    service: S,
+    accepting: Accepting,
+    read_buffer: Box<[u8]>,
+    next_tick: Option<Instant>,
+    stop_by: Option<Instant>,
+}
+
+/// What to do after a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Wait for events at most this long; zero if there is more to do now.
+    WaitFor(Duration),
+    /// Nothing is due: wait for events without end.
+    Wait,
+    /// The server has stopped.
+    Stopped,
+}
+
+impl<N: Network, S: Service> Turn<N, S> {
+    /// A loop over `network` that serves with `service`. `memory_budget_bytes`
+    /// and `max_clients` stand in where `limits` leave them to the machine.
+    ///
+    /// # Errors
+    ///
+    /// The limits contradict each other.
+    pub fn new(
+        network: N,
+        service: S,
+        limits: &Limits,
+        memory_budget_bytes: usize,
+        max_clients: usize,
+        now: Instant,
+    ) -> Result<Self, ServerError> {
+        limits.check()?;
+        let budget = limits.memory_budget_bytes.unwrap_or(memory_budget_bytes);
+        let max_clients = limits.max_clients.unwrap_or(max_clients);
+        Ok(Self {
+            next_tick: service.tick_interval().map(|interval| now + interval),
+            engine: Engine::new(network, limits.clone(), budget, now),
+            service,
+            accepting: Accepting::new(max_clients),
+            read_buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
+            stop_by: None,
+        })
+    }
+
+    /// Notes an event of a client's socket. A stale id is nobody's.
+    pub fn hear(&mut self, id: ClientId, event: Event) {
+        if let Some(client) = self.engine.clients.get_mut(id) {
+            client.readiness.announce(event);
+            if !client.listed {
+                client.listed = true;
+                self.engine.ready.push_back(id);
+            }
+        }
+    }
+
+    /// Notes that connections wait to be accepted.
+    pub const fn hear_listener(&mut self) {
+        self.accepting.announce();
+    }
+
+    /// Lets the service know that somebody called from another thread.
+    pub fn hear_wake(&mut self) {
+        self.service.woken(&mut Actions::new(&mut self.engine));
+    }
+
+    /// Begins to stop: accepts nobody any more, and drains the clients for at
+    /// most the grace. Asking again changes nothing.
+    pub fn stop(&mut self) {
+        self.engine.stop_requested = true;
+    }
+
+    /// Takes one turn at the charged instant `now`.
+    pub fn take(&mut self, now: Instant) -> Next {
+        self.engine.now = now;
+        self.accept();
+        self.tick();
+        self.serve();
+        self.expire();
+        self.sweep();
+        self.advance_stop();
+        self.next()
+    }
+
+    /// What happened so far.
+    #[must_use]
+    pub const fn counters(&self) -> &Counters {
+        &self.engine.counters
+    }
+
+    /// Clients (and upstreams) that are connected.
+    #[must_use]
+    pub fn client_count(&self) -> usize {
+        self.engine.clients.len()
+    }
+
+    /// The sum of all queues and of all that the service holds, in bytes.
+    #[must_use]
+    pub const fn queued_bytes(&self) -> usize {
+        self.engine.queued_bytes()
+    }
+
+    /// The network that the loop runs on.
+    pub const fn network(&mut self) -> &mut N {
+        &mut self.engine.network
+    }
+
+    /// Queue memory, in bytes, freed since this was last asked.
+    pub(crate) const fn take_freed_bytes(&mut self) -> usize {
+        std::mem::replace(&mut self.engine.freed_bytes, 0)
+    }
+
+    /// Gives memory of places that nobody uses back to the allocator.
+    pub(crate) fn shrink(&mut self) {
+        self.engine.clients.shrink();
+        self.engine.ready.shrink_to(READY_KEPT);
+    }
+
+    fn accept(&mut self) {
+        for _ in 0..ACCEPTS_PER_TURN {
+            if !self.accepting.is_due(self.engine.now) {
+                return;
+            }
+            let accepted = self.engine.network.accept();
+            let clients = self.engine.clients.len();
+            match self.accepting.judge(accepted, clients, self.engine.now) {
+                Verdict::Serve(stream, peer) => match self.engine.admit(stream, peer, Readiness::NEW) {
+                    Ok(id) => {
+                        self.engine.counters.served_clients += 1;
+                        self.service.connected(id, &mut Actions::new(&mut self.engine));
+                    }
+                    Err(error) => self.accepting.fail(&error, self.engine.now),
+                },
+                Verdict::Refuse(mut stream) => {
+                    self.engine.counters.refused_clients += 1;
+                    stream.reset_on_close();
+                }
+                Verdict::Nobody => {}
+                Verdict::Failed => self.engine.counters.failed_accepts += 1,
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        let (Some(next), Some(interval)) = (self.next_tick, self.service.tick_interval()) else {
+            return;
+        };
+        if self.engine.now >= next {
+            self.next_tick = Some((next + interval).max(self.engine.now));
+            self.service.ticked(&mut Actions::new(&mut self.engine));
+        }
+    }
+
+    /// Serves everybody on the ready list once; what comes back to the list
+    /// meanwhile is left for the next turn.
+    fn serve(&mut self) {
+        for _ in 0..self.engine.ready.len() {
+            let Some(id) = self.engine.ready.pop_front() else {
+                return;
+            };
+            let Some(client) = self.engine.clients.get_mut(id) else {
+                continue;
+            };
+            client.listed = false;
+            let client_lingers = client.since(Delay::Lingering).is_some();
+            match client.phase {
+                Phase::Doomed => continue,
+                Phase::Connecting => self.finish_connect(id),
+                Phase::Open | Phase::Closing => {
+                    if !client.queue.is_empty() {
+                        self.flush(id);
+                    }
+                    if client_lingers {
+                        self.engine.advance_end(id);
+                    }
+                    self.read(id);
+                }
+            }
+            self.engine.list_if_work(id);
+        }
+    }
+
+    fn finish_connect(&mut self, id: ClientId) {
+        let Some(client) = self.engine.clients.get_mut(id) else {
+            return;
+        };
+        match client.stream.finish_connect() {
+            Ok(false) => {}
+            Ok(true) => {
+                client.phase = Phase::Open;
+                client.peer_awaited_since = None;
+                self.service.connected(id, &mut Actions::new(&mut self.engine));
+                self.flush(id);
+            }
+            Err(error) => self
+                .engine
+                .doom(id, CloseReason::Failed(Operation::Connect, error)),
+        }
+    }
+
+    fn flush(&mut self, id: ClientId) {
+        if self.engine.flush(id) == Sent::Drained {
+            self.engine.resume_sources(id);
+            self.service.drained(id, &mut Actions::new(&mut self.engine));
+        }
+        self.engine.advance_end(id);
+    }
+
+    /// Reads a client until it has nothing more, must wait, or has used up
+    /// its budget.
+    fn read(&mut self, id: ClientId) {
+        let mut budget = TURN_BUDGET_BYTES;
+        loop {
+            let Some(client) = self.engine.clients.get(id) else {
+                return;
+            };
+            if budget == 0 || !client.readiness.is_readable() || !client.wants_read() {
+                return;
+            }
+            let allowed = self.engine.read_allowance(client).min(self.read_buffer.len());
+            let Some(client) = self.engine.clients.get_mut(id) else {
+                return;
+            };
+            match client.read(&mut self.read_buffer[..allowed]) {
+                Ok(None) => return self.engine.advance_end(id),
+                Ok(Some(0)) => return self.read_end(id),
+                Ok(Some(count)) => {
+                    budget = budget.saturating_sub(count);
+                    self.deliver(id, count);
+                }
+                Err(error) => {
+                    return self.engine.doom(id, CloseReason::Failed(Operation::Read, error));
+                }
+            }
+        }
+    }
+
+    /// Hands the first `count` bytes of the read buffer on.
+    fn deliver(&mut self, id: ClientId, count: usize) {
+        self.engine.counters.received_bytes += count as u64;
+        let data = &self.read_buffer[..count];
+        let Some(client) = self.engine.clients.get_mut(id) else {
+            return;
+        };
+        if client.phase == Phase::Closing {
+            // Its reply to this is missing, if the server is what stopped it.
+            client.cut |= self.stop_by.is_some();
+        } else if client.pipe.is_empty() {
+            self.service
+                .received(id, data, &mut Actions::new(&mut self.engine));
+        } else {
+            self.engine.write_to_destinations(id, data);
+        }
+    }
+
+    fn read_end(&mut self, id: ClientId) {
+        let Some(client) = self.engine.clients.get(id) else {
+            return;
+        };
+        if client.phase == Phase::Open {
+            if client.pipe.is_empty() {
+                self.service.ended(id, &mut Actions::new(&mut self.engine));
+            } else {
+                self.engine.end_destinations(id);
+            }
+        }
+        self.engine.advance_end(id);
+    }
+
+    /// Disconnects those whose time is over, after one last flush.
+    fn expire(&mut self) {
+        for _ in 0..EXPIRIES_PER_TURN {
+            let over_limit = self.engine.pop_due(Delay::OverLimit);
+            let Some(id) = over_limit.or_else(|| self.engine.pop_due(Delay::NotDrained)) else {
+                break;
+            };
+            self.judge_slow(id);
+        }
+        for _ in 0..EXPIRIES_PER_TURN {
+            let Some(id) = self.engine.pop_due(Delay::Lingering) else {
+                break;
+            };
+            self.engine.doom(id, CloseReason::NotAcknowledged);
+        }
+        for _ in 0..EXPIRIES_PER_TURN {
+            let Some(id) = self.engine.pop_due(Delay::Connecting) else {
+                break;
+            };
+            let after = self.engine.limits.connect_timeout;
+            self.engine.doom(id, CloseReason::ConnectTimedOut(after));
+        }
+    }
+
+    fn judge_slow(&mut self, id: ClientId) {
+        let now = self.engine.now;
+        let policy = *self.engine.policy();
+        let verdict = |turn: &Self| {
+            let client = turn.engine.clients.get(id)?;
+            client.slow.verdict(&policy, now)
+        };
+        if verdict(self).is_none() {
+            return;
+        }
+        if let Some(client) = self.engine.clients.get_mut(id) {
+            // The kernel announces room only once a third of its queue is
+            // free, but takes a write long before.
+            client.readiness.announce(Event {
+                writable: true,
+                ..Event::default()
+            });
+        }
+        self.flush(id);
+        self.engine.list_if_work(id);
+        let Some(reason) = verdict(self) else { return };
+        let detail = match reason {
+            Reason::NotDrained => format!("not empty for {:.0?}", policy.drain_timeout),
+            _ => format!("limit {}", policy.limit_bytes),
+        };
+        self.engine.disconnect(id, reason, &detail);
+    }
+
+    /// Closes those that were marked. Their service may mark others while it
+    /// hears of it, so this goes on until nobody is left.
+    fn sweep(&mut self) {
+        while let Some((id, reason)) = self.engine.doomed.pop_front() {
+            let Some(mut client) = self.engine.clients.remove(id) else {
+                continue;
+            };
+            self.engine.unlink(id, &client);
+            self.engine.counters.sent_bytes += client.sent_bytes;
+            self.engine.counters.count_closed(&reason);
+            Engine::<N>::log_closed(&client, &reason);
+            if reason.is_reset() {
+                client.stream.reset_on_close();
+            }
+            drop(client);
+            self.accepting.note_close();
+            self.service
+                .closed(id, &reason, &mut Actions::new(&mut self.engine));
+        }
+    }
+
+    /// Goes on with stopping, if asked to.
+    fn advance_stop(&mut self) {
+        if !self.engine.stop_requested {
+            return;
+        }
+        let now = self.engine.now;
+        let ids: Vec<_> = self.engine.clients.iter().map(|(id, _)| id).collect();
+        match self.stop_by {
+            None => {
+                let grace = self.engine.limits.grace;
+                info!(
+                    "stopping: {} clients have {} to take what is queued",
+                    ids.len(),
+                    humantime::format_duration(grace)
+                );
+                self.stop_by = Some(now + grace);
+                self.engine.network.stop_listening();
+                self.accepting.stop();
+                self.service.stopping(&mut Actions::new(&mut self.engine));
+                for &id in &ids {
+                    self.mark_cut(id);
+                }
+                for id in ids {
+                    self.engine.close(id);
+                }
+            }
+            Some(by) if now >= by => {
+                for id in ids {
+                    self.engine.doom(id, CloseReason::Stopped);
+                }
+            }
+            Some(_) => {
+                for id in ids {
+                    self.engine.advance_end(id);
+                }
+            }
+        }
+        self.sweep();
+    }
+
+    /// What another connection was still to send to this client is lost when
+    /// the server stops, so its end must not look complete.
+    fn mark_cut(&mut self, id: ClientId) {
+        let Some(client) = self.engine.clients.get(id) else {
+            return;
+        };
+        let cut = client.sources.as_slice().iter().any(|&source| {
+            source != id
+                && self
+                    .engine
+                    .clients
+                    .get(source)
+                    .is_some_and(|client| !client.read_ended)
+        });
+        if let Some(client) = self.engine.clients.get_mut(id) {
+            client.cut |= cut;
+        }
+    }
+
+    fn next(&mut self) -> Next {
+        let now = self.engine.now;
+        if self.stop_by.is_some() && self.engine.clients.len() == 0 {
+            return Next::Stopped;
+        }
+        if !self.engine.ready.is_empty() || self.accepting.is_due(now) {
+            return Next::WaitFor(Duration::ZERO);
+        }
+        let stop_poll = self.stop_by.map(|_| now + STOP_POLL);
+        let deadline = self.engine.next_deadline().map(|due| due.min(now + LONGEST_WAIT));
+        let due = [deadline, stop_poll, self.next_tick, self.accepting.retry_at()];
+        match due.into_iter().flatten().min() {
+            Some(due) => Next::WaitFor(due.saturating_duration_since(now)),
+            None => Next::Wait,
+        }
+    }
+}
+
+/// Places on the ready list that are kept when memory is given back.
+const READY_KEPT: usize = 64;

@@ -1,0 +1,269 @@
+//! The log, which is a client too: a terminal, pipe or disk that takes its
+//! lines slowly must not stall the event loop.
+//!
+//! Owns a bounded backlog of lines and a thread for each place that the log
+//! goes to. A full backlog drops lines and counts them; the count is logged
+//! once there is room. Refuses to format: that is simplelog's part.
+
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel};
+use std::thread;
+
+use log::LevelFilter;
+use simplelog::{CombinedLogger, Config, ConfigBuilder, SharedLogger, WriteLogger};
+use time::macros::format_description;
+
+use crate::limits::{LOG_BACKLOG_LINES, LOG_FLUSH_TIMEOUT};
+
+/// The running log. Keep it to the end of the program, then
+/// [`finish`](Self::finish).
+#[derive(Debug)]
+pub struct Log {
+    backlogs: Vec<SyncSender<Message>>,
+}
+
+/// Why the log could not be started.
+#[derive(Debug)]
+pub enum LogError {
+    /// The log file cannot be appended to.
+    File(PathBuf, io::Error),
+    /// A thread for the log could not be started.
+    Thread(io::Error),
+    /// This program has a log already.
+    Taken,
+}
+
+impl std::fmt::Display for LogError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(path, error) => write!(
+                f,
+                "--log-file {}: cannot be opened for appending: {error}; name a file in a directory that you may write to",
+                path.display()
+            ),
+            Self::Thread(error) => write!(f, "cannot start a thread for the log: {error}"),
+            Self::Taken => f.write_str("this program has a log already"),
+        }
+    }
+}
+
+impl std::error::Error for LogError {}
+
+enum Message {
+    Line(Vec<u8>),
+    /// Everything before this has been written; say so.
+    Flush(Sender<()>),
+}
+
+impl Log {
+    /// Starts the log of this program: to standard error, and appended to
+    /// `file` if one is given.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be written, or the program has a log already.
+    pub fn start(level: LevelFilter, file: Option<&Path>) -> Result<Self, LogError> {
+        let mut backlogs = Vec::new();
+        let mut loggers: Vec<Box<dyn SharedLogger>> = Vec::new();
+        let mut add = |sink: Box<dyn Write + Send>| {
+            let backlog = Backlog::start(sink).map_err(LogError::Thread)?;
+            backlogs.push(backlog.sender.clone());
+            loggers.push(WriteLogger::new(level, config(), backlog));
+            Ok(())
+        };
+        if let Some(path) = file {
+            let opened = OpenOptions::new().create(true).append(true).open(path);
+            let file = opened.map_err(|error| LogError::File(path.to_owned(), error))?;
+            add(Box::new(file))?;
+        }
+        add(Box::new(io::stderr()))?;
+        CombinedLogger::init(loggers).map_err(|_| LogError::Taken)?;
+        Ok(Self { backlogs })
+    }
+
+    /// Waits until all lines are written, but not for ever: a terminal that
+    /// nobody reads does not keep the program from ending.
+    pub fn finish(&self) {
+        for backlog in &self.backlogs {
+            let (done, finished) = channel();
+            if backlog.try_send(Message::Flush(done)).is_ok() {
+                let _ = finished.recv_timeout(LOG_FLUSH_TIMEOUT);
+            }
+        }
+    }
+}
+
+fn config() -> Config {
+    let mut builder = ConfigBuilder::new();
+    builder
+        .set_time_format_custom(format_description!(
+            "[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z"
+        ))
+        .set_thread_level(LevelFilter::Off)
+        .set_target_level(LevelFilter::Off)
+        .set_location_level(LevelFilter::Off)
+        .add_filter_allow_str("highwater");
+    builder.build()
+}
+
+/// The near end: takes what simplelog writes, line by line, and never waits.
+struct Backlog {
+    sender: SyncSender<Message>,
+    line: Vec<u8>,
+    lost: Arc<AtomicU64>,
+}
+
+impl Backlog {
+    fn start(sink: Box<dyn Write + Send>) -> io::Result<Self> {
+        let (sender, lines) = sync_channel(LOG_BACKLOG_LINES);
+        let lost = Arc::new(AtomicU64::new(0));
+        let writer = Writer {
+            sink,
+            lost: Arc::clone(&lost),
+        };
+        thread::Builder::new()
+            .name("log".into())
+            .spawn(move || writer.run(&lines))?;
+        Ok(Self {
+            sender,
+            line: Vec::new(),
+            lost,
+        })
+    }
+}
+
+impl Write for Backlog {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.line.extend_from_slice(data);
+        if self.line.ends_with(b"\n") {
+            let line = std::mem::take(&mut self.line);
+            if let Err(TrySendError::Full(_)) = self.sender.try_send(Message::Line(line)) {
+                self.lost.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The far end: waits for the sink, on its own thread.
+struct Writer {
+    sink: Box<dyn Write + Send>,
+    lost: Arc<AtomicU64>,
+}
+
+impl Writer {
+    fn run(mut self, messages: &Receiver<Message>) {
+        for message in messages {
+            match message {
+                Message::Line(line) => {
+                    self.report_lost();
+                    if self.sink.write_all(&line).is_err() {
+                        self.lost.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+                Message::Flush(done) => {
+                    self.report_lost();
+                    let _ = self.sink.flush();
+                    let _ = done.send(());
+                }
+            }
+        }
+    }
+
+    /// Says how many lines are missing before the first one that follows.
+    fn report_lost(&mut self) {
+        let lost = self.lost.swap(0, Ordering::Relaxed);
+        if lost == 0 {
+            return;
+        }
+        let line = format!("[WARN] {lost} log lines lost here: they were not taken in time\n");
+        if self.sink.write_all(line.as_bytes()).is_err() {
+            self.lost.fetch_add(lost, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+    use std::sync::mpsc;
+
+    /// A sink that takes a line only when it is told to.
+    struct Gate {
+        open: Receiver<()>,
+        taken: Arc<Mutex<Vec<u8>>>,
+    }
+
+    impl Write for Gate {
+        fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+            self.open.recv().map_err(|_| io::ErrorKind::BrokenPipe)?;
+            self.taken.lock().unwrap().extend_from_slice(data);
+            Ok(data.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_sink_that_takes_nothing_loses_lines_which_are_counted_and_blocks_nobody() {
+        let (open, gate) = mpsc::channel();
+        let taken = Arc::new(Mutex::new(Vec::new()));
+        let sink = Gate {
+            open: gate,
+            taken: Arc::clone(&taken),
+        };
+        let mut backlog = Backlog::start(Box::new(sink)).unwrap();
+        // One line may be in the writer's hands, so lose at least ten.
+        let lines = LOG_BACKLOG_LINES + 11;
+        for number in 0..lines {
+            write!(backlog, "line {number}").unwrap();
+            writeln!(backlog).unwrap();
+        }
+        let lost = backlog.lost.load(Ordering::Relaxed);
+        assert!((10..=11).contains(&lost), "{lost} lost");
+        for _ in 0..=lines {
+            let _ = open.send(());
+        }
+        let sender = backlog.sender.clone();
+        let (done, finished) = mpsc::channel();
+        sender.send(Message::Flush(done)).unwrap();
+        finished.recv().unwrap();
+        let text = String::from_utf8(taken.lock().unwrap().clone()).unwrap();
+        assert!(
+            text.contains(&format!("{lost} log lines lost")),
+            "the count is logged"
+        );
+        assert!(text.contains("line 0\n"));
+    }
+
+    #[test]
+    fn a_sink_that_fails_counts_what_it_did_not_take() {
+        struct Full;
+        impl Write for Full {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::StorageFull.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut backlog = Backlog::start(Box::new(Full)).unwrap();
+        writeln!(backlog, "a").unwrap();
+        writeln!(backlog, "b").unwrap();
+        let (done, finished) = mpsc::channel();
+        backlog.sender.send(Message::Flush(done)).unwrap();
+        finished.recv().unwrap();
+        assert_eq!(backlog.lost.load(Ordering::Relaxed), 2);
+    }
+}

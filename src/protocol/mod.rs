@@ -1,0 +1,5 @@
+//! Bytes in, messages out; each parser with a maximum.
+//!
+//! Pure: no sockets, no files, no log and no clock in here.
+
+pub mod frame;

@@ -1,0 +1,10 @@
+//! What servers do with their clients.
+//!
+//! Each service sees only [`Actions`](crate::event_loop::Actions): no socket,
+//! no mio, no clock.
+
+mod echo;
+mod framed_echo;
+
+pub use echo::Echo;
+pub use framed_echo::FramedEcho;
