@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use log::LevelFilter;
 
 use crate::limits::{self, Limits, LimitsError};
+use crate::probe::command::ProbeArgs;
 use crate::units::{Size, Time};
 
 /// TCP servers in which no slow client can hurt the others.
@@ -32,6 +33,7 @@ Examples:
   highwater echo                          serve on 127.0.0.1:9000
   highwater echo --port 0 --grace 2s      take a free port, be stricter
   nc 127.0.0.1 9000                       talk to it
+  highwater probe --port 9000             is it safe? (works on any TCP server)
 
 Exit codes: 0 fine, 1 failed, 2 wrong usage.";
 
@@ -40,6 +42,8 @@ Exit codes: 0 fine, 1 failed, 2 wrong usage.";
 pub enum Command {
     /// Return every byte to the client that sent it.
     Echo(EchoArgs),
+    /// Find out whether a server, any server, survives slow clients.
+    Probe(ProbeArgs),
 }
 
 /// What `highwater echo` was given.
@@ -183,8 +187,10 @@ mod tests {
 
     fn echo(arguments: &[&str]) -> EchoArgs {
         let line = ["highwater", "echo"].iter().chain(arguments);
-        let Command::Echo(args) = Cli::try_parse_from(line).unwrap().command;
-        args
+        match Cli::try_parse_from(line).unwrap().command {
+            Command::Echo(args) => args,
+            other => panic!("{other:?} is not echo"),
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::cli::{Cli, Command, EchoArgs, Framing, ListenArgs, ServingArgs};
 use crate::error::ServerError;
 use crate::event_loop::{EventLoop, Remote, Service, raise_descriptor_limit};
 use crate::log_backlog::Log;
+use crate::probe;
 use crate::services::{Echo, FramedEcho};
 
 /// Runs what was asked for. Wrong usage prints one line and exits with 2.
@@ -23,6 +24,7 @@ use crate::services::{Echo, FramedEcho};
 pub fn run(cli: Cli) -> ExitCode {
     match cli.command {
         Command::Echo(args) => echo(&args),
+        Command::Probe(args) => probe::command::run(&args),
     }
 }
 

@@ -7,6 +7,7 @@ pub mod error;
 pub mod event_loop;
 pub mod limits;
 pub mod log_backlog;
+pub mod probe;
 pub mod protocol;
 pub mod services;
 pub mod units;

@@ -37,8 +37,7 @@ pub(crate) struct Generator {
 impl Generator {
     /// Starts the process; no client is connected yet.
     pub(crate) fn start(work: Work, clients: usize) -> Result<Self, String> {
-        let this =
-            std::env::current_exe().map_err(|error| format!("cannot find myself: {error}"))?;
+        let this = std::env::current_exe().map_err(|error| format!("cannot find myself: {error}"))?;
         let (kind, first, second) = match work {
             Work::Ping { size, in_flight } => ("ping", size, in_flight),
             Work::Bulk { frame } => ("bulk", frame.unwrap_or(0), 0),

@@ -3,6 +3,7 @@
 //! Between the fork and the server stands this program again, for a moment: it
 //! moves to the core, asks to be killed with its parent, and becomes the server.
 
+use std::fs;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -26,9 +27,7 @@ pub(crate) fn keep_to(core: usize) -> Result<(), String> {
     let mut cores = CpuSet::new();
     cores.set(core);
     rustix::thread::sched_setaffinity(None, &cores).map_err(|error| {
-        format!(
-            "cannot keep to core {core}: {error}; a comparison takes two cores, one for the servers"
-        )
+        format!("cannot keep to core {core}: {error}; a comparison takes two cores, one for the servers")
     })
 }
 
@@ -41,8 +40,6 @@ pub(crate) fn command(core: usize, program: &str, arguments: &[String]) -> Resul
         .arg(core.to_string())
         .arg(program)
         .args(arguments);
-    // A group of its own, so that servers that fork can be counted and ended whole.
-    command.process_group(0);
     Ok(command)
 }
 
@@ -54,10 +51,21 @@ pub(crate) fn run(mut words: impl Iterator<Item = String>) -> Result<(), String>
         .ok_or("no core was given")?;
     let program = words.next().ok_or("no program was given")?;
     keep_to(core)?;
-    // Refused to all but root; the ratios are then wider, and no less true.
-    let _ = rustix::process::setpriority_process(None, PRIORITY);
+    // A session, and so a group, of its own: servers that fork can be counted
+    // and ended whole, and the scheduler weighs them by themselves.
+    rustix::process::setsid().map_err(|error| format!("no session for {program}: {error}"))?;
+    go_first();
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(|error| format!("cannot tie {program} to its parent: {error}"))?;
     let error = Command::new(&program).args(words).exec();
     Err(format!("cannot start {program}: {error}"))
+}
+
+/// Asks to run before whatever else is busy here. Only root is heard; without it
+/// the ratios spread wider, and are no less true.
+fn go_first() {
+    // Where sessions are weighed as a whole, a priority counts only inside one
+    // (sched(7), the autogroup feature).
+    let _ = fs::write("/proc/self/autogroup", PRIORITY.to_string());
+    let _ = rustix::process::setpriority_process(None, PRIORITY);
 }

@@ -43,11 +43,7 @@ const SETTLE: Duration = Duration::from_secs(2);
 const FAST_TRAFFIC: Duration = Duration::from_millis(300);
 
 /// Carries out one trial.
-pub(crate) fn run(
-    trial: &Trial,
-    workshop: &Workshop,
-    is_quick: bool,
-) -> Result<Vec<Figure>, String> {
+pub(crate) fn run(trial: &Trial, workshop: &Workshop, is_quick: bool) -> Result<Vec<Figure>, String> {
     match trial {
         Trial::Idle { clients } => idle(workshop, *clients),
         Trial::Stalled { peers, clients } => {
@@ -87,19 +83,10 @@ fn idle(workshop: &Workshop, clients: usize) -> Result<Vec<Figure>, String> {
         drop(generator);
         std::thread::sleep(SETTLE);
         let left = server.resident_bytes();
-        let each = |bytes: u64| {
-            format!(
-                "{:.0} B",
-                bytes.saturating_sub(empty) as f64 / clients as f64
-            )
-        };
+        let each = |bytes: u64| format!("{:.0} B", bytes.saturating_sub(empty) as f64 / clients as f64);
         figures.push(Figure::new(peer, "resident, no client", mebibytes(empty)));
         figures.push(Figure::new(peer, "resident per idle client", each(full)));
-        figures.push(Figure::new(
-            peer,
-            "the same after each was served",
-            each(used),
-        ));
+        figures.push(Figure::new(peer, "the same after each was served", each(used)));
         figures.push(Figure::new(
             peer,
             "left of it after they closed",
@@ -132,16 +119,8 @@ fn stalled(
             "taken from each, after fast traffic",
         ),
     ] {
-        let mut generator = Generator::start(
-            Work::Bulk { frame: None },
-            if is_warm { clients } else { 0 },
-        )?;
-        let server = workshop.start(
-            peer,
-            arguments,
-            generator.backend(),
-            &format!("stalled-{peer}"),
-        )?;
+        let mut generator = Generator::start(Work::Bulk { frame: None }, if is_warm { clients } else { 0 })?;
+        let server = workshop.start(peer, arguments, generator.backend(), &format!("stalled-{peer}"))?;
         generator.open(server.address())?;
         let empty = server.resident_bytes();
         if is_warm {
@@ -149,11 +128,7 @@ fn stalled(
             generator.stop_reading()?;
         }
         let tcp = procfs::tcp_bytes();
-        let sent = if is_warm {
-            0
-        } else {
-            generator.stall(clients)?
-        };
+        let sent = if is_warm { 0 } else { generator.stall(clients)? };
         let each = |bytes: u64| format!("{:.0} KB", bytes as f64 / clients as f64 / 1000.0);
         let held = server_side_bytes(&server, &generator)?;
         figures.push(Figure::new(peer, kernel, each(held)));
@@ -191,8 +166,7 @@ fn deadlines(workshop: &Workshop, clients: usize) -> Result<Vec<Figure>, String>
     generator.open(server.address())?;
     generator.stall(clients)?;
     let gone = generator.watch(LONGEST)?;
-    let log = fs::read_to_string(server.output())
-        .map_err(|error| format!("cannot read the log: {error}"))?;
+    let log = fs::read_to_string(server.output()).map_err(|error| format!("cannot read the log: {error}"))?;
     let late: Vec<f64> = log
         .lines()
         .filter(|line| line.contains("write timeout, disconnecting"))
@@ -223,10 +197,7 @@ fn deadlines(workshop: &Workshop, clients: usize) -> Result<Vec<Figure>, String>
         Figure::new(
             peer,
             "late, median and quartiles",
-            format!(
-                "{:.0} ms ({:.0}-{:.0})",
-                spread.median, spread.low, spread.high
-            ),
+            format!("{:.0} ms ({:.0}-{:.0})", spread.median, spread.low, spread.high),
         ),
         Figure::new(peer, "late, at most", format!("{most:.0} ms")),
     ])
@@ -280,11 +251,7 @@ fn calls(workshop: &Workshop, peer: &str, clients: usize) -> Result<Vec<Figure>,
     let waits: f64 = WAITS.iter().filter_map(|wait| count(wait)).sum();
     let done = slice.done as f64;
     Ok(vec![
-        Figure::new(
-            peer,
-            "system calls per message",
-            format!("{:.3}", all / done),
-        ),
+        Figure::new(peer, "system calls per message", format!("{:.3}", all / done)),
         Figure::new(peer, "of these epoll_wait", format!("{:.3}", waits / done)),
     ])
 }

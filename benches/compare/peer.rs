@@ -142,8 +142,7 @@ impl Workshop {
     /// Builds every peer that can be built here; a line for each that cannot.
     pub(crate) fn build(highwater: PathBuf) -> Result<Self, String> {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("compare");
-        fs::create_dir_all(&folder)
-            .map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
+        fs::create_dir_all(&folder).map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
         let mut workshop = Self {
             folder,
             programs: BTreeMap::new(),
@@ -195,12 +194,7 @@ impl Workshop {
         if let Make::Script(interpreter, _) = peer.make {
             words.insert(0, std::mem::replace(&mut program, interpreter.to_owned()));
         }
-        Server::start(
-            &program,
-            &words,
-            ready,
-            self.folder.join(format!("{label}.log")),
-        )
+        Server::start(&program, &words, ready, self.folder.join(format!("{label}.log")))
     }
 
     fn command_line(
@@ -209,12 +203,7 @@ impl Workshop {
         to: SocketAddr,
         label: &str,
     ) -> Result<(Vec<String>, Ready), String> {
-        let words = |words: &[&str]| {
-            words
-                .iter()
-                .map(|word| (*word).to_owned())
-                .collect::<Vec<_>>()
-        };
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
         if let Start::Words(line) = start {
             let line = line
                 .iter()
@@ -235,8 +224,7 @@ impl Workshop {
                 words(&["-c", &path, "-e", "stderr"]),
             ),
             _ => {
-                let listen =
-                    format!("TCP-LISTEN:{port},bind=127.0.0.1,fork,reuseaddr,nodelay,backlog=4096");
+                let listen = format!("TCP-LISTEN:{port},bind=127.0.0.1,fork,reuseaddr,nodelay,backlog=4096");
                 (String::new(), vec![listen, format!("TCP:{to},nodelay")])
             }
         };
@@ -276,13 +264,7 @@ impl Workshop {
             Make::Tokio => {
                 let target = self.folder.join("tokio");
                 let mut cargo = Command::new(env!("CARGO"));
-                cargo.args([
-                    "build",
-                    "--release",
-                    "--quiet",
-                    "--locked",
-                    "--manifest-path",
-                ]);
+                cargo.args(["build", "--release", "--quiet", "--locked", "--manifest-path"]);
                 cargo
                     .arg(sources.join("tokio/Cargo.toml"))
                     .arg("--target-dir")
@@ -318,10 +300,7 @@ impl Workshop {
                 "libevent",
                 &["dpkg-query", "-W", "-f", "${Version}", "libevent-dev"],
             ),
-            (
-                "libuv",
-                &["dpkg-query", "-W", "-f", "${Version}", "libuv1-dev"],
-            ),
+            ("libuv", &["dpkg-query", "-W", "-f", "${Version}", "libuv1-dev"]),
             ("rustc", &["rustc", "--version"]),
             ("Linux", &["uname", "-r"]),
         ];
@@ -330,10 +309,8 @@ impl Workshop {
                 let line = output
                     .lines()
                     .find(|line| line.contains(|c: char| c.is_ascii_digit()));
-                self.versions.insert(
-                    (*name).to_owned(),
-                    line.unwrap_or_default().trim().to_owned(),
-                );
+                self.versions
+                    .insert((*name).to_owned(), line.unwrap_or_default().trim().to_owned());
             }
         }
         let lock = include_str!("../peers/tokio/Cargo.lock");

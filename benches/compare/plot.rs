@@ -20,8 +20,7 @@ const BAR_HEIGHT: i32 = 15;
 
 /// Draws the standings of a scenario to an SVG file.
 pub(crate) fn draw(path: &Path, scenario: &Scenario, standings: &[Standing]) -> Result<(), String> {
-    draw_inner(path, scenario, standings)
-        .map_err(|error| format!("cannot draw {}: {error}", path.display()))
+    draw_inner(path, scenario, standings).map_err(|error| format!("cannot draw {}: {error}", path.display()))
 }
 
 fn draw_inner(
@@ -54,22 +53,11 @@ fn draw_inner(
     let x = |ratio: f64| LEFT + (ratio / most * f64::from(width)) as i32;
     let bottom = height as i32 - 18;
     // The line that everything is measured against.
-    area.draw(&PathElement::new(
-        vec![(x(1.0), 66), (x(1.0), bottom)],
-        GREY,
-    ))?;
-    area.draw(&Text::new(
-        "1.00",
-        (x(1.0) - 12, bottom + 2),
-        small.color(&GREY),
-    ))?;
+    area.draw(&PathElement::new(vec![(x(1.0), 66), (x(1.0), bottom)], GREY))?;
+    area.draw(&Text::new("1.00", (x(1.0) - 12, bottom + 2), small.color(&GREY)))?;
     for (place, standing) in standings.iter().enumerate() {
         let top = 70 + i32::try_from(place)? * ROW_HEIGHT as i32;
-        area.draw(&Text::new(
-            standing.label,
-            (12, top + 8),
-            small.color(&BLACK),
-        ))?;
+        area.draw(&Text::new(standing.label, (12, top + 8), small.color(&BLACK)))?;
         for (below, of, colour) in [
             (0, standing.rate_ratio(), RATE),
             (BAR_HEIGHT + 2, standing.cost_ratio(), COST),

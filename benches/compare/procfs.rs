@@ -81,9 +81,7 @@ fn parse_kernel_bytes(listing: &str) -> u64 {
         .filter_map(|rest| rest.split(')').next());
     let mut total = 0;
     for field in fields.flat_map(|fields| fields.split(',')) {
-        let digits = field
-            .find(|c: char| c.is_ascii_digit())
-            .unwrap_or(field.len());
+        let digits = field.find(|c: char| c.is_ascii_digit()).unwrap_or(field.len());
         if matches!(&field[..digits], "r" | "w" | "f" | "bl") {
             total += field[digits..].parse::<u64>().unwrap_or(0);
         }

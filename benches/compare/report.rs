@@ -75,10 +75,7 @@ impl Report {
         let counts = run.counts();
         let tries = run.tries;
         let standings = merge(Vec::new(), run);
-        println!(
-            "{verdict}{apart}, try {tries}\n{}",
-            terminal_table(&standings)
-        );
+        println!("{verdict}{apart}, try {tries}\n{}", terminal_table(&standings));
         let chapter = self.chapter(scenario);
         if counts {
             merge_standings(&mut chapter.standings, standings);
@@ -101,9 +98,7 @@ impl Report {
     /// Notes that a scenario could not be measured.
     pub(crate) fn failed(&mut self, scenario: &'static Scenario, why: &str) {
         println!("{}: not measured: {why}", scenario.name);
-        self.chapter(scenario)
-            .notes
-            .push(format!("Not measured: {why}."));
+        self.chapter(scenario).notes.push(format!("Not measured: {why}."));
     }
 
     /// Writes the Markdown file, and the plots in a folder beside it.
@@ -200,10 +195,7 @@ fn row(standing: &Standing) -> [String; 9] {
             format!("{:.0} ns/KiB", cost * 1024.0),
         ),
         Work::Ping { .. } => (format!("{:.0} k/s", rate / 1e3), format!("{cost:.0} ns")),
-        Work::Connect { .. } => (
-            format!("{:.1} k/s", rate / 1e3),
-            format!("{:.1} us", cost / 1e3),
-        ),
+        Work::Connect { .. } => (format!("{:.1} k/s", rate / 1e3), format!("{:.1} us", cost / 1e3)),
     };
     let (spread, longest) = standing.latency.map_or_else(Default::default, |latency| {
         let [p50, p99, p999] = [latency.p50, latency.p99, latency.p999].map(microseconds);
@@ -218,16 +210,10 @@ fn row(standing: &Standing) -> [String; 9] {
         ratio(standing.rate_ratio()),
         cost,
         ratio(standing.cost_ratio()),
-        format!(
-            "{:.0} %",
-            standing.quartiles(|sample| sample.busy).median * 100.0
-        ),
+        format!("{:.0} %", standing.quartiles(|sample| sample.busy).median * 100.0),
         spread,
         longest,
-        format!(
-            "{:.1} MB",
-            standing.resident_bytes as f64 / f64::from(1 << 20)
-        ),
+        format!("{:.1} MB", standing.resident_bytes as f64 / f64::from(1 << 20)),
     ]
 }
 
@@ -257,10 +243,7 @@ impl Chapter {
         let Scenario {
             name, title, goal, ..
         } = self.scenario;
-        let mut lines = vec![
-            format!("\n## {name}\n"),
-            format!("{title}. Goal: {goal}.\n"),
-        ];
+        let mut lines = vec![format!("\n## {name}\n"), format!("{title}. Goal: {goal}.\n")];
         if !self.standings.is_empty() {
             lines.push(format!("| {} |", COLUMNS.join(" | ")));
             lines.push(format!("| --- |{}", " ---: |".repeat(COLUMNS.len() - 1)));

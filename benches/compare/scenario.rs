@@ -55,12 +55,8 @@ pub(crate) type Team = Vec<Seat>;
 impl Contest {
     /// Who runs with whom. Peers that are not here are left out.
     pub(crate) fn teams(&self, only: &[String], is_quick: bool, workshop: &Workshop) -> Vec<Team> {
-        let wanted = |seat: &&Seat| {
-            only.is_empty()
-                || only
-                    .iter()
-                    .any(|name| name == seat.peer || name == seat.label)
-        };
+        let wanted =
+            |seat: &&Seat| only.is_empty() || only.iter().any(|name| name == seat.peer || name == seat.label);
         let mut peers: Vec<Seat> = self
             .peers
             .iter()
@@ -72,9 +68,7 @@ impl Contest {
             peers.truncate(QUICK_PEERS);
         }
         let always = || [&[self.base, self.base], self.always].concat();
-        let room = MOST_SERVERS_A_RUN
-            .saturating_sub(1 + self.always.len())
-            .max(1);
+        let room = MOST_SERVERS_A_RUN.saturating_sub(1 + self.always.len()).max(1);
         if peers.is_empty() {
             return vec![always()];
         }
@@ -151,9 +145,7 @@ const BULK: Work = Work::Bulk { frame: None };
 const FRAMED_BULK: Work = Work::Bulk {
     frame: Some(64 * 1024),
 };
-const SHORT: Work = Work::Connect {
-    size: MESSAGE_BYTES,
-};
+const SHORT: Work = Work::Connect { size: MESSAGE_BYTES };
 
 /// Connections at a time, where each lasts for one echo only.
 const SHORT_AT_A_TIME: usize = 16;
@@ -312,10 +304,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         measure: Measure::Speed(Contest {
             base: seat("floor", 16).doing(BULK),
             always: &[seat("highwater", 16).doing(BULK)],
-            peers: &[
-                seat("tokio", 16).doing(BULK),
-                seat("libevent", 16).doing(BULK),
-            ],
+            peers: &[seat("tokio", 16).doing(BULK), seat("libevent", 16).doing(BULK)],
         }),
     },
     Scenario {
@@ -337,9 +326,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         goal: "rate at least 0.97 of its own without them",
         is_quick: false,
         measure: Measure::Speed(Contest {
-            base: seat("highwater", 50)
-                .with(PATIENT)
-                .called("highwater, alone"),
+            base: seat("highwater", 50).with(PATIENT).called("highwater, alone"),
             always: &[seat("highwater", 50)
                 .with(PATIENT)
                 .beside(1000)
@@ -379,15 +366,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         goal: "2.00, and at most 0.1 of epoll_wait",
         is_quick: true,
         measure: Measure::Memory(Trial::Calls {
-            peers: &[
-                "floor",
-                "highwater",
-                "tokio",
-                "libevent",
-                "libuv",
-                "go",
-                "node",
-            ],
+            peers: &["floor", "highwater", "tokio", "libevent", "libuv", "go", "node"],
             clients: 50,
         }),
     },

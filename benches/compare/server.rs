@@ -125,10 +125,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if let Some(group) = i32::try_from(self.process.id())
-            .ok()
-            .and_then(Pid::from_raw)
-        {
+        if let Some(group) = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw) {
             let _ = rustix::process::kill_process_group(group, Signal::KILL);
         }
         let _ = self.process.wait();
@@ -137,8 +134,7 @@ impl Drop for Server {
 
 /// A port that was free a moment ago, for servers that cannot choose one themselves.
 pub(crate) fn free_port() -> Result<u16, String> {
-    let listener =
-        TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
     listener
         .map(|address| address.port())
         .map_err(|error| format!("no free port: {error}"))
@@ -153,9 +149,5 @@ fn announced(output: &str) -> Option<SocketAddr> {
 }
 
 fn last_line(output: &str) -> &str {
-    output
-        .trim_end()
-        .lines()
-        .last()
-        .unwrap_or("it printed nothing")
+    output.trim_end().lines().last().unwrap_or("it printed nothing")
 }

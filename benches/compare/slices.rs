@@ -78,12 +78,7 @@ struct Measured {
 }
 
 /// Runs a team, again while its two bases do not agree.
-pub(crate) fn run(
-    name: &str,
-    team: &Team,
-    workshop: &Workshop,
-    method: &Method,
-) -> Result<Run, String> {
+pub(crate) fn run(name: &str, team: &Team, workshop: &Workshop, method: &Method) -> Result<Run, String> {
     let mut tries = 1;
     loop {
         let mut run = run_once(name, team, workshop, method, tries)?;
@@ -108,9 +103,7 @@ fn run_once(
 ) -> Result<Run, String> {
     let mut entries = Vec::with_capacity(team.len());
     for (place, seat) in team.iter().enumerate() {
-        entries.push(
-            Entry::open(*seat, place, workshop).map_err(|why| format!("{}: {why}", seat.label))?,
-        );
+        entries.push(Entry::open(*seat, place, workshop).map_err(|why| format!("{}: {why}", seat.label))?);
     }
     // Only now, for the trouble of one is to be felt by all.
     for entry in entries.iter_mut().filter(|entry| entry.seat.stalled > 0) {
@@ -227,9 +220,7 @@ fn disagreement(one: &[Measured], other: &[Measured]) -> f64 {
 
 fn progress(name: &str, cycles: usize) -> ProgressBar {
     let bar = ProgressBar::new(cycles as u64).with_message(name.to_owned());
-    if let Ok(style) =
-        ProgressStyle::with_template("{msg:16} [{bar:40}] {pos}/{len} cycles, {eta} left")
-    {
+    if let Ok(style) = ProgressStyle::with_template("{msg:16} [{bar:40}] {pos}/{len} cycles, {eta} left") {
         bar.set_style(style.progress_chars("=> "));
     }
     bar

@@ -17,10 +17,7 @@ pub(crate) fn quartiles(mut values: Vec<f64>) -> Quartiles {
             return 0.0;
         };
         let place = share * last as f64;
-        let (below, above) = (
-            values[place.floor() as usize],
-            values[place.ceil() as usize],
-        );
+        let (below, above) = (values[place.floor() as usize], values[place.ceil() as usize]);
         below + (above - below) * place.fract()
     };
     Quartiles {

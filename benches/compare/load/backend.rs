@@ -39,8 +39,7 @@ pub(super) struct Backend {
 
 impl Backend {
     pub(super) fn new(registry: &Registry) -> Result<Self, String> {
-        let (mut listener, address) =
-            listen().map_err(|error| format!("no far end for tunnels: {error}"))?;
+        let (mut listener, address) = listen().map_err(|error| format!("no far end for tunnels: {error}"))?;
         registry
             .register(&mut listener, token(BACKEND, LISTENER), Interest::READABLE)
             .map_err(|error| format!("cannot watch the far end: {error}"))?;

@@ -95,12 +95,10 @@ impl Bulks {
         let room = BYTES_A_VISIT.min(self.pattern.len() - place);
         match client.stream.read(&mut self.buffer[..room]) {
             Ok(0) => Err("the server closed the connection of a busy client".into()),
-            Ok(length) if self.buffer[..length] != self.pattern[place..place + length] => {
-                Err(format!(
-                    "the server answered wrong bytes after {} right ones",
-                    client.received
-                ))
-            }
+            Ok(length) if self.buffer[..length] != self.pattern[place..place + length] => Err(format!(
+                "the server answered wrong bytes after {} right ones",
+                client.received
+            )),
             Ok(length) => {
                 client.received += length;
                 self.done += length as u64;

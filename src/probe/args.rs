@@ -1,0 +1,187 @@
+//! What `highwater probe` is told on its command line, and the plan that follows from it.
+
+use std::net::ToSocketAddrs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use super::error::ProbeError;
+use super::plan::{BULK_MESSAGE_BYTES, BULK_PIPELINE_MESSAGES, Plan, Protocol};
+use crate::units::{parse_size, parse_time};
+
+/// The arguments of `highwater probe`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    about = "Find out whether a server survives slow clients",
+    after_help = EXAMPLES
+)]
+pub struct ProbeArgs {
+    /// The server, as HOST:PORT
+    #[arg(value_name = "HOST:PORT", required_unless_present = "port")]
+    pub target: Option<String>,
+    /// The server's port on this machine, instead of HOST:PORT
+    #[arg(long, value_name = "N", conflicts_with = "target")]
+    pub port: Option<u16>,
+    /// The way in which the server is made to send
+    #[arg(long, value_enum, default_value = "echo")]
+    pub protocol: ProtocolName,
+
+    /// Healthy clients: send a message, read the answer at once, send the next
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub fast: usize,
+    /// Bytes of one message of a healthy client [default: 64, with --bulk 64KiB]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub size: Option<usize>,
+    /// Messages that a healthy client has on the way at once [default: 1, with --bulk 16]
+    #[arg(long, value_name = "N")]
+    pub pipeline: Option<usize>,
+    /// Healthy clients send and receive as much as they can
+    #[arg(long)]
+    pub bulk: bool,
+
+    /// Clients that fill up and never read
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub stalled: usize,
+    /// Clients that go on sending and never read
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub talkers: usize,
+    /// Clients that read too slowly to be kept
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub trickle: usize,
+    /// How much each of these reads in a second
+    #[arg(long, value_name = "SIZE[/s]", value_parser = parse_rate, default_value = "1KiB/s")]
+    pub trickle_rate: u64,
+    /// Clients that fill up, pause, and then read everything; to be kept
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub paused: usize,
+    /// How long these pause
+    #[arg(long, value_name = "TIME", value_parser = parse_time, default_value = "4s")]
+    pub pause: Duration,
+    /// Clients that read slowly but all the time; to be kept
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub steady: usize,
+    /// How much each of these reads in a second
+    #[arg(long, value_name = "SIZE[/s]", value_parser = parse_rate, default_value = "64KiB/s")]
+    pub steady_rate: u64,
+
+    /// How soon after it filled up a stalled client must be gone
+    #[arg(long, value_name = "TIME", value_parser = parse_time, default_value = "6s")]
+    pub within: Duration,
+    /// How long the healthy clients are measured alone, before and after
+    #[arg(long, value_name = "TIME", value_parser = parse_time, default_value = "2s")]
+    pub baseline: Duration,
+    /// The most that a slow client offers without reading an answer
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "16MiB")]
+    pub fill: usize,
+    /// The server's process, where its port does not tell
+    #[arg(long, value_name = "PID")]
+    pub pid: Option<i32>,
+
+    /// Write the report to standard output as JSON, and nothing else
+    #[arg(long)]
+    pub json: bool,
+    /// Draw the timeline into this file
+    #[arg(long, value_name = "FILE.svg")]
+    pub plot: Option<PathBuf>,
+}
+
+/// What `--protocol` takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ProtocolName {
+    /// The server returns every byte
+    Echo,
+    /// The server returns frames: 4-byte big-endian length, then payload
+    Framed,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  highwater probe --port 9000
+      five stalled clients, one talker, two paused, two steady, ten healthy: a verdict in 15 s
+  highwater probe --port 9000 --stalled 500 --fast 50
+      do fifty healthy clients notice five hundred stalled ones?
+  highwater probe --port 9000 --stalled 0 --talkers 0 --paused 0 --steady 5 --steady-rate 128KiB/s
+      is a slow but healthy client kept?
+  highwater probe --port 9000 --json | jq .verdict
+      for scripts
+
+Exit code: 0 verdict pass, 1 fail (or nothing could be told), 2 wrong usage or no server.";
+
+/// Reads a rate such as `64KiB/s` or `64KiB`, in bytes per second.
+///
+/// # Errors
+///
+/// One sentence that names what was typed and what would be right.
+pub fn parse_rate(typed: &str) -> Result<u64, String> {
+    let size = typed.strip_suffix("/s").unwrap_or(typed);
+    match parse_size(size) {
+        Ok(0) => Err(format!(
+            "`{typed}` is no rate: it must be above 0, such as 64KiB/s"
+        )),
+        Ok(bytes) => Ok(bytes as u64),
+        Err(_) => Err(format!(
+            "`{typed}` is not a rate: write a size a second, such as 64KiB/s or 500/s"
+        )),
+    }
+}
+
+impl ProbeArgs {
+    /// The server as it was typed.
+    #[must_use]
+    pub fn target(&self) -> String {
+        match (&self.target, self.port) {
+            (Some(target), _) => target.clone(),
+            (None, port) => format!("127.0.0.1:{}", port.unwrap_or(0)),
+        }
+    }
+
+    /// What these arguments ask for; resolves the server's name.
+    ///
+    /// # Errors
+    ///
+    /// When the name leads nowhere.
+    pub fn plan(&self) -> Result<Plan, ProbeError> {
+        let target = self.target();
+        let resolved = target.to_socket_addrs();
+        let address = match resolved.map(|mut addresses| addresses.next()) {
+            Ok(Some(address)) => address,
+            Ok(None) => {
+                return Err(ProbeError::NoAddress { target, source: None });
+            }
+            Err(source) => {
+                return Err(ProbeError::NoAddress {
+                    target,
+                    source: Some(source),
+                });
+            }
+        };
+        let (size, pipeline) = if self.bulk {
+            (BULK_MESSAGE_BYTES, BULK_PIPELINE_MESSAGES)
+        } else {
+            (64, 1)
+        };
+        Ok(Plan {
+            protocol: match self.protocol {
+                ProtocolName::Echo => Protocol::Echo,
+                ProtocolName::Framed => Protocol::Framed,
+            },
+            fast: self.fast,
+            size: self.size.unwrap_or(size),
+            pipeline: self.pipeline.unwrap_or(pipeline),
+            stalled: self.stalled,
+            trickle: self.trickle,
+            trickle_rate: self.trickle_rate,
+            paused: self.paused,
+            pause: self.pause,
+            talkers: self.talkers,
+            steady: self.steady,
+            steady_rate: self.steady_rate,
+            within: self.within,
+            baseline: self.baseline,
+            fill: self.fill as u64,
+            pid: self.pid,
+            ..Plan::new(address)
+        })
+    }
+}

@@ -1,0 +1,570 @@
+//! Drives all clients of one probe from one thread, and writes down what it sees.
+//!
+//! Owns the poll and the sockets, and asks for the time. Judges nothing.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::Shutdown;
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use mio::event::Event;
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+
+use super::clock;
+use super::error::ProbeError;
+use super::fast::{BUFFER_BYTES, End, FastClient, Turn};
+use super::kernel_queue;
+use super::measurement::{Measurement, Slice};
+use super::pattern::Pattern;
+use super::plan::Plan;
+use super::seen;
+use super::server_process::Observer;
+use super::slow::{Kind, SlowClient};
+use super::socket::{self, Buffers};
+use super::tally::Tally;
+use super::watcher::{Live, Phase, Watcher};
+use super::wires::Wires;
+
+/// How often slow clients are looked at: fine enough for a pace of 64 KiB/s in steps of 1.3 KB.
+const TICK: Duration = Duration::from_millis(20);
+/// One slice of the timeline.
+pub(crate) const SLICE: Duration = Duration::from_millis(100);
+/// Events fetched at once.
+const EVENTS_PER_POLL: usize = 1024;
+/// Clients with more to do that are served between two polls, 64 KiB each, so
+/// that filling the slow ones does not itself make the healthy ones wait.
+const TURNS_BETWEEN_POLLS: usize = 8;
+/// Connections being made at once; below any usual listen backlog.
+const CONNECTING_AT_ONCE: usize = 64;
+/// How long connecting may take before the rest counts as not connected.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+/// How long after its time a client that was to go is still waited for, and
+/// how long a paused one may take to read everything.
+const MARGIN: Duration = Duration::from_millis(1500);
+/// How long a slow client may take to fill up.
+const FILL_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the last words of those that stayed are waited for.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// The receive buffer of those that are to fill up quickly and hide little (facts: a stalled client's kernel).
+const SMALL_BUFFER_BYTES: usize = 4 << 10;
+/// The receive buffer of those that are to be kept: on loopback the window
+/// opens in steps of up to 64 KB, and below that a steady reader looks stalled.
+const STEADY_BUFFER_BYTES: usize = 64 << 10;
+/// The send buffer of slow clients: from 40 KB up loopback keeps its speed.
+const SLOW_SEND_BUFFER_BYTES: usize = 64 << 10;
+
+/// All clients, and what has been seen of them.
+pub(crate) struct Driver<'a> {
+    plan: &'a Plan,
+    wires: &'a Wires,
+    poll: Poll,
+    epoch: Instant,
+    buffer: Vec<u8>,
+    fast: Vec<FastClient<TcpStream>>,
+    fast_connected: Vec<bool>,
+    fast_answered: Vec<bool>,
+    slow: Vec<SlowClient<TcpStream>>,
+    slow_ports: Vec<u16>,
+    /// Tokens that have more to do without waiting for an edge.
+    more: VecDeque<usize>,
+    connecting: usize,
+    tally: Tally,
+    phase: Phase,
+    /// Whether healthy clients go on sending.
+    go_on: bool,
+    next_tick: Instant,
+    next_slice: Instant,
+    timeline: Vec<Slice>,
+    observer: Option<Observer>,
+    interrupted: bool,
+}
+
+impl<'a> Driver<'a> {
+    /// A driver without clients. The observer, if any, looks at the server's process.
+    pub(crate) fn new(
+        plan: &'a Plan,
+        wires: &'a Wires,
+        observer: Option<Observer>,
+    ) -> Result<Self, ProbeError> {
+        let now = clock::now();
+        Ok(Self {
+            plan,
+            wires,
+            poll: Poll::new().map_err(ProbeError::system("make an epoll"))?,
+            epoch: now,
+            buffer: vec![0; BUFFER_BYTES],
+            fast: Vec::new(),
+            fast_connected: Vec::new(),
+            fast_answered: Vec::new(),
+            slow: Vec::new(),
+            slow_ports: Vec::new(),
+            more: VecDeque::new(),
+            connecting: 0,
+            tally: Tally::default(),
+            phase: Phase::Connecting,
+            go_on: true,
+            next_tick: now,
+            next_slice: now + SLICE,
+            timeline: Vec::new(),
+            observer,
+            interrupted: false,
+        })
+    }
+
+    /// The whole probe: before, during, after.
+    pub(crate) fn run(mut self, watcher: &mut dyn Watcher) -> Result<Measurement, ProbeError> {
+        let mut events = Events::with_capacity(EVENTS_PER_POLL);
+        self.connect_healthy(&mut events, watcher)?;
+        self.begin(Phase::Before);
+        self.start_healthy();
+        self.run_for(self.plan.baseline, &mut events, watcher)?;
+        if self.wires.slow() > 0 {
+            if !self.interrupted {
+                self.begin(Phase::During);
+                self.run_slow(&mut events, watcher)?;
+            }
+            if !self.interrupted {
+                self.begin(Phase::After);
+                self.let_slow_finish();
+                self.run_for(self.plan.baseline, &mut events, watcher)?;
+            }
+        }
+        self.tally.end_phase(clock::now());
+        if let Some(observer) = &mut self.observer {
+            observer.look_last();
+        }
+        self.note_orphans(clock::now());
+        self.bid_farewell(&mut events, watcher)?;
+        Ok(self.into_measurement())
+    }
+
+    fn begin(&mut self, phase: Phase) {
+        let now = clock::now();
+        self.phase = phase;
+        self.tally.begin_phase(now);
+        if let Some(observer) = &self.observer {
+            observer.begin_phase(phase);
+        }
+    }
+
+    fn connect_healthy(&mut self, events: &mut Events, watcher: &mut dyn Watcher) -> Result<(), ProbeError> {
+        let deadline = clock::now() + CONNECT_PATIENCE;
+        while !self.interrupted {
+            while self.connecting < CONNECTING_AT_ONCE && self.fast.len() < self.plan.fast {
+                self.connect_one_healthy()?;
+            }
+            let now = clock::now();
+            if (self.connecting == 0 && self.fast.len() == self.plan.fast) || now >= deadline {
+                break;
+            }
+            self.turn(deadline, events, watcher)?;
+        }
+        Ok(())
+    }
+
+    fn connect_one_healthy(&mut self) -> Result<(), ProbeError> {
+        let index = self.fast.len();
+        let mut stream = socket::start_connecting(self.plan.address, Buffers::default())
+            .map_err(ProbeError::system("open a socket for a healthy client"))?;
+        self.register(&mut stream, index)?;
+        let wire = self.wires.healthy(Pattern::new(index as u64));
+        self.fast.push(FastClient::new(stream, wire, self.plan.pipeline));
+        self.fast_connected.push(false);
+        self.fast_answered.push(false);
+        self.connecting += 1;
+        Ok(())
+    }
+
+    fn start_healthy(&mut self) {
+        // Those still connecting are given up: their tokens stay, so that the others keep theirs.
+        self.connecting = 0;
+        let now = clock::now();
+        for index in 0..self.fast.len() {
+            if self.fast_connected[index] {
+                let turn = self.fast[index].start(now, &mut self.buffer);
+                self.follow(index, turn);
+            }
+        }
+    }
+
+    fn run_for(
+        &mut self,
+        time: Duration,
+        events: &mut Events,
+        watcher: &mut dyn Watcher,
+    ) -> Result<(), ProbeError> {
+        let until = clock::now() + time;
+        while !self.interrupted && clock::now() < until {
+            self.turn(until, events, watcher)?;
+        }
+        Ok(())
+    }
+
+    fn run_slow(&mut self, events: &mut Events, watcher: &mut dyn Watcher) -> Result<(), ProbeError> {
+        let begun = clock::now();
+        let at_least = begun + self.plan.baseline;
+        let at_most = begun + self.longest_during();
+        let kinds = self.wires.slow_kinds();
+        while !self.interrupted {
+            while self.connecting < CONNECTING_AT_ONCE && self.slow.len() < kinds.len() {
+                self.connect_one_slow(kinds[self.slow.len()])?;
+            }
+            let now = clock::now();
+            let settled =
+                self.slow.len() == kinds.len() && self.slow.iter().all(|client| self.is_settled(client, now));
+            if now >= at_most || (now >= at_least && settled) {
+                break;
+            }
+            self.turn(at_most, events, watcher)?;
+        }
+        Ok(())
+    }
+
+    /// The longest that the middle phase can last.
+    fn longest_during(&self) -> Duration {
+        CONNECT_PATIENCE + FILL_PATIENCE + self.plan.within.max(self.plan.pause + FILL_PATIENCE) + 2 * MARGIN
+    }
+
+    fn connect_one_slow(&mut self, kind: Kind) -> Result<(), ProbeError> {
+        let index = self.slow.len();
+        let receive = match kind {
+            Kind::Paused | Kind::Steady => STEADY_BUFFER_BYTES,
+            _ => SMALL_BUFFER_BYTES,
+        };
+        let buffers = Buffers {
+            receive: Some(receive),
+            send: Some(SLOW_SEND_BUFFER_BYTES),
+        };
+        let mut stream = socket::start_connecting(self.plan.address, buffers)
+            .map_err(ProbeError::system("open a socket for a slow client"))?;
+        self.register(&mut stream, self.plan.fast + index)?;
+        self.slow_ports
+            .push(stream.local_addr().map_or(0, |address| address.port()));
+        let now = clock::now();
+        let wire = self
+            .wires
+            .slow_wire(Pattern::new((self.plan.fast + index) as u64));
+        let client = SlowClient::new(stream, kind, wire, self.plan.fill, now);
+        self.slow.push(match kind {
+            Kind::Paused => client.pausing(self.plan.pause),
+            Kind::Trickle => client.reading_at(self.plan.trickle_rate, now),
+            Kind::Steady => client.reading_at(self.plan.steady_rate, now),
+            Kind::Stalled | Kind::Quiet | Kind::Talker => client,
+        });
+        self.connecting += 1;
+        Ok(())
+    }
+
+    fn register(&mut self, stream: &mut TcpStream, token: usize) -> Result<(), ProbeError> {
+        self.poll
+            .registry()
+            .register(stream, Token(token), Interest::READABLE | Interest::WRITABLE)
+            .map_err(ProbeError::system("watch a socket"))
+    }
+
+    /// Whether nothing more has to be waited for to judge this client.
+    fn is_settled(&self, client: &SlowClient<TcpStream>, now: Instant) -> bool {
+        if client.end().is_some() || client.is_complete() {
+            return true;
+        }
+        let since = |start: Instant| now.saturating_duration_since(start);
+        let joined = since(client.joined());
+        match client.kind() {
+            Kind::Paused => joined > FILL_PATIENCE + self.plan.pause + FILL_PATIENCE,
+            Kind::Steady => joined > self.plan.within + MARGIN,
+            Kind::Trickle => joined > self.plan.within + 2 * MARGIN,
+            Kind::Stalled | Kind::Quiet | Kind::Talker => match client.full_at() {
+                Some(full) => since(full) > self.plan.within + MARGIN,
+                None => joined > FILL_PATIENCE + self.plan.within,
+            },
+        }
+    }
+
+    /// Waits for events or the next tick, and serves everything once.
+    fn turn(
+        &mut self,
+        until: Instant,
+        events: &mut Events,
+        watcher: &mut dyn Watcher,
+    ) -> Result<(), ProbeError> {
+        let wait = if self.more.is_empty() {
+            self.next_tick.min(until).saturating_duration_since(clock::now())
+        } else {
+            Duration::ZERO
+        };
+        match self.poll.poll(events, Some(wait)) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(ProbeError::system("wait for events")(error)),
+        }
+        for event in events.iter() {
+            let token = event.token().0;
+            if token < self.plan.fast {
+                self.serve_healthy(token, event);
+            } else {
+                self.serve_slow(token - self.plan.fast, event);
+            }
+        }
+        for _ in 0..self.more.len().min(TURNS_BETWEEN_POLLS) {
+            if let Some(token) = self.more.pop_front() {
+                self.go_on_with(token);
+            }
+        }
+        let now = clock::now();
+        if now >= self.next_tick {
+            self.tick(now, watcher);
+        }
+        Ok(())
+    }
+
+    fn serve_healthy(&mut self, index: usize, event: &Event) {
+        if !self.fast_connected[index] {
+            let stream = self.fast[index].stream_mut();
+            if is_connected(stream, event) {
+                self.fast_connected[index] = true;
+                self.connecting = self.connecting.saturating_sub(1);
+                if self.phase != Phase::Connecting {
+                    let turn = self.fast[index].start(clock::now(), &mut self.buffer);
+                    self.follow(index, turn);
+                }
+            } else if event.is_error() || event.is_write_closed() {
+                self.connecting = self.connecting.saturating_sub(1);
+            }
+            return;
+        }
+        let client = &mut self.fast[index];
+        let mut turn = Turn::Done;
+        if event.is_readable() {
+            let closed = event.is_read_closed() || event.is_error();
+            let now = clock::now();
+            turn = client.readable(now, closed, self.go_on, &mut self.buffer, &mut self.tally);
+            self.fast_answered[index] = true;
+        } else if event.is_writable() {
+            turn = client.writable(&mut self.buffer);
+        }
+        self.follow(index, turn);
+    }
+
+    fn serve_slow(&mut self, index: usize, event: &Event) {
+        let now = clock::now();
+        let client = &mut self.slow[index];
+        if !client.is_connected() {
+            if is_connected(client.stream_mut(), event) {
+                client.set_connected(now);
+                self.connecting = self.connecting.saturating_sub(1);
+            } else if event.is_error() || event.is_write_closed() {
+                client.ended(now, End::NotConnected);
+                self.connecting = self.connecting.saturating_sub(1);
+                return;
+            } else {
+                return;
+            }
+        }
+        let mut turn = Turn::Done;
+        if event.is_writable() {
+            turn = client.send(now, &mut self.buffer);
+        }
+        if client.is_reading() && event.is_readable() && turn != Turn::More {
+            turn = client.read(now, &mut self.buffer);
+        }
+        if event.is_error() || event.is_read_closed() || event.is_write_closed() {
+            self.note_end(index, event, now);
+        }
+        self.follow(self.plan.fast + index, turn);
+    }
+
+    /// Tells a reset from an end of file without reading, as these clients do not read.
+    fn note_end(&mut self, index: usize, event: &Event, now: Instant) {
+        let client = &mut self.slow[index];
+        if client.end().is_none() {
+            let reset = matches!(client.stream().take_error(), Ok(Some(_))) || event.is_error();
+            let end = if reset { End::Reset } else { End::EndOfFile };
+            if reset || !client.is_reading() {
+                client.ended(now, end);
+            }
+        }
+        if client.end().is_some() {
+            client.verify_rest(&mut self.buffer);
+        }
+    }
+
+    fn go_on_with(&mut self, token: usize) {
+        let now = clock::now();
+        let turn = if token < self.plan.fast {
+            self.fast[token].readable(now, false, self.go_on, &mut self.buffer, &mut self.tally)
+        } else {
+            let client = &mut self.slow[token - self.plan.fast];
+            let sent = client.send(now, &mut self.buffer);
+            let read = client.read(now, &mut self.buffer);
+            if sent == Turn::More { sent } else { read }
+        };
+        self.follow(token, turn);
+    }
+
+    fn follow(&mut self, token: usize, turn: Turn) {
+        match turn {
+            Turn::More => self.more.push_back(token),
+            Turn::Ended(_) if token < self.plan.fast => {
+                // It is out of the measurement; its socket is closed so that it costs the server nothing more.
+                let _ = self.fast[token].stream_mut().shutdown(Shutdown::Both);
+            }
+            Turn::Ended(_) => self.slow[token - self.plan.fast].verify_rest(&mut self.buffer),
+            Turn::Done => {}
+        }
+    }
+
+    fn tick(&mut self, now: Instant, watcher: &mut dyn Watcher) {
+        self.next_tick = now + TICK;
+        for index in 0..self.slow.len() {
+            let client = &mut self.slow[index];
+            if client.end().is_some() || !client.is_connected() {
+                continue;
+            }
+            let unacknowledged = kernel_queue::unacknowledged_bytes(client.stream()).unwrap_or(0);
+            let unread = kernel_queue::unread_bytes(client.stream()).unwrap_or(0);
+            client.note(unacknowledged, unread, now);
+            let sent = client.send(now, &mut self.buffer);
+            let read = client.read(now, &mut self.buffer);
+            let turn = if sent == Turn::More { sent } else { read };
+            if turn != Turn::More || !self.more.contains(&(self.plan.fast + index)) {
+                self.follow(self.plan.fast + index, turn);
+            }
+        }
+        if now >= self.next_slice {
+            self.note_orphans(now);
+            self.end_slice(now, watcher);
+        }
+    }
+
+    fn end_slice(&mut self, now: Instant, watcher: &mut dyn Watcher) {
+        self.next_slice += SLICE;
+        if self.next_slice <= now {
+            self.next_slice = now + SLICE;
+        }
+        let tally = self.tally.take_slice();
+        let still_waiting = self.fast.iter().filter(|client| client.end().is_none());
+        let oldest = still_waiting.filter_map(|client| client.waiting().next()).min();
+        let longest_wait = tally
+            .longest_wait
+            .max(oldest.map_or(Duration::ZERO, |sent| now.saturating_duration_since(sent)));
+        let count = |test: &dyn Fn(&SlowClient<TcpStream>) -> bool| {
+            self.slow.iter().filter(|client| test(client)).count()
+        };
+        let slice = Slice {
+            at: self.seconds(now),
+            messages: tally.messages,
+            bytes: tally.bytes,
+            longest_wait_us: longest_wait.as_secs_f64() * 1e6,
+            slow_connected: count(&|client| client.is_connected() && client.end().is_none()),
+            slow_full: count(&|client| client.full_at().is_some()),
+            slow_ended: count(&|client| client.end().is_some()),
+            rss_bytes: self.observer.as_ref().and_then(Observer::rss_bytes),
+        };
+        let since_last = self.timeline.last().map_or(slice.at, |last| slice.at - last.at);
+        self.timeline.push(slice);
+        let live = Live {
+            phase: self.phase,
+            elapsed: now.saturating_duration_since(self.epoch),
+            expected: self.expected(),
+            messages_per_second: tally.messages as f64 / since_last.max(1e-3),
+            longest_wait,
+            slow_connected: slice.slow_connected,
+            slow_full: slice.slow_full,
+            slow_ended: slice.slow_ended,
+        };
+        if let ControlFlow::Break(()) = watcher.observe(&live) {
+            self.interrupted = true;
+        }
+    }
+
+    fn expected(&self) -> Duration {
+        let during = self.plan.within.max(self.plan.pause) + MARGIN;
+        if self.wires.slow() > 0 {
+            2 * self.plan.baseline + during
+        } else {
+            self.plan.baseline
+        }
+    }
+
+    /// A server that closes without a reset cannot be seen doing so by a client with a full receive buffer.
+    fn note_orphans(&mut self, now: Instant) {
+        let Some(observer) = &mut self.observer else {
+            return;
+        };
+        observer.collect(&self.slow_ports);
+        for (client, port) in self.slow.iter_mut().zip(&self.slow_ports) {
+            if client.end().is_none() && client.is_connected() && observer.is_orphan(*port) {
+                client.ended(now, End::LeftInKernel);
+            }
+        }
+    }
+
+    /// Those that are to be kept stop sending and read all that is still to come.
+    fn let_slow_finish(&mut self) {
+        for client in &mut self.slow {
+            if !client.kind().is_to_go() {
+                client.finish();
+            }
+        }
+    }
+
+    /// Reads from everybody what there still is, so that an end of file behind
+    /// unread data is seen, and every byte verified.
+    fn bid_farewell(&mut self, events: &mut Events, watcher: &mut dyn Watcher) -> Result<(), ProbeError> {
+        self.go_on = false;
+        for client in &mut self.slow {
+            client.finish();
+        }
+        let until = clock::now() + FAREWELL;
+        while clock::now() < until && !self.is_quiet() {
+            self.turn(until, events, watcher)?;
+        }
+        Ok(())
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.fast.iter().all(FastClient::is_idle)
+            && self
+                .slow
+                .iter()
+                .all(|client| client.end().is_some() || client.is_complete())
+    }
+
+    fn seconds(&self, at: Instant) -> f64 {
+        at.saturating_duration_since(self.epoch).as_secs_f64()
+    }
+
+    fn into_measurement(mut self) -> Measurement {
+        let now = clock::now();
+        for client in &self.fast {
+            for sent in client.waiting() {
+                self.tally.unanswered(sent, now);
+            }
+        }
+        let server = self.observer.take().map(Observer::finish);
+        Measurement {
+            seconds: self.seconds(now),
+            interrupted: self.interrupted,
+            healthy: seen::healthy(
+                &self.fast,
+                &self.fast_connected,
+                &self.fast_answered,
+                &self.tally,
+                self.epoch,
+            ),
+            slow: (self.slow.iter().zip(&self.slow_ports))
+                .map(|(client, port)| seen::slow_client(client, *port, self.epoch))
+                .collect(),
+            server,
+            timeline: self.timeline,
+        }
+    }
+}
+
+/// Whether a connection that was being made now stands.
+fn is_connected(stream: &TcpStream, event: &Event) -> bool {
+    event.is_writable() && !event.is_error() && stream.peer_addr().is_ok()
+}

@@ -1,0 +1,89 @@
+//! The echo way: every byte comes back, in order, and nothing else.
+
+use super::pattern::Pattern;
+use super::wire::Corruption;
+
+/// One client's stream and how much of it came back.
+#[derive(Debug)]
+pub(crate) struct EchoWire {
+    pattern: Pattern,
+    message_bytes: u64,
+    received: u64,
+    /// Bytes still missing of the message that is coming back.
+    missing: u64,
+}
+
+impl EchoWire {
+    /// `message_bytes` only says what counts as one message; it is above 0.
+    pub(crate) fn new(pattern: Pattern, message_bytes: u64) -> Self {
+        Self {
+            pattern,
+            message_bytes,
+            received: 0,
+            missing: message_bytes,
+        }
+    }
+
+    pub(crate) fn message_bytes(&self) -> u64 {
+        self.message_bytes
+    }
+
+    pub(crate) fn fill(&self, position: u64, buffer: &mut [u8]) {
+        self.pattern.fill(position, buffer);
+    }
+
+    pub(crate) fn received(&self) -> u64 {
+        self.received
+    }
+
+    pub(crate) fn receive(&mut self, bytes: &[u8]) -> Result<u64, Corruption> {
+        if let Some(offset) = self.pattern.first_difference(self.received, bytes) {
+            let at = self.received + offset as u64;
+            return Err(Corruption {
+                at,
+                why: format!("byte {at} came back changed, lost or doubled"),
+            });
+        }
+        let mut left = bytes.len() as u64;
+        self.received += left;
+        let mut completed = 0;
+        // One comparison for the usual case of one message or less; the division is for the rest.
+        if left >= self.missing {
+            left -= self.missing;
+            completed = 1 + left / self.message_bytes;
+            self.missing = self.message_bytes - left % self.message_bytes;
+        } else {
+            self.missing -= left;
+        }
+        Ok(completed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_counted_whatever_the_chunks() {
+        for message in [1u64, 3, 64] {
+            for chunk in 1..=200usize {
+                let mut wire = EchoWire::new(Pattern::new(1), message);
+                let mut stream = vec![0; 1000];
+                wire.fill(0, &mut stream);
+                let completed: u64 = stream.chunks(chunk).map(|part| wire.receive(part).unwrap()).sum();
+                assert_eq!(completed, 1000 / message, "{message} {chunk}");
+                assert_eq!(wire.received(), 1000);
+            }
+        }
+    }
+
+    #[test]
+    fn a_lost_byte_is_named_by_its_position() {
+        let mut wire = EchoWire::new(Pattern::new(1), 64);
+        let mut stream = vec![0; 128];
+        wire.fill(0, &mut stream);
+        wire.receive(&stream[..50]).unwrap();
+        let corruption = wire.receive(&stream[51..]).unwrap_err();
+        assert!(corruption.at >= 50 && corruption.at < 53, "{corruption:?}");
+    }
+}

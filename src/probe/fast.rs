@@ -1,0 +1,195 @@
+//! A healthy client: sends messages, reads every answer at once, and verifies it.
+//!
+//! One receive and one send per message. Owns no clock and no socket options;
+//! generic over the stream, so that short writes can be tested.
+
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::time::Instant;
+
+use super::tally::Tally;
+use super::wire::{Corruption, Wire};
+
+/// One send at most, so that one buffer does for all clients.
+pub(crate) const BUFFER_BYTES: usize = 64 << 10;
+/// Reads of one client in one turn; what has more waits for the next turn.
+const MOST_READS_PER_TURN: usize = 16;
+
+/// What a turn of a client led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// All there was is done; an edge will tell of more.
+    Done,
+    /// There may be more; come back without waiting for an edge.
+    More,
+    /// The connection is over.
+    Ended(End),
+}
+
+/// How a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum End {
+    /// ECONNRESET or EPIPE: the server threw the client out.
+    Reset,
+    /// A clean end of file, which to a client looks like success.
+    EndOfFile,
+    /// The server let go of it, but its kernel still holds unsent data; the client cannot see it.
+    LeftInKernel,
+    /// No connection was made.
+    NotConnected,
+}
+
+/// A healthy client over any stream.
+#[derive(Debug)]
+pub(crate) struct FastClient<S> {
+    stream: S,
+    wire: Wire,
+    /// Position up to which was sent.
+    sent: u64,
+    /// Position up to which is to be sent.
+    due: u64,
+    /// When each message that has no answer yet became due, oldest first.
+    waiting: VecDeque<Instant>,
+    pipeline: usize,
+    corruption: Option<Corruption>,
+    end: Option<End>,
+}
+
+impl<S: Read + Write> FastClient<S> {
+    pub(crate) fn new(stream: S, wire: Wire, pipeline: usize) -> Self {
+        Self {
+            stream,
+            wire,
+            sent: 0,
+            due: 0,
+            waiting: VecDeque::with_capacity(pipeline),
+            pipeline,
+            corruption: None,
+            end: None,
+        }
+    }
+
+    pub(crate) fn stream_mut(&mut self) -> &mut S {
+        &mut self.stream
+    }
+
+    /// How it ended, once it has.
+    pub(crate) fn end(&self) -> Option<End> {
+        self.end
+    }
+
+    pub(crate) fn corruption(&self) -> Option<&Corruption> {
+        self.corruption.as_ref()
+    }
+
+    /// When the messages without an answer became due, oldest first.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = Instant> {
+        self.waiting.iter().copied()
+    }
+
+    /// Fills the pipeline and sends what the socket takes.
+    pub(crate) fn start(&mut self, now: Instant, buffer: &mut [u8]) -> Turn {
+        self.fill_pipeline(now);
+        self.writable(buffer)
+    }
+
+    /// Reads what is there, and answers it while `go_on`.
+    pub(crate) fn readable(
+        &mut self,
+        now: Instant,
+        closed: bool,
+        go_on: bool,
+        buffer: &mut [u8],
+        tally: &mut Tally,
+    ) -> Turn {
+        if self.end.is_some() {
+            return Turn::Done;
+        }
+        let mut turn = Turn::More;
+        for _ in 0..MOST_READS_PER_TURN {
+            match self.stream.read(buffer) {
+                Ok(0) => return self.ended(End::EndOfFile),
+                Ok(len) => {
+                    if !self.take(&buffer[..len], now, tally) {
+                        return self.ended(End::EndOfFile);
+                    }
+                    // A short read has emptied the socket, unless an end waits behind it.
+                    if len < buffer.len() && !closed {
+                        turn = Turn::Done;
+                        break;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    turn = Turn::Done;
+                    break;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return self.ended(End::Reset),
+            }
+        }
+        if go_on {
+            self.fill_pipeline(now);
+        }
+        if self.sent < self.due {
+            let wrote = self.writable(buffer);
+            if wrote != Turn::Done {
+                return wrote;
+            }
+        }
+        turn
+    }
+
+    /// Sends what is due; the socket's next edge says when to call again.
+    pub(crate) fn writable(&mut self, buffer: &mut [u8]) -> Turn {
+        if self.end.is_some() {
+            return Turn::Done;
+        }
+        while self.sent < self.due {
+            let len = (self.due - self.sent).min(buffer.len() as u64) as usize;
+            self.wire.fill(self.sent, &mut buffer[..len]);
+            match self.stream.write(&buffer[..len]) {
+                Ok(written) => self.sent += written as u64,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return self.ended(End::Reset),
+            }
+        }
+        Turn::Done
+    }
+
+    /// Whether every message sent has its answer.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.waiting.is_empty() || self.end.is_some()
+    }
+
+    fn take(&mut self, bytes: &[u8], now: Instant, tally: &mut Tally) -> bool {
+        tally.received(bytes.len());
+        match self.wire.receive(bytes) {
+            Ok(completed) => {
+                for _ in 0..completed {
+                    if let Some(sent) = self.waiting.pop_front() {
+                        tally.answered(sent, now);
+                    }
+                }
+                true
+            }
+            Err(corruption) => {
+                self.corruption = Some(corruption);
+                false
+            }
+        }
+    }
+
+    fn fill_pipeline(&mut self, now: Instant) {
+        while self.waiting.len() < self.pipeline {
+            self.waiting.push_back(now);
+            self.due += self.wire.message_bytes();
+        }
+    }
+
+    fn ended(&mut self, end: End) -> Turn {
+        self.end = Some(end);
+        Turn::Ended(end)
+    }
+}

@@ -1,0 +1,229 @@
+//! Healthy clients alone, as a load generator: connections stay open, slices of load come when asked for.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+
+use super::clock;
+use super::echo::EchoWire;
+use super::error::ProbeError;
+use super::fast::{BUFFER_BYTES, FastClient, Turn};
+use super::framed::FramedWire;
+use super::pattern::Pattern;
+use super::preflight;
+use super::socket::{self, Buffers};
+use super::tally::Tally;
+use super::wire::Wire;
+
+/// Events fetched at once.
+const EVENTS_PER_POLL: usize = 1024;
+/// Connections being made at once; below any usual listen backlog.
+const CONNECTING_AT_ONCE: usize = 64;
+/// How long connecting may take in all.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the last answers of a slice are waited for.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Clients that ping-pong: each sends messages, waits for their answers, and verifies every byte.
+pub struct Load {
+    poll: Poll,
+    events: Events,
+    buffer: Vec<u8>,
+    clients: Vec<FastClient<TcpStream>>,
+    more: Vec<usize>,
+}
+
+/// What one slice of load came to.
+#[derive(Debug, Clone)]
+pub struct LoadSlice {
+    /// Answers completed in the slice, all of them verified.
+    pub messages: u64,
+    /// Bytes received in the slice.
+    pub bytes: u64,
+    /// Its length: what the answers are to be divided by.
+    pub elapsed: Duration,
+    /// Waits in nanoseconds, those of the last answers included.
+    pub waits: Histogram<u64>,
+    /// Clients that the server ended, or answered wrongly, or left without an
+    /// answer, by the end of the slice; they stay out of the next ones.
+    pub lost: usize,
+}
+
+impl Load {
+    /// Connects `clients` clients to an echo server; each keeps `pipeline`
+    /// messages of `size` bytes on the way, in frames if `framed`.
+    ///
+    /// # Errors
+    ///
+    /// When a connection cannot be made, or descriptors are short.
+    pub fn connect(
+        address: SocketAddr,
+        clients: usize,
+        size: usize,
+        pipeline: usize,
+        framed: bool,
+    ) -> Result<Self, ProbeError> {
+        if clients == 0 || size == 0 || pipeline == 0 {
+            return Err(ProbeError::Usage(
+                "a load needs clients, a size and a pipeline above 0".into(),
+            ));
+        }
+        preflight::ensure_descriptors(clients)?;
+        let mut load = Self {
+            poll: Poll::new().map_err(ProbeError::system("make an epoll"))?,
+            events: Events::with_capacity(EVENTS_PER_POLL),
+            buffer: vec![0; BUFFER_BYTES],
+            clients: Vec::with_capacity(clients),
+            more: Vec::new(),
+        };
+        let deadline = clock::now() + CONNECT_PATIENCE;
+        while load.clients.len() < clients {
+            let batch = CONNECTING_AT_ONCE.min(clients - load.clients.len());
+            load.connect_batch(address, batch, deadline, |index| {
+                let pattern = Pattern::new(index as u64);
+                let wire = if framed {
+                    Wire::Framed(FramedWire::new(pattern, u32::try_from(size).unwrap_or(u32::MAX)))
+                } else {
+                    Wire::Echo(EchoWire::new(pattern, size as u64))
+                };
+                (wire, pipeline)
+            })?;
+        }
+        Ok(load)
+    }
+
+    fn connect_batch(
+        &mut self,
+        address: SocketAddr,
+        batch: usize,
+        deadline: Instant,
+        wire: impl Fn(usize) -> (Wire, usize),
+    ) -> Result<(), ProbeError> {
+        for _ in 0..batch {
+            let index = self.clients.len();
+            let mut stream = socket::start_connecting(address, Buffers::default())
+                .map_err(|source| ProbeError::Unreachable { address, source })?;
+            self.poll
+                .registry()
+                .register(&mut stream, Token(index), Interest::READABLE | Interest::WRITABLE)
+                .map_err(ProbeError::system("watch a socket"))?;
+            let (wire, pipeline) = wire(index);
+            self.clients.push(FastClient::new(stream, wire, pipeline));
+        }
+        let mut missing = batch;
+        while missing > 0 {
+            let now = clock::now();
+            if now >= deadline {
+                return Err(ProbeError::Unreachable {
+                    address,
+                    source: io::ErrorKind::TimedOut.into(),
+                });
+            }
+            self.wait(deadline - now)?;
+            for event in self
+                .events
+                .iter()
+                .filter(|event| event.is_writable() || event.is_error())
+            {
+                let stream = self.clients[event.token().0].stream_mut();
+                if let Ok(Some(source)) = stream.take_error() {
+                    return Err(ProbeError::Unreachable { address, source });
+                }
+                missing -= usize::from(stream.peer_addr().is_ok()).min(missing);
+            }
+        }
+        Ok(())
+    }
+
+    /// Loads the server for `time`, then waits until all answers are in, so
+    /// that the connections are silent between slices.
+    ///
+    /// # Errors
+    ///
+    /// Only when the poll itself fails.
+    pub fn run_for(&mut self, time: Duration) -> Result<LoadSlice, ProbeError> {
+        let mut tally = Tally::default();
+        let started = clock::now();
+        tally.begin_phase(started);
+        for index in 0..self.clients.len() {
+            let turn = self.clients[index].start(started, &mut self.buffer);
+            self.follow(index, turn);
+        }
+        let until = started + time;
+        let mut now = started;
+        while now < until {
+            self.turn(until - now, true, &mut tally)?;
+            now = clock::now();
+        }
+        tally.end_phase(now);
+        let elapsed = now - started;
+        let patience = now + DRAIN_PATIENCE;
+        while now < patience && !self.clients.iter().all(FastClient::is_idle) {
+            self.turn(patience - now, false, &mut tally)?;
+            now = clock::now();
+        }
+        Ok(self.slice(&tally, elapsed))
+    }
+
+    fn slice(&self, tally: &Tally, elapsed: Duration) -> LoadSlice {
+        let phase = &tally.phases()[0];
+        let lost = self
+            .clients
+            .iter()
+            .filter(|client| client.end().is_some() || !client.is_idle())
+            .count();
+        LoadSlice {
+            messages: phase.messages,
+            bytes: phase.bytes,
+            elapsed,
+            waits: phase.waits.clone(),
+            lost,
+        }
+    }
+
+    fn turn(&mut self, wait: Duration, go_on: bool, tally: &mut Tally) -> Result<(), ProbeError> {
+        self.wait(if self.more.is_empty() {
+            wait
+        } else {
+            Duration::ZERO
+        })?;
+        let more = std::mem::take(&mut self.more);
+        for event in &self.events {
+            let index = event.token().0;
+            let client = &mut self.clients[index];
+            let turn = if event.is_readable() {
+                let closed = event.is_read_closed() || event.is_error();
+                client.readable(clock::now(), closed, go_on, &mut self.buffer, tally)
+            } else {
+                client.writable(&mut self.buffer)
+            };
+            if turn == Turn::More {
+                self.more.push(index);
+            }
+        }
+        for index in more {
+            let turn = self.clients[index].readable(clock::now(), false, go_on, &mut self.buffer, tally);
+            self.follow(index, turn);
+        }
+        Ok(())
+    }
+
+    fn wait(&mut self, time: Duration) -> Result<(), ProbeError> {
+        match self.poll.poll(&mut self.events, Some(time)) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                Err(ProbeError::system("wait for events")(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn follow(&mut self, index: usize, turn: Turn) {
+        if turn == Turn::More {
+            self.more.push(index);
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! What a probe has seen, before anybody judges it. Plain values, in seconds since the probe began.
+
+use serde::Serialize;
+
+use super::fast::End;
+use super::slow::Kind;
+
+/// All that one probe measured.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Measurement {
+    /// Length of the probe, in seconds.
+    pub seconds: f64,
+    /// Whether it was ended early.
+    pub interrupted: bool,
+    /// The clients that read at once.
+    pub healthy: Healthy,
+    /// Every slow client, in the order in which they joined.
+    pub slow: Vec<SlowClientSeen>,
+    /// The server's process and its sockets, where they can be seen.
+    pub server: Option<ServerSeen>,
+    /// The probe in slices of a tenth of a second.
+    pub timeline: Vec<Slice>,
+}
+
+/// What the healthy clients felt.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Healthy {
+    /// How many there were.
+    pub clients: usize,
+    /// How many could not connect.
+    pub not_connected: usize,
+    /// How many of them the server ended.
+    pub ended: usize,
+    /// How many got a wrong byte or answer; these are among the ended.
+    pub corrupt: usize,
+    /// What was wrong with the first of those.
+    pub first_corruption: Option<String>,
+    /// How many never got a single answer.
+    pub never_answered: usize,
+    /// Alone, before the slow clients joined.
+    pub before: Option<PhaseFigures>,
+    /// While the slow clients were there.
+    pub during: Option<PhaseFigures>,
+    /// When those to go had gone, or had had time to.
+    pub after: Option<PhaseFigures>,
+}
+
+/// One phase of the healthy clients.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct PhaseFigures {
+    /// When it began, in seconds since the probe began.
+    pub from: f64,
+    /// Its length, in seconds.
+    pub seconds: f64,
+    /// Answers completed.
+    pub messages: u64,
+    /// Bytes received.
+    pub bytes: u64,
+    /// Answers per second.
+    pub messages_per_second: f64,
+    /// Bytes per second.
+    pub bytes_per_second: f64,
+    /// Waits, in microseconds. A message that never got its answer counts with its age.
+    pub p50_us: f64,
+    /// See `p50_us`.
+    pub p99_us: f64,
+    /// See `p50_us`.
+    pub p999_us: f64,
+    /// See `p50_us`.
+    pub max_us: f64,
+}
+
+/// The fate of one slow client.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SlowClientSeen {
+    /// In which way it is slow.
+    pub kind: Kind,
+    /// Its port, to find it in the server's log.
+    pub local_port: u16,
+    /// Whether it ever connected.
+    pub connected: bool,
+    /// When it began to connect.
+    pub joined_at: f64,
+    /// When its writes were first refused.
+    pub first_refused_at: Option<f64>,
+    /// When it last made progress before it stood still (for those that read: when it was first refused).
+    pub full_at: Option<f64>,
+    /// When its end was seen.
+    pub ended_at: Option<f64>,
+    /// How it ended.
+    pub end: Option<End>,
+    /// From `full_at` to `ended_at`.
+    pub seconds_to_end: Option<f64>,
+    /// Bytes that the server's side took, its kernel included.
+    pub absorbed_bytes: u64,
+    /// Whether the server's side took everything that was on offer.
+    pub offer_exhausted: bool,
+    /// Bytes received and verified.
+    pub received_bytes: u64,
+    /// Whether what it received is an intact prefix; `None` where that cannot be told.
+    pub intact: Option<bool>,
+    /// What was wrong.
+    pub corruption: Option<String>,
+    /// Whether everything it sent was answered in the end; for those to be kept.
+    pub complete: bool,
+}
+
+/// The server's process as `/proc` shows it.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct ServerSeen {
+    /// Its processes.
+    pub pids: Vec<i32>,
+    /// The name of the first.
+    pub name: String,
+    /// Resident memory of all of them when the slow clients joined, in bytes.
+    pub rss_before_bytes: u64,
+    /// The most seen while they were there.
+    pub rss_peak_bytes: u64,
+    /// At the end of the probe.
+    pub rss_after_bytes: u64,
+    /// Processor time, in percent of one processor, while the healthy clients were alone.
+    pub cpu_before_percent: f64,
+    /// The same while slow clients were there.
+    pub cpu_during_percent: f64,
+    /// The same afterwards.
+    pub cpu_after_percent: f64,
+    /// The most that the server's send queues held for slow clients, in bytes.
+    pub kernel_send_queue_peak_bytes: u64,
+    /// The most that the server's receive queues held from slow clients, in bytes.
+    pub kernel_receive_queue_peak_bytes: u64,
+    /// Connections of slow clients that belong to no process any more at the end of the probe.
+    pub orphans: usize,
+    /// What the kernel still holds for those, in bytes.
+    pub orphan_bytes: u64,
+}
+
+/// A tenth of a second.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Slice {
+    /// When it ended.
+    pub at: f64,
+    /// Answers that healthy clients got in it.
+    pub messages: u64,
+    /// Bytes that they received.
+    pub bytes: u64,
+    /// The longest wait that ended in it, or that still lasts at its end, in microseconds.
+    pub longest_wait_us: f64,
+    /// Slow clients that are connected.
+    pub slow_connected: usize,
+    /// Slow clients that had filled up by then.
+    pub slow_full: usize,
+    /// Slow clients that had ended by then.
+    pub slow_ended: usize,
+    /// Resident memory of the server, in bytes, where it is known.
+    pub rss_bytes: Option<u64>,
+}

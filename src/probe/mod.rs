@@ -1,0 +1,75 @@
+//! `highwater probe`: does a server survive slow clients?
+//!
+//! Drives healthy and slow clients at any TCP server from one thread and says,
+//! with evidence, whether slow ones are stopped and healthy ones unharmed.
+//!
+//! Start reading at [`Plan`] (what is to be done) and [`Report`] (what came of
+//! it); [`probe`] leads from one to the other. Pure parts: `pattern`, `pace`,
+//! `tally`, the wires (`echo`, `framed`, ...), `verdict`, `report`, `table`.
+//! `driver` alone owns the poll and the sockets, `clock` the clock, and
+//! `server_process` reads `/proc`. For benchmarks there is [`Load`]: the healthy
+//! clients alone, on connections that stay open between slices.
+
+mod args;
+mod clock;
+pub mod command;
+mod driver;
+mod echo;
+mod error;
+mod fast;
+mod framed;
+mod kernel_queue;
+mod load;
+mod measurement;
+mod pace;
+mod pattern;
+mod plan;
+mod preflight;
+mod report;
+mod seen;
+mod server_process;
+mod slow;
+mod socket;
+mod table;
+mod tally;
+mod verdict;
+mod watcher;
+mod wire;
+mod wires;
+
+pub use args::ProbeArgs;
+pub use error::ProbeError;
+pub use fast::End;
+pub use load::{Load, LoadSlice};
+pub use measurement::{Healthy, Measurement, PhaseFigures, ServerSeen, Slice, SlowClientSeen};
+pub use pace::Pace;
+pub use pattern::Pattern;
+pub use plan::{
+    BULK_MESSAGE_BYTES, BULK_PIPELINE_MESSAGES, FILL_BYTES, LARGEST_MESSAGE_BYTES, MOST_PIPELINED_MESSAGES,
+    Plan, Protocol,
+};
+pub use report::{Report, SCHEMA, SlowGroup, Spread};
+pub use slow::Kind;
+pub use table::table;
+pub use verdict::{
+    Finding, HARMLESS_WAIT_US, LEAST_RATE_KEPT, LONGEST_WAIT_US, MOST_P99_GROWTH, Outcome,
+    RSS_ALLOWANCE_BYTES, RSS_PER_SLOW_CLIENT_BYTES,
+};
+pub use watcher::{Live, NoWatcher, Phase, Watcher};
+
+/// Makes one probe and judges it. Takes some 15 s with the plan's defaults.
+///
+/// # Errors
+///
+/// When no probe can be made: the plan does not fit together, the server cannot
+/// be reached or does not speak the protocol, or this process may not open
+/// enough descriptors. What a server does to its clients is never an error.
+pub fn probe(plan: &Plan, target: &str, watcher: &mut dyn Watcher) -> Result<Report, ProbeError> {
+    plan.check()?;
+    preflight::ensure_descriptors(plan.fast + plan.slow())?;
+    let wires = wires::Wires::new(plan);
+    preflight::try_one_exchange(plan, &wires)?;
+    let observer = server_process::Observer::of(plan.address, plan.pid);
+    let seen = driver::Driver::new(plan, &wires, observer)?.run(watcher)?;
+    Ok(Report::new(plan, target, seen))
+}

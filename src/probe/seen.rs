@@ -1,0 +1,88 @@
+//! From clients to plain numbers: what the driver saw, as a measurement.
+//!
+//! Pure. Knows the clients' state and turns instants into seconds.
+
+use std::time::Instant;
+
+use super::fast::{End, FastClient};
+use super::measurement::{Healthy, PhaseFigures, SlowClientSeen};
+use super::slow::SlowClient;
+use super::tally::{PhaseTally, Tally};
+
+/// What the healthy clients felt.
+pub(crate) fn healthy<S: std::io::Read + std::io::Write>(
+    clients: &[FastClient<S>],
+    connected: &[bool],
+    answered: &[bool],
+    tally: &Tally,
+    epoch: Instant,
+) -> Healthy {
+    let corruption = |client: &FastClient<S>| client.corruption().map(|c| c.why.clone());
+    let phase = |index: usize| tally.phases().get(index).map(|phase| figures(phase, epoch));
+    Healthy {
+        clients: clients.len(),
+        not_connected: connected.iter().filter(|connected| !**connected).count(),
+        ended: clients.iter().filter(|client| client.end().is_some()).count(),
+        corrupt: clients
+            .iter()
+            .filter(|client| client.corruption().is_some())
+            .count(),
+        first_corruption: clients.iter().find_map(corruption),
+        never_answered: answered.iter().filter(|answered| !**answered).count(),
+        before: phase(0),
+        during: phase(1),
+        after: phase(2),
+    }
+}
+
+/// One phase as rates and percentiles.
+pub(crate) fn figures(phase: &PhaseTally, epoch: Instant) -> PhaseFigures {
+    let ended = phase.ended.unwrap_or(phase.started);
+    let seconds = ended.saturating_duration_since(phase.started).as_secs_f64();
+    let wait = |quantile: f64| phase.waits.value_at_quantile(quantile) as f64 / 1e3;
+    PhaseFigures {
+        from: phase.started.saturating_duration_since(epoch).as_secs_f64(),
+        seconds,
+        messages: phase.messages,
+        bytes: phase.bytes,
+        messages_per_second: phase.messages as f64 / seconds.max(1e-9),
+        bytes_per_second: phase.bytes as f64 / seconds.max(1e-9),
+        p50_us: wait(0.5),
+        p99_us: wait(0.99),
+        p999_us: wait(0.999),
+        max_us: phase.waits.max() as f64 / 1e3,
+    }
+}
+
+/// The fate of one slow client.
+pub(crate) fn slow_client<S: std::io::Read + std::io::Write>(
+    client: &SlowClient<S>,
+    local_port: u16,
+    epoch: Instant,
+) -> SlowClientSeen {
+    let seconds = |at: Instant| at.saturating_duration_since(epoch).as_secs_f64();
+    let ended = client
+        .end()
+        .filter(|(_, end)| *end != End::NotConnected || !client.is_connected());
+    let seconds_to_end = match (client.full_at(), ended) {
+        (Some(full), Some((at, _))) => Some(at.saturating_duration_since(full).as_secs_f64()),
+        _ => None,
+    };
+    SlowClientSeen {
+        kind: client.kind(),
+        local_port,
+        connected: client.is_connected(),
+        joined_at: seconds(client.joined()),
+        first_refused_at: client.first_refused().map(seconds),
+        full_at: client.full_at().map(seconds),
+        ended_at: ended.map(|(at, _)| seconds(at)),
+        end: ended.map(|(_, end)| end),
+        seconds_to_end,
+        absorbed_bytes: client.taken(),
+        offer_exhausted: client.offer_exhausted(),
+        received_bytes: client.received(),
+        intact: client.is_verifiable().then_some(client.corruption().is_none()),
+        corruption: client.corruption().map(|corruption| corruption.why.clone()),
+        complete: client.is_complete(),
+    }
+}

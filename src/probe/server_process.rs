@@ -1,0 +1,325 @@
+//! The server's process and its sockets as `/proc` shows them, where it runs on this machine.
+//!
+//! A thread of its own looks some four times a second, so that reading a long
+//! table of sockets never makes the prober's clients wait. Where the server
+//! runs elsewhere there is no observer, and findings that need one say so.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use procfs::net::{TcpNetEntry, TcpState};
+use procfs::process::{FDTarget, Process};
+
+use super::clock;
+use super::measurement::ServerSeen;
+use super::watcher::Phase;
+
+/// Between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Processes of one server that are looked at.
+const MOST_PROCESSES: usize = 256;
+
+/// Looks at the server until it is told to finish.
+pub(crate) struct Observer {
+    commands: Sender<Command>,
+    shared: Arc<Mutex<Shared>>,
+    thread: JoinHandle<()>,
+    /// The sockets of slow clients at the last look, by the client's port.
+    sockets: HashMap<u16, ServerSocket>,
+    send_queue_peak: u64,
+    receive_queue_peak: u64,
+}
+
+enum Command {
+    Begin(Phase),
+    LookLast(Sender<()>),
+}
+
+#[derive(Default)]
+struct Shared {
+    seen: ServerSeen,
+    sockets: Vec<ServerSocket>,
+    rss_now: u64,
+}
+
+/// The server's side of one connection.
+#[derive(Debug, Clone, Copy)]
+struct ServerSocket {
+    client_port: u16,
+    send_queue: u64,
+    receive_queue: u64,
+    orphan: bool,
+}
+
+impl Observer {
+    /// Finds the server's processes and begins to look; `None` where it does
+    /// not run on this machine, or is not ours to look at.
+    pub(crate) fn of(address: SocketAddr, pid: Option<i32>) -> Option<Self> {
+        let pids = match pid {
+            Some(pid) => vec![pid],
+            None => listeners(address),
+        };
+        let name = Process::new(*pids.first()?).ok()?.stat().ok()?.comm;
+        let shared = Arc::new(Mutex::new(Shared::default()));
+        {
+            let mut shared = lock(&shared);
+            shared.seen.name = name;
+            shared.seen.pids.clone_from(&pids);
+        }
+        let (commands, receiver) = channel();
+        let looker = Looker {
+            port: address.port(),
+            roots: pids,
+            phase: None,
+            phase_began: None,
+            shared: Arc::clone(&shared),
+        };
+        let thread = std::thread::Builder::new()
+            .name("server observer".into())
+            .spawn(move || looker.run(&receiver))
+            .ok()?;
+        Some(Self {
+            commands,
+            shared,
+            thread,
+            sockets: HashMap::new(),
+            send_queue_peak: 0,
+            receive_queue_peak: 0,
+        })
+    }
+
+    /// Tells which phase begins, so that memory and processor time are told apart by phase.
+    pub(crate) fn begin_phase(&self, phase: Phase) {
+        let _ = self.commands.send(Command::Begin(phase));
+    }
+
+    /// Looks once more, now; returns when that is done (or after a second, if it cannot be).
+    pub(crate) fn look_last(&mut self) {
+        let (done, wait) = channel();
+        if self.commands.send(Command::LookLast(done)).is_ok() {
+            let _ = wait.recv_timeout(Duration::from_secs(1));
+        }
+    }
+
+    /// Takes over what the last look found about the connections of these clients.
+    pub(crate) fn collect(&mut self, client_ports: &[u16]) {
+        {
+            let shared = lock(&self.shared);
+            self.sockets = shared
+                .sockets
+                .iter()
+                .map(|socket| (socket.client_port, *socket))
+                .collect();
+        }
+        let ours = || client_ports.iter().filter_map(|port| self.sockets.get(port));
+        let sending: u64 = ours().map(|socket| socket.send_queue).sum();
+        let receiving: u64 = ours().map(|socket| socket.receive_queue).sum();
+        let orphans = ours().filter(|socket| socket.orphan).count();
+        let orphan_bytes = ours()
+            .filter(|socket| socket.orphan)
+            .map(|socket| socket.send_queue)
+            .sum();
+        self.send_queue_peak = self.send_queue_peak.max(sending);
+        self.receive_queue_peak = self.receive_queue_peak.max(receiving);
+        let mut shared = lock(&self.shared);
+        shared.seen.orphans = orphans;
+        shared.seen.orphan_bytes = orphan_bytes;
+    }
+
+    /// Whether the server has let go of the connection of the client with this
+    /// port while its kernel still holds unsent data for it.
+    pub(crate) fn is_orphan(&self, client_port: u16) -> bool {
+        self.sockets.get(&client_port).is_some_and(|socket| socket.orphan)
+    }
+
+    /// The server's resident memory at the last look, in bytes.
+    pub(crate) fn rss_bytes(&self) -> Option<u64> {
+        Some(lock(&self.shared).rss_now).filter(|bytes| *bytes > 0)
+    }
+
+    /// Stops looking and returns what was seen.
+    pub(crate) fn finish(self) -> ServerSeen {
+        drop(self.commands);
+        let _ = self.thread.join();
+        let mut seen = lock(&self.shared).seen.clone();
+        seen.kernel_send_queue_peak_bytes = self.send_queue_peak;
+        seen.kernel_receive_queue_peak_bytes = self.receive_queue_peak;
+        seen
+    }
+}
+
+/// Numbers stay numbers even after a panic elsewhere.
+fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The thread's own state.
+struct Looker {
+    port: u16,
+    roots: Vec<i32>,
+    phase: Option<Phase>,
+    phase_began: Option<(Instant, f64)>,
+    shared: Arc<Mutex<Shared>>,
+}
+
+impl Looker {
+    fn run(mut self, commands: &Receiver<Command>) {
+        loop {
+            match commands.recv_timeout(LOOK_EVERY) {
+                Ok(Command::Begin(phase)) => {
+                    self.look();
+                    self.phase = Some(phase);
+                    self.phase_began = None;
+                    self.look();
+                }
+                Ok(Command::LookLast(done)) => {
+                    self.look();
+                    let _ = done.send(());
+                }
+                Err(RecvTimeoutError::Timeout) => self.look(),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn look(&mut self) {
+        let processes = with_children(&self.roots);
+        let rss = processes.iter().filter_map(resident_bytes).sum();
+        let cpu = processes.iter().filter_map(processor_seconds).sum();
+        let sockets = self.sockets();
+        let at = clock::now();
+        let (began, cpu_then) = *self.phase_began.get_or_insert((at, cpu));
+        let elapsed = at.saturating_duration_since(began).as_secs_f64();
+        let percent = if elapsed > 0.0 {
+            (cpu - cpu_then) / elapsed * 100.0
+        } else {
+            0.0
+        };
+        let mut shared = lock(&self.shared);
+        shared.rss_now = rss;
+        shared.sockets = sockets;
+        let seen = &mut shared.seen;
+        match self.phase {
+            Some(Phase::During) => {
+                seen.cpu_during_percent = percent.max(0.0);
+                seen.rss_peak_bytes = seen.rss_peak_bytes.max(rss);
+            }
+            Some(Phase::After) => seen.cpu_after_percent = percent.max(0.0),
+            _ => {
+                seen.cpu_before_percent = percent.max(0.0);
+                seen.rss_before_bytes = rss;
+                seen.rss_peak_bytes = rss;
+            }
+        }
+        seen.rss_after_bytes = rss;
+    }
+
+    /// The server's side of every connection to its port, as its own network namespace shows it.
+    fn sockets(&self) -> Vec<ServerSocket> {
+        let Some(process) = self.roots.first().and_then(|pid| Process::new(*pid).ok()) else {
+            return Vec::new();
+        };
+        let tables = [process.tcp(), process.tcp6()];
+        let entries = tables.into_iter().flatten().flatten();
+        entries
+            .filter(|entry| entry.local_address.port() == self.port && entry.state != TcpState::Listen)
+            .map(|entry| server_socket(&entry))
+            .collect()
+    }
+}
+
+fn server_socket(entry: &TcpNetEntry) -> ServerSocket {
+    let closing = matches!(
+        entry.state,
+        TcpState::FinWait1 | TcpState::Closing | TcpState::LastAck
+    );
+    ServerSocket {
+        client_port: entry.remote_address.port(),
+        send_queue: u64::from(entry.tx_queue),
+        receive_queue: u64::from(entry.rx_queue),
+        // A single byte would be the FIN alone, on its way.
+        orphan: closing && entry.inode == 0 && entry.tx_queue > 1,
+    }
+}
+
+fn resident_bytes(process: &Process) -> Option<u64> {
+    process
+        .statm()
+        .ok()
+        .map(|statm| statm.resident * procfs::page_size())
+}
+
+fn processor_seconds(process: &Process) -> Option<f64> {
+    let stat = process.stat().ok()?;
+    Some((stat.utime + stat.stime) as f64 / procfs::ticks_per_second() as f64)
+}
+
+/// The processes and their children, so that a process per connection counts too.
+fn with_children(roots: &[i32]) -> Vec<Process> {
+    let mut pids: Vec<i32> = roots.to_vec();
+    let mut next = 0;
+    while next < pids.len() && pids.len() < MOST_PROCESSES {
+        let children = Process::new(pids[next])
+            .and_then(|process| process.task_main_thread())
+            .and_then(|task| task.children());
+        for child in children.unwrap_or_default() {
+            let child = i32::try_from(child).unwrap_or(0);
+            if child > 0 && !pids.contains(&child) {
+                pids.push(child);
+            }
+        }
+        next += 1;
+    }
+    pids.into_iter()
+        .filter_map(|pid| Process::new(pid).ok())
+        .collect()
+}
+
+/// The processes that hold a listening socket for this address on this machine.
+fn listeners(address: SocketAddr) -> Vec<i32> {
+    // An address that can be bound is one of our own.
+    if UdpSocket::bind((address.ip(), 0)).is_err() {
+        return Vec::new();
+    }
+    let tables = [procfs::net::tcp(), procfs::net::tcp6()];
+    let inodes: Vec<u64> = tables
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| entry.state == TcpState::Listen && serves(entry.local_address, address))
+        .map(|entry| entry.inode)
+        .collect();
+    if inodes.is_empty() {
+        return Vec::new();
+    }
+    let Ok(processes) = procfs::process::all_processes() else {
+        return Vec::new();
+    };
+    let mut pids: Vec<i32> = processes
+        .flatten()
+        .filter(|process| holds_one_of(process, &inodes))
+        .map(|process| process.pid)
+        .take(MOST_PROCESSES)
+        .collect();
+    pids.sort_unstable();
+    pids
+}
+
+fn serves(listening: SocketAddr, address: SocketAddr) -> bool {
+    let canonical = |ip: IpAddr| ip.to_canonical();
+    listening.port() == address.port()
+        && (listening.ip().is_unspecified() || canonical(listening.ip()) == canonical(address.ip()))
+}
+
+fn holds_one_of(process: &Process, inodes: &[u64]) -> bool {
+    let Ok(descriptors) = process.fd() else {
+        return false;
+    };
+    descriptors
+        .flatten()
+        .any(|descriptor| matches!(descriptor.target, FDTarget::Socket(inode) if inodes.contains(&inode)))
+}

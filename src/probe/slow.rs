@@ -1,0 +1,372 @@
+//! A slow client: fills up, and then reads never, slowly, or after a pause.
+//!
+//! Owns what such a client does and what was seen of its fate. Takes the time
+//! and the kernel's counts as arguments; knows no clock and no poll.
+
+use std::io::{self, Read, Write};
+use std::time::{Duration, Instant};
+
+use super::fast::{End, Turn};
+use super::pace::Pace;
+use super::wire::{Corruption, Wire};
+
+/// In which way a client is slow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// Fills up and never reads.
+    Stalled,
+    /// The same, but the server has read all that it sent.
+    Quiet,
+    /// Goes on sending and never reads.
+    Talker,
+    /// Reads too slowly to be kept.
+    Trickle,
+    /// Fills up, pauses, and then reads everything.
+    Paused,
+    /// Reads slowly but fast enough to be kept.
+    Steady,
+}
+
+impl Kind {
+    /// Whether a server should get rid of such a client.
+    #[must_use]
+    pub fn is_to_go(self) -> bool {
+        !matches!(self, Self::Paused | Self::Steady)
+    }
+}
+
+/// A client that makes no progress for this long has filled up.
+pub(crate) const SETTLE_TIME: Duration = Duration::from_millis(300);
+/// A paused client settles faster: its pause counts from its last progress,
+/// and it must not stop later than a server's clock has started.
+const PAUSED_SETTLE_TIME: Duration = Duration::from_millis(50);
+/// What a talker goes on offering once it has offered everything, in bytes per second.
+const TALK_RATE_BYTES: u64 = 1 << 20;
+/// Progress seen this shortly before the end is the end itself: a reset empties the kernel's queue.
+const LAST_GASP: Duration = Duration::from_millis(60);
+/// Reads of one client in one turn.
+const MOST_READS_PER_TURN: usize = 16;
+
+/// What a client is about to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Filling,
+    Holding { until: Instant },
+    Draining,
+    Complete,
+}
+
+/// What a slow client is and does; see [`Kind`].
+#[derive(Debug)]
+pub(crate) struct SlowClient<S> {
+    stream: S,
+    kind: Kind,
+    wire: Wire,
+    joined: Instant,
+    connected: bool,
+    /// The most that it offers without reading an answer.
+    offer: u64,
+    pause: Duration,
+    pace: Option<Pace>,
+    stage: Stage,
+    sent: u64,
+    /// The last write was not taken whole.
+    refused: bool,
+    first_refused: Option<Instant>,
+    progress: Progress,
+    was_full: bool,
+    corruption: Option<Corruption>,
+    end: Option<(Instant, End)>,
+}
+
+/// Bytes that moved, and when they last did.
+#[derive(Debug)]
+struct Progress {
+    bytes: u64,
+    /// Bytes that the server's kernel has acknowledged.
+    taken: u64,
+    at: Instant,
+    before: Instant,
+}
+
+impl<S: Read + Write> SlowClient<S> {
+    /// A client that has just begun to connect.
+    pub(crate) fn new(stream: S, kind: Kind, wire: Wire, offer: u64, now: Instant) -> Self {
+        Self {
+            stream,
+            kind,
+            wire,
+            joined: now,
+            connected: false,
+            offer,
+            pause: Duration::ZERO,
+            pace: None,
+            stage: Stage::Filling,
+            sent: 0,
+            refused: false,
+            first_refused: None,
+            progress: Progress {
+                bytes: 0,
+                taken: 0,
+                at: now,
+                before: now,
+            },
+            was_full: false,
+            corruption: None,
+            end: None,
+        }
+    }
+
+    /// How long a paused client pauses.
+    pub(crate) fn pausing(mut self, pause: Duration) -> Self {
+        self.pause = pause;
+        self
+    }
+
+    /// Bytes per second that a trickling or steady client reads.
+    pub(crate) fn reading_at(mut self, rate: u64, now: Instant) -> Self {
+        self.pace = Some(Pace::new(rate, now));
+        self
+    }
+
+    pub(crate) fn stream(&self) -> &S {
+        &self.stream
+    }
+
+    pub(crate) fn stream_mut(&mut self) -> &mut S {
+        &mut self.stream
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    pub(crate) fn joined(&self) -> Instant {
+        self.joined
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        self.connected
+    }
+
+    /// The connection stands; it may send.
+    pub(crate) fn set_connected(&mut self, now: Instant) {
+        self.connected = true;
+        self.progress.at = now;
+        self.progress.before = now;
+    }
+
+    /// When it made its last progress, once it was seen to be full.
+    pub(crate) fn full_at(&self) -> Option<Instant> {
+        if self.pace.is_some() {
+            return self.first_refused;
+        }
+        self.was_full.then_some(self.progress.at)
+    }
+
+    /// When it was first refused.
+    pub(crate) fn first_refused(&self) -> Option<Instant> {
+        self.first_refused
+    }
+
+    /// When and how it ended.
+    pub(crate) fn end(&self) -> Option<(Instant, End)> {
+        self.end
+    }
+
+    /// Whether its bytes can be told right from wrong at all.
+    pub(crate) fn is_verifiable(&self) -> bool {
+        self.wire.is_verifiable()
+    }
+
+    pub(crate) fn corruption(&self) -> Option<&Corruption> {
+        self.corruption.as_ref()
+    }
+
+    pub(crate) fn received(&self) -> u64 {
+        self.wire.received()
+    }
+
+    /// Bytes that the server's side took, its kernel included.
+    pub(crate) fn taken(&self) -> u64 {
+        self.progress.taken
+    }
+
+    /// Whether the server's side took all that this client may offer without reading.
+    pub(crate) fn offer_exhausted(&self) -> bool {
+        self.progress.taken >= self.offer
+    }
+
+    /// Whether it is at its end in good order: everything came back.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.stage == Stage::Complete
+    }
+
+    /// When a paused client reads on, once that is settled.
+    pub(crate) fn resumes_at(&self) -> Option<Instant> {
+        match self.stage {
+            Stage::Holding { until } => Some(until),
+            _ => None,
+        }
+    }
+
+    /// Sends one buffer at most; the socket's next edge, or the next tick, says when to call again.
+    pub(crate) fn send(&mut self, now: Instant, buffer: &mut [u8]) -> Turn {
+        if self.end.is_some() || !self.connected || self.stage != Stage::Filling {
+            return Turn::Done;
+        }
+        let room = self.send_limit(now).saturating_sub(self.sent);
+        let len = room.min(buffer.len() as u64) as usize;
+        if len == 0 {
+            return Turn::Done;
+        }
+        self.wire.fill(self.sent, &mut buffer[..len]);
+        match self.stream.write(&buffer[..len]) {
+            Ok(written) => {
+                self.sent += written as u64;
+                self.refused = written < len;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.refused = true,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return self.ended(now, End::Reset),
+        }
+        if self.refused {
+            self.first_refused.get_or_insert(now);
+            return Turn::Done;
+        }
+        Turn::More
+    }
+
+    /// Takes note of what the kernel holds for this client: bytes that the
+    /// server's kernel has not acknowledged, and bytes that wait unread here.
+    pub(crate) fn note(&mut self, unacknowledged: u64, unread: u64, now: Instant) {
+        if self.end.is_some() || !self.connected {
+            return;
+        }
+        let taken = self.sent.saturating_sub(unacknowledged);
+        let bytes = taken + unread + self.wire.received();
+        if bytes > self.progress.bytes {
+            self.progress.bytes = bytes;
+            self.progress.taken = taken;
+            self.progress.before = self.progress.at;
+            self.progress.at = now;
+        }
+        let settle = if self.kind == Kind::Paused {
+            PAUSED_SETTLE_TIME
+        } else {
+            SETTLE_TIME
+        };
+        let still = now.saturating_duration_since(self.progress.at) >= settle;
+        let stuck = self.refused || self.sent >= self.wire.send_limit(self.offer);
+        if still && stuck && self.stage == Stage::Filling && self.pace.is_none() {
+            self.was_full = true;
+            if self.kind == Kind::Paused {
+                self.stage = Stage::Holding {
+                    until: self.progress.at + self.pause,
+                };
+            }
+        }
+        if let Stage::Holding { until } = self.stage
+            && now >= until
+        {
+            self.stage = Stage::Draining;
+        }
+    }
+
+    /// Sends no more and reads all that is still to come, at full speed.
+    pub(crate) fn finish(&mut self) {
+        if matches!(self.stage, Stage::Filling | Stage::Holding { .. }) {
+            self.stage = Stage::Draining;
+        }
+    }
+
+    /// Whether it reads at all at this moment.
+    pub(crate) fn is_reading(&self) -> bool {
+        self.pace.is_some() || matches!(self.stage, Stage::Draining | Stage::Complete)
+    }
+
+    /// Reads what this client reads by `now`.
+    pub(crate) fn read(&mut self, now: Instant, buffer: &mut [u8]) -> Turn {
+        if self.end.is_some() || !self.connected || !self.is_reading() {
+            return Turn::Done;
+        }
+        for _ in 0..MOST_READS_PER_TURN {
+            let most = match &mut self.pace {
+                Some(pace) if self.stage == Stage::Filling => pace.allowed(now).min(buffer.len()),
+                _ => buffer.len(),
+            };
+            if most == 0 {
+                return Turn::Done;
+            }
+            match self.stream.read(&mut buffer[..most]) {
+                Ok(0) => return self.ended(now, End::EndOfFile),
+                Ok(len) => {
+                    if !self.take(&buffer[..len]) {
+                        return Turn::Done;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Turn::Done,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return self.ended(now, End::Reset),
+            }
+        }
+        Turn::More
+    }
+
+    /// Reads what is left in the receive buffer of a client that ended, so that all it was given is verified.
+    pub(crate) fn verify_rest(&mut self, buffer: &mut [u8]) {
+        // The receive buffer is bounded by the kernel; this only bounds the loop.
+        for _ in 0..4096 {
+            match self.stream.read(buffer) {
+                Ok(0) => return,
+                Ok(len) => {
+                    if !self.take(&buffer[..len]) {
+                        return;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// The connection is over, as seen by other means than a read or a write.
+    pub(crate) fn ended(&mut self, now: Instant, end: End) -> Turn {
+        if self.end.is_none() {
+            let gasp = now.saturating_duration_since(self.progress.at) < LAST_GASP;
+            if self.was_full && gasp {
+                self.progress.at = self.progress.before;
+            }
+            self.end = Some((now, end));
+        }
+        Turn::Ended(end)
+    }
+
+    fn take(&mut self, bytes: &[u8]) -> bool {
+        if self.corruption.is_some() {
+            return false;
+        }
+        if let Err(corruption) = self.wire.receive(bytes) {
+            self.corruption = Some(corruption);
+            return false;
+        }
+        if let Some(pace) = &mut self.pace {
+            pace.take(bytes.len());
+        }
+        if self.stage == Stage::Draining && self.wire.all_answered(self.sent) == Some(true) {
+            self.stage = Stage::Complete;
+        }
+        true
+    }
+
+    fn send_limit(&self, now: Instant) -> u64 {
+        let limit = self.wire.send_limit(self.offer);
+        if self.kind != Kind::Talker || self.sent < limit {
+            return limit;
+        }
+        // All offered: go on at the talking rate for as long as the connection stands.
+        let talking = now.saturating_duration_since(self.joined).as_millis();
+        limit + TALK_RATE_BYTES * u64::try_from(talking).unwrap_or(0) / 1000
+    }
+}

@@ -1,0 +1,36 @@
+//! Making the prober's own sockets: non-blocking, with the buffers that each kind of client needs.
+
+use std::io;
+use std::net::SocketAddr;
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Kernel buffers of one client, in bytes as asked of the kernel (which doubles
+/// them, socket(7)); `None` leaves the kernel's own tuning.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Buffers {
+    /// SO_RCVBUF.
+    pub(crate) receive: Option<usize>,
+    /// SO_SNDBUF.
+    pub(crate) send: Option<usize>,
+}
+
+/// Starts connecting; a writable event with no error pending says that it worked.
+pub(crate) fn start_connecting(address: SocketAddr, buffers: Buffers) -> io::Result<mio::net::TcpStream> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    // Before connecting: the receive buffer decides which window scale is offered.
+    if let Some(bytes) = buffers.receive {
+        socket.set_recv_buffer_size(bytes)?;
+    }
+    if let Some(bytes) = buffers.send {
+        socket.set_send_buffer_size(bytes)?;
+    }
+    socket.set_tcp_nodelay(true)?;
+    match socket.connect(&address.into()) {
+        Ok(()) => {}
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
+        Err(error) => return Err(error),
+    }
+    Ok(mio::net::TcpStream::from_std(socket.into()))
+}

@@ -1,0 +1,178 @@
+//! The report for people, as plain text of fixed width.
+
+use std::fmt::{self, Write};
+
+use super::measurement::PhaseFigures;
+use super::report::{Report, SlowGroup, Spread};
+use super::slow::Kind;
+use super::verdict::Outcome;
+
+/// The report as lines of text; `colour` adds terminal colours to the outcomes.
+#[must_use]
+pub fn table(report: &Report, colour: bool) -> String {
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    let _ = write_report(&mut text, report, colour);
+    text
+}
+
+fn write_report(out: &mut String, report: &Report, colour: bool) -> fmt::Result {
+    writeln!(
+        out,
+        "{} ({}), {:.1} s",
+        report.target, report.protocol, report.seconds
+    )?;
+    if report.interrupted {
+        writeln!(out, "ended early: what follows is what was measured until then")?;
+    }
+    write_healthy(out, report)?;
+    write_slow(out, report)?;
+    write_server(out, report)?;
+    writeln!(out)?;
+    for finding in &report.findings {
+        let outcome = painted(finding.outcome, colour);
+        writeln!(out, "  {outcome}  {}: {}", finding.title, finding.reason)?;
+    }
+    writeln!(out, "\nverdict: {}", painted(report.verdict, colour).trim_end())
+}
+
+fn write_healthy(out: &mut String, report: &Report) -> fmt::Result {
+    let healthy = &report.healthy;
+    if healthy.clients == 0 {
+        return Ok(());
+    }
+    writeln!(out, "\n{} healthy clients", healthy.clients)?;
+    writeln!(
+        out,
+        "  {:<8}{:>8}{:>12}{:>12}{:>10}{:>10}{:>10}{:>10}",
+        "phase", "s", "answers/s", "MiB/s", "p50", "p99", "p99.9", "max"
+    )?;
+    for (name, phase) in [
+        ("before", healthy.before),
+        ("during", healthy.during),
+        ("after", healthy.after),
+    ] {
+        if let Some(phase) = phase {
+            write_phase(out, name, &phase)?;
+        }
+    }
+    Ok(())
+}
+
+fn write_phase(out: &mut String, name: &str, phase: &PhaseFigures) -> fmt::Result {
+    writeln!(
+        out,
+        "  {name:<8}{:>8.1}{:>12.0}{:>12.1}{:>10}{:>10}{:>10}{:>10}",
+        phase.seconds,
+        phase.messages_per_second,
+        phase.bytes_per_second / f64::from(1 << 20),
+        wait(phase.p50_us),
+        wait(phase.p99_us),
+        wait(phase.p999_us),
+        wait(phase.max_us)
+    )
+}
+
+fn write_slow(out: &mut String, report: &Report) -> fmt::Result {
+    if report.slow.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "\nslow clients")?;
+    writeln!(
+        out,
+        "  {:<9}{:>6}{:>6}{:>7}{:>6}{:>6}{:>7}  {:<22}{:<22}",
+        "kind", "count", "full", "reset", "eof", "left", "stayed", "s from full to end", "MiB absorbed"
+    )?;
+    for group in &report.slow {
+        write_group(out, group)?;
+    }
+    Ok(())
+}
+
+fn write_group(out: &mut String, group: &SlowGroup) -> fmt::Result {
+    let kind = match group.kind {
+        Kind::Stalled => "stalled",
+        Kind::Quiet => "quiet",
+        Kind::Talker => "talkers",
+        Kind::Trickle => "trickle",
+        Kind::Paused => "paused",
+        Kind::Steady => "steady",
+    };
+    writeln!(
+        out,
+        "  {kind:<9}{:>6}{:>6}{:>7}{:>6}{:>6}{:>7}  {:<22}{:<22}",
+        group.clients,
+        group.full,
+        group.reset,
+        group.end_of_file,
+        group.left_in_kernel,
+        group.never,
+        spread(group.seconds_to_end, 1.0),
+        spread(group.absorbed_bytes, f64::from(1 << 20))
+    )
+}
+
+fn write_server(out: &mut String, report: &Report) -> fmt::Result {
+    let Some(server) = &report.server else {
+        return Ok(());
+    };
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    let pids: Vec<String> = server.pids.iter().map(ToString::to_string).collect();
+    writeln!(out, "\nserver {} (process {})", server.name, pids.join(", "))?;
+    writeln!(
+        out,
+        "  memory {:.1} MiB before, {:.1} at most, {:.1} after; processor {:.0} %, {:.0} %, {:.0} %",
+        mib(server.rss_before_bytes),
+        mib(server.rss_peak_bytes),
+        mib(server.rss_after_bytes),
+        server.cpu_before_percent,
+        server.cpu_during_percent,
+        server.cpu_after_percent
+    )?;
+    writeln!(
+        out,
+        "  kernel queues of slow clients: {:.1} MiB to send, {:.1} MiB received, at most; left behind: {} connections, {:.1} MiB",
+        mib(server.kernel_send_queue_peak_bytes),
+        mib(server.kernel_receive_queue_peak_bytes),
+        server.orphans,
+        mib(server.orphan_bytes)
+    )
+}
+
+fn spread(spread: Option<Spread>, unit: f64) -> String {
+    spread.map_or_else(
+        || "-".to_owned(),
+        |s| {
+            format!(
+                "{:.2} / {:.2} / {:.2}",
+                s.minimum / unit,
+                s.median / unit,
+                s.maximum / unit
+            )
+        },
+    )
+}
+
+fn wait(us: f64) -> String {
+    if us >= 1e6 {
+        format!("{:.2} s", us / 1e6)
+    } else if us >= 1e3 {
+        format!("{:.1} ms", us / 1e3)
+    } else {
+        format!("{us:.0} us")
+    }
+}
+
+fn painted(outcome: Outcome, colour: bool) -> String {
+    let (word, code) = match outcome {
+        Outcome::Pass => ("pass      ", "32"),
+        Outcome::Fail => ("FAIL      ", "31"),
+        Outcome::Unknown => ("unknown   ", "33"),
+        Outcome::NotTested => ("not tested", "2"),
+    };
+    if colour {
+        format!("\x1b[{code}m{word}\x1b[0m")
+    } else {
+        word.to_owned()
+    }
+}

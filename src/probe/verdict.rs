@@ -1,0 +1,481 @@
+//! From what was measured to named findings and a verdict.
+//!
+//! Pure. Owns the thresholds. What was not tested is never a pass.
+
+use serde::Serialize;
+
+use super::fast::End;
+use super::measurement::{Measurement, PhaseFigures, SlowClientSeen};
+use super::plan::{Plan, Protocol};
+use super::slow::Kind;
+
+/// What a finding or the whole probe comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// As it should be.
+    Pass,
+    /// Not as it should be.
+    Fail,
+    /// Tested, but what was seen decides nothing.
+    Unknown,
+    /// The plan did not ask for it.
+    NotTested,
+}
+
+/// One question and its answer.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Finding {
+    /// Its stable name.
+    pub name: &'static str,
+    /// What is asked, in words.
+    pub title: String,
+    /// The answer.
+    pub outcome: Outcome,
+    /// One sentence with the number that decides.
+    pub reason: String,
+    /// That number, where there is one.
+    pub value: Option<f64>,
+    /// What it was held against.
+    pub threshold: Option<f64>,
+    /// The unit of both.
+    pub unit: &'static str,
+}
+
+/// Healthy clients keep at least this part of the rate that they had alone:
+/// half, as timings on shared machines swing by 1.6.
+pub const LEAST_RATE_KEPT: f64 = 0.5;
+/// Their p99 grows at most by this factor, or stays below [`HARMLESS_WAIT_US`].
+pub const MOST_P99_GROWTH: f64 = 10.0;
+/// A p99 below this many microseconds harms nobody, whatever it was before.
+pub const HARMLESS_WAIT_US: f64 = 20_000.0;
+/// No healthy client waits longer than this for any answer, in microseconds,
+/// unless it did so before the slow clients came: a fifth of the shortest
+/// grace in common use (5 s).
+pub const LONGEST_WAIT_US: f64 = 1_000_000.0;
+/// The server's memory may grow by this much per slow client, in bytes: some
+/// 16 queues of 64 KiB.
+pub const RSS_PER_SLOW_CLIENT_BYTES: u64 = 1 << 20;
+/// And by this much whatever their number, for allocators and caches.
+pub const RSS_ALLOWANCE_BYTES: u64 = 8 << 20;
+
+/// All findings, always all of them and in the same order.
+#[must_use]
+pub fn findings(plan: &Plan, seen: &Measurement) -> Vec<Finding> {
+    vec![
+        disconnected(seen, Kind::Stalled),
+        in_time(plan, seen),
+        disconnected(seen, Kind::Talker),
+        disconnected(seen, Kind::Trickle),
+        kept(seen, Kind::Paused),
+        kept(seen, Kind::Steady),
+        served(seen),
+        unaffected(seen),
+        memory(plan, seen),
+        kernel(seen),
+    ]
+}
+
+/// Fail when one finding failed; pass when none did and one passed; else unknown.
+/// A probe that was ended early does not pass.
+#[must_use]
+pub fn verdict(findings: &[Finding], interrupted: bool) -> Outcome {
+    let any = |outcome| findings.iter().any(|finding| finding.outcome == outcome);
+    if any(Outcome::Fail) {
+        Outcome::Fail
+    } else if any(Outcome::Pass) && !interrupted {
+        Outcome::Pass
+    } else {
+        Outcome::Unknown
+    }
+}
+
+struct Question {
+    name: &'static str,
+    title: String,
+    unit: &'static str,
+    threshold: Option<f64>,
+}
+
+impl Question {
+    fn new(name: &'static str, title: impl Into<String>, unit: &'static str) -> Self {
+        Self {
+            name,
+            title: title.into(),
+            unit,
+            threshold: None,
+        }
+    }
+
+    fn held_against(mut self, threshold: f64) -> Self {
+        self.threshold = Some(threshold);
+        self
+    }
+
+    fn answer(self, outcome: Outcome, value: Option<f64>, reason: impl Into<String>) -> Finding {
+        Finding {
+            name: self.name,
+            title: self.title,
+            outcome,
+            reason: reason.into(),
+            value,
+            threshold: self.threshold,
+            unit: self.unit,
+        }
+    }
+
+    fn not_tested(self, why: &str) -> Finding {
+        self.answer(Outcome::NotTested, None, why)
+    }
+}
+
+fn of_kind(seen: &Measurement, kind: Kind) -> Vec<&SlowClientSeen> {
+    seen.slow.iter().filter(|client| client.kind == kind).collect()
+}
+
+fn is_gone(client: &SlowClientSeen) -> bool {
+    matches!(client.end, Some(End::Reset | End::EndOfFile | End::LeftInKernel))
+}
+
+fn disconnected(seen: &Measurement, kind: Kind) -> Finding {
+    let (name, who, option) = match kind {
+        Kind::Talker => ("talkers-disconnected", "talkers", "--talkers"),
+        Kind::Trickle => ("tricklers-disconnected", "trickling clients", "--trickle"),
+        _ => ("stalled-disconnected", "stalled clients", "--stalled"),
+    };
+    let question = Question::new(name, format!("{who} are disconnected"), "clients").held_against(0.0);
+    let clients = of_kind(seen, kind);
+    if clients.is_empty() {
+        return question.not_tested(&format!("no {who} took part; see {option}"));
+    }
+    let stayed = clients
+        .iter()
+        .filter(|client| client.connected && !is_gone(client))
+        .count();
+    let connected = clients.iter().filter(|client| client.connected).count();
+    if stayed > 0 {
+        let reason = format!("{stayed} of {connected} were still connected at the end");
+        return question.answer(Outcome::Fail, Some(stayed as f64), reason);
+    }
+    if connected == 0 {
+        let reason = format!("none of {} could connect", clients.len());
+        return question.answer(Outcome::Unknown, None, reason);
+    }
+    question.answer(
+        Outcome::Pass,
+        Some(0.0),
+        format!("all {connected} were disconnected"),
+    )
+}
+
+fn in_time(plan: &Plan, seen: &Measurement) -> Finding {
+    let within = plan.within.as_secs_f64();
+    let question = Question::new("stalled-in-time", format!("within {within} s of filling up"), "s")
+        .held_against(within);
+    let clients = of_kind(seen, Kind::Stalled);
+    if clients.is_empty() {
+        return question.not_tested("no stalled clients took part; see --stalled");
+    }
+    let connected: Vec<_> = clients.iter().filter(|client| client.connected).collect();
+    if let Some(stayed) = connected.iter().find(|client| !is_gone(client)) {
+        return match stayed.full_at {
+            Some(full) => {
+                let open = seen.seconds - full;
+                question.answer(
+                    Outcome::Fail,
+                    Some(open),
+                    format!("one was still connected {open:.1} s after it had filled up"),
+                )
+            }
+            None => question.answer(
+                Outcome::Fail,
+                None,
+                "one never filled up: the server took all that it sent",
+            ),
+        };
+    }
+    let times: Vec<f64> = connected
+        .iter()
+        .filter_map(|client| client.seconds_to_end)
+        .collect();
+    let longest = times.iter().copied().fold(f64::NAN, f64::max);
+    if times.is_empty() {
+        let reason = "they were gone before they could be seen to fill up";
+        return question.answer(Outcome::Unknown, None, reason);
+    }
+    let outcome = if longest <= within {
+        Outcome::Pass
+    } else {
+        Outcome::Fail
+    };
+    question.answer(
+        outcome,
+        Some(longest),
+        format!("the last went {longest:.2} s after it had filled up"),
+    )
+}
+
+fn kept(seen: &Measurement, kind: Kind) -> Finding {
+    let (name, who, option) = match kind {
+        Kind::Paused => ("paused-kept", "paused clients", "--paused"),
+        _ => ("steady-kept", "steady slow clients", "--steady"),
+    };
+    let question =
+        Question::new(name, format!("{who} are kept and lose nothing"), "clients").held_against(0.0);
+    let clients = of_kind(seen, kind);
+    if clients.is_empty() {
+        return question.not_tested(&format!("no {who} took part; see {option}"));
+    }
+    let count = |test: &dyn Fn(&&&SlowClientSeen) -> bool| clients.iter().filter(test).count();
+    let total = clients.len();
+    let lost = count(&|client| is_gone(client));
+    let corrupt = count(&|client| client.intact == Some(false));
+    let unconnected = count(&|client| !client.connected);
+    let incomplete = count(&|client| {
+        client.connected && !is_gone(client) && client.intact == Some(true) && !client.complete
+    });
+    let unverified = count(&|client| client.intact.is_none());
+    let harmed = |number: usize, reason: String| (number > 0).then_some((number, reason));
+    let failure = harmed(lost, format!("{lost} of {total} were disconnected"))
+        .or_else(|| harmed(corrupt, format!("{corrupt} of {total} received wrong bytes")))
+        .or_else(|| harmed(unconnected, format!("{unconnected} of {total} could not connect")));
+    if let Some((number, reason)) = failure {
+        return question.answer(Outcome::Fail, Some(number as f64), reason);
+    }
+    if incomplete > 0 && seen.interrupted {
+        return question.answer(
+            Outcome::Unknown,
+            None,
+            "the probe was ended before they had everything",
+        );
+    }
+    if incomplete > 0 {
+        let reason = format!("{incomplete} of {total} did not get back all that they had sent");
+        return question.answer(Outcome::Fail, Some(incomplete as f64), reason);
+    }
+    if unverified > 0 {
+        let reason = format!("all {total} were kept, but what the server sends by itself cannot be verified");
+        return question.answer(Outcome::Unknown, Some(0.0), reason);
+    }
+    let bytes: u64 = clients.iter().map(|client| client.received_bytes).sum();
+    let reason = format!("all {total} were kept, and {bytes} bytes came back intact");
+    question.answer(Outcome::Pass, Some(0.0), reason)
+}
+
+fn served(seen: &Measurement) -> Finding {
+    let question = Question::new(
+        "healthy-served",
+        "healthy clients are served, byte by byte",
+        "clients",
+    )
+    .held_against(0.0);
+    let healthy = &seen.healthy;
+    let total = healthy.clients;
+    if total == 0 {
+        return question.not_tested("no healthy clients took part; see --fast");
+    }
+    let fail = |number: usize, reason: String| Some((number, reason)).filter(|_| number > 0);
+    let why = healthy.first_corruption.as_deref().unwrap_or("");
+    let failure = fail(
+        healthy.corrupt,
+        format!("{} of {total} were answered wrongly: {why}", healthy.corrupt),
+    )
+    .or_else(|| {
+        fail(
+            healthy.ended,
+            format!("{} of {total} were disconnected", healthy.ended),
+        )
+    })
+    .or_else(|| {
+        fail(
+            healthy.not_connected,
+            format!("{} of {total} could not connect", healthy.not_connected),
+        )
+    })
+    .or_else(|| {
+        fail(
+            healthy.never_answered,
+            format!("{} of {total} never got an answer", healthy.never_answered),
+        )
+    });
+    if let Some((number, reason)) = failure {
+        return question.answer(Outcome::Fail, Some(number as f64), reason);
+    }
+    let phases = [healthy.before, healthy.during, healthy.after];
+    let messages: u64 = phases.iter().flatten().map(|phase| phase.messages).sum();
+    question.answer(
+        Outcome::Pass,
+        Some(0.0),
+        format!("all {total} were, with {messages} answers"),
+    )
+}
+
+fn unaffected(seen: &Measurement) -> Finding {
+    let question = Question::new(
+        "healthy-unaffected",
+        "healthy clients are unaffected by slow ones",
+        "of the rate before",
+    )
+    .held_against(LEAST_RATE_KEPT);
+    if seen.healthy.clients == 0 {
+        return question.not_tested("no healthy clients took part; see --fast");
+    }
+    if seen.slow.is_empty() {
+        return question.not_tested("no slow clients took part");
+    }
+    let (Some(before), Some(during)) = (seen.healthy.before, seen.healthy.during) else {
+        return question.answer(
+            Outcome::Unknown,
+            None,
+            "the probe was ended before slow clients joined",
+        );
+    };
+    if before.messages == 0 {
+        return question.answer(
+            Outcome::Unknown,
+            None,
+            "nobody was answered even before the slow clients joined",
+        );
+    }
+    let kept = rate(&during, &before);
+    let after = seen.healthy.after.map_or(kept, |after| rate(&after, &before));
+    let most_p99 = (before.p99_us * MOST_P99_GROWTH).max(HARMLESS_WAIT_US);
+    let longest = LONGEST_WAIT_US.max(2.0 * before.max_us);
+    let reason = if kept < LEAST_RATE_KEPT {
+        format!(
+            "they kept {:.0} % of their rate while slow ones were there",
+            kept * 100.0
+        )
+    } else if during.p99_us > most_p99 {
+        format!(
+            "their p99 went from {} to {}",
+            micros(before.p99_us),
+            micros(during.p99_us)
+        )
+    } else if during.max_us > longest {
+        format!("one of them waited {} for an answer", micros(during.max_us))
+    } else if after < LEAST_RATE_KEPT {
+        format!(
+            "they had {:.0} % of their rate after the slow ones",
+            after * 100.0
+        )
+    } else {
+        let reason = format!(
+            "they kept {:.0} % of their rate, and p99 went from {} to {}",
+            kept * 100.0,
+            micros(before.p99_us),
+            micros(during.p99_us)
+        );
+        return question.answer(Outcome::Pass, Some(kept), reason);
+    };
+    question.answer(Outcome::Fail, Some(kept), reason)
+}
+
+fn rate(now: &PhaseFigures, before: &PhaseFigures) -> f64 {
+    now.messages_per_second / before.messages_per_second.max(1e-9)
+}
+
+fn micros(us: f64) -> String {
+    if us >= 1e6 {
+        format!("{:.2} s", us / 1e6)
+    } else if us >= 1e3 {
+        format!("{:.1} ms", us / 1e3)
+    } else {
+        format!("{us:.0} us")
+    }
+}
+
+fn memory(plan: &Plan, seen: &Measurement) -> Finding {
+    let question = Question::new("memory-bounded", "memory is bounded", "bytes");
+    let to_fill: Vec<_> = seen
+        .slow
+        .iter()
+        .filter(|client| client.kind != Kind::Steady && client.connected)
+        .collect();
+    if seen.slow.is_empty() {
+        return question.not_tested("no slow clients took part");
+    }
+    let echoes = matches!(plan.protocol, Protocol::Echo | Protocol::Framed);
+    let took_all = to_fill
+        .iter()
+        .filter(|client| client.offer_exhausted && client.kind != Kind::Trickle)
+        .count();
+    if echoes && took_all > 0 {
+        let reason = format!(
+            "the server took all {} bytes from {took_all} clients that read none of its answers",
+            plan.fill
+        );
+        return question
+            .held_against(plan.fill as f64)
+            .answer(Outcome::Fail, Some(plan.fill as f64), reason);
+    }
+    let Some(server) = &seen.server else {
+        let most = to_fill.iter().map(|client| client.absorbed_bytes).max();
+        return match most {
+            Some(most) if echoes => {
+                let reason = format!(
+                    "no client got rid of more than {most} bytes unread; the server's own memory is not to be seen from here"
+                );
+                question
+                    .held_against(plan.fill as f64)
+                    .answer(Outcome::Pass, Some(most as f64), reason)
+            }
+            _ => question.answer(
+                Outcome::Unknown,
+                None,
+                "the server's process is not to be seen from here",
+            ),
+        };
+    };
+    let allowed = RSS_ALLOWANCE_BYTES + RSS_PER_SLOW_CLIENT_BYTES * seen.slow.len() as u64;
+    let grown = server.rss_peak_bytes.saturating_sub(server.rss_before_bytes);
+    let outcome = if grown <= allowed {
+        Outcome::Pass
+    } else {
+        Outcome::Fail
+    };
+    let reason = format!(
+        "its memory grew by {:.1} MiB for {} slow clients; {} MiB are allowed",
+        grown as f64 / f64::from(1 << 20),
+        seen.slow.len(),
+        allowed >> 20
+    );
+    question
+        .held_against(allowed as f64)
+        .answer(outcome, Some(grown as f64), reason)
+}
+
+fn kernel(seen: &Measurement) -> Finding {
+    let question =
+        Question::new("nothing-left-in-kernel", "nothing is left in the kernel", "bytes").held_against(0.0);
+    if seen.slow.is_empty() {
+        return question.not_tested("no slow clients took part");
+    }
+    let Some(server) = &seen.server else {
+        return question.answer(
+            Outcome::Unknown,
+            None,
+            "the server's kernel is not to be seen from here",
+        );
+    };
+    if server.orphans > 0 {
+        let reason = format!(
+            "{} closed connections still hold {} bytes: they were closed without a reset",
+            server.orphans, server.orphan_bytes
+        );
+        return question.answer(Outcome::Fail, Some(server.orphan_bytes as f64), reason);
+    }
+    let gone = seen.slow.iter().filter(|client| is_gone(client)).count();
+    if gone == 0 {
+        return question.answer(
+            Outcome::Unknown,
+            None,
+            "no slow client was disconnected, so there was nothing to leave behind",
+        );
+    }
+    question.answer(
+        Outcome::Pass,
+        Some(0.0),
+        format!("{gone} disconnected clients left nothing behind"),
+    )
+}
