@@ -53,6 +53,10 @@ pub(crate) fn run(trial: &Trial, workshop: &Workshop, is_quick: bool) -> Result<
             }
             Ok(figures)
         }
+        Trial::Instructions { peers, clients } => {
+            let peers = peers.iter().filter(|peer| workshop.has(peer));
+            peers.map(|peer| instructions(workshop, peer, *clients)).collect()
+        }
         Trial::Deadlines { clients } => deadlines(workshop, *clients),
         Trial::Calls { peers, clients } => {
             let most = if is_quick { 2 } else { peers.len() };
@@ -65,6 +69,7 @@ pub(crate) fn run(trial: &Trial, workshop: &Workshop, is_quick: bool) -> Result<
     }
 }
 
+/// Stands for the far end of a tunnel where there is none.
 fn nowhere() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 1))
 }
@@ -254,6 +259,35 @@ fn calls(workshop: &Workshop, peer: &str, clients: usize) -> Result<Vec<Figure>,
         Figure::new(peer, "system calls per message", format!("{:.3}", all / done)),
         Figure::new(peer, "of these epoll_wait", format!("{:.3}", waits / done)),
     ])
+}
+
+/// Counts with callgrind: exact, and the same on a noisy machine. What starting
+/// and connecting cost is taken away by the difference of two runs.
+fn instructions(workshop: &Workshop, peer: &str, clients: usize) -> Result<Figure, String> {
+    const SHORT: Duration = Duration::from_millis(300);
+    const LONG: Duration = Duration::from_millis(1500);
+    let count = |length: Duration| -> Result<(f64, f64), String> {
+        const TOOL: &[&str] = &["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"];
+        let mut generator = Generator::start(MESSAGE, clients)?;
+        let label = format!("instructions-{peer}");
+        let server = workshop.start_under(TOOL, peer, &[], generator.backend(), &label)?;
+        generator.open(server.address())?;
+        let done = generator.slice(length)?.done;
+        drop(generator);
+        let output = server.finish()?;
+        let collected = output.rsplit_once("Collected : ").map(|(_, rest)| rest);
+        let word = collected.and_then(|rest| rest.split_whitespace().next());
+        let count = word.and_then(|word| word.parse().ok());
+        Ok((count.ok_or("callgrind told no count")?, done as f64))
+    };
+    let (few, short) = count(SHORT)?;
+    let (many, long) = count(LONG)?;
+    let each = (many - few) / (long - short);
+    Ok(Figure::new(
+        peer,
+        "instructions per message, kernel excluded",
+        format!("{each:.0}"),
+    ))
 }
 
 fn mebibytes(bytes: u64) -> String {

@@ -181,6 +181,18 @@ impl Workshop {
         to: SocketAddr,
         label: &str,
     ) -> Result<Server, String> {
+        self.start_under(&[], name, extra, to, label)
+    }
+
+    /// The same under a tool, which is named with its arguments.
+    pub(crate) fn start_under(
+        &self,
+        tool: &[&str],
+        name: &str,
+        extra: &[&str],
+        to: SocketAddr,
+        label: &str,
+    ) -> Result<Server, String> {
         let (Some(peer), Some(program)) = (
             PEERS.iter().find(|peer| peer.name == name),
             self.programs.get(name),
@@ -188,13 +200,15 @@ impl Workshop {
             return Err(format!("{name} is not here"));
         };
         let label = label.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
-        let (mut words, ready) = self.command_line(&peer.start, to, &label)?;
-        words.extend(extra.iter().map(|word| (*word).to_owned()));
-        let mut program = program.to_string_lossy().into_owned();
+        let (line, ready) = self.command_line(&peer.start, to, &label)?;
+        let mut words: Vec<String> = tool.iter().map(|word| (*word).to_owned()).collect();
         if let Make::Script(interpreter, _) = peer.make {
-            words.insert(0, std::mem::replace(&mut program, interpreter.to_owned()));
+            words.push(interpreter.to_owned());
         }
-        Server::start(&program, &words, ready, self.folder.join(format!("{label}.log")))
+        words.push(program.to_string_lossy().into_owned());
+        words.extend(line);
+        words.extend(extra.iter().map(|word| (*word).to_owned()));
+        Server::start(&words, ready, self.folder.join(format!("{label}.log")))
     }
 
     fn command_line(

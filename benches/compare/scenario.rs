@@ -90,6 +90,11 @@ pub(crate) enum Trial {
     },
     /// How late stalled clients are disconnected.
     Deadlines { clients: usize },
+    /// Instructions for each message, those of the kernel not included.
+    Instructions {
+        peers: &'static [&'static str],
+        clients: usize,
+    },
     /// System calls for each message.
     Calls {
         peers: &'static [&'static str],
@@ -367,6 +372,16 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         is_quick: true,
         measure: Measure::Memory(Trial::Calls {
             peers: &["floor", "highwater", "tokio", "libevent", "libuv", "go", "node"],
+            clients: 50,
+        }),
+    },
+    Scenario {
+        name: "instructions",
+        title: "instructions for each 64-byte message, 50 clients, counted by callgrind",
+        goal: "a change shows on a noisy machine too",
+        is_quick: false,
+        measure: Measure::Memory(Trial::Instructions {
+            peers: &["floor", "highwater", "libevent", "libuv"],
             clients: 50,
         }),
     },

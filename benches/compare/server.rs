@@ -24,6 +24,9 @@ pub(crate) enum Ready {
 /// How long a server may take to be ready.
 const LONGEST_START: Duration = Duration::from_secs(15);
 
+/// How long it may take to end when asked.
+const LONGEST_END: Duration = Duration::from_secs(15);
+
 /// How often it is looked whether it is.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
@@ -36,14 +39,10 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts `program` on the servers' core and waits until it is ready. What
-    /// it prints goes to the file `output`.
-    pub(crate) fn start(
-        program: &str,
-        arguments: &[String],
-        ready: Ready,
-        output: PathBuf,
-    ) -> Result<Self, String> {
+    /// Starts a program with its arguments on the servers' core and waits until
+    /// it is ready. What it prints goes to the file `output`.
+    pub(crate) fn start(words: &[String], ready: Ready, output: PathBuf) -> Result<Self, String> {
+        let (program, arguments) = words.split_first().ok_or("no program was named")?;
         let fail = |error| format!("cannot write {}: {error}", output.display());
         let file = File::create(&output).map_err(fail)?;
         let process = launch::command(launch::SERVER_CORE, program, arguments)?
@@ -94,6 +93,25 @@ impl Server {
         procfs::resident_bytes(&self.pids)
     }
 
+    /// Asks it to end, and waits; all that it has printed.
+    pub(crate) fn finish(mut self) -> Result<String, String> {
+        self.signal(Signal::TERM);
+        let begin = now();
+        while !matches!(self.process.try_wait(), Ok(Some(_))) {
+            if now() - begin > LONGEST_END {
+                return Err(format!("a server went on after {} s", LONGEST_END.as_secs()));
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+        fs::read_to_string(&self.output).map_err(|error| format!("cannot read what it printed: {error}"))
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(group) = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw) {
+            let _ = rustix::process::kill_process_group(group, signal);
+        }
+    }
+
     fn wait_until(&mut self, ready: Ready) -> Result<SocketAddr, String> {
         let begin = now();
         loop {
@@ -125,9 +143,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if let Some(group) = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw) {
-            let _ = rustix::process::kill_process_group(group, Signal::KILL);
-        }
+        self.signal(Signal::KILL);
         let _ = self.process.wait();
     }
 }
