@@ -259,8 +259,10 @@ impl<N: Network> Engine<N> {
         }
         let both_ended = client.read_ended || client.phase == Phase::Closing;
         // Closing with unread input would reset, so what is there is read
-        // first; the end itself is announced by the close.
-        if both_ended && !client.readiness.is_readable() && client.stream.is_settled() {
+        // first; the end itself is announced by the close. Once its end was
+        // read, every edge says readable, and nothing is there.
+        let has_unread = client.readiness.is_readable() && !client.read_ended;
+        if both_ended && !has_unread && client.stream.is_settled() {
             let reason = if client.cut {
                 CloseReason::Stopped
             } else {

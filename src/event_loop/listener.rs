@@ -96,7 +96,10 @@ impl Accepting {
     ) -> Verdict<S> {
         match accepted {
             Ok((stream, peer)) => {
-                self.recover(now);
+                if let Some(failing) = &mut self.failing {
+                    // There is a descriptor now, and perhaps another.
+                    failing.retry_at = now;
+                }
                 if clients >= self.max_clients {
                     self.log_refused(peer, now);
                     return Verdict::Refuse(stream);
@@ -106,6 +109,7 @@ impl Accepting {
             Err(error) => match error.kind() {
                 ErrorKind::WouldBlock => {
                     self.announced = false;
+                    self.recover(now);
                     Verdict::Nobody
                 }
                 // Errors of the one connection that waited, which accept(2)
@@ -137,6 +141,8 @@ impl Accepting {
         self.failing = Some(Failing { since, retry_at });
     }
 
+    /// The shortage is over only once nobody waits any more: else every client
+    /// that leaves would bring two lines.
     fn recover(&mut self, now: Instant) {
         if let Some(failing) = self.failing.take() {
             let outage = now.saturating_duration_since(failing.since);
@@ -209,7 +215,22 @@ mod tests {
         assert_eq!(accepting.retry_at(), Some(now + ACCEPT_RETRY));
         assert!(accepting.is_due(now + ACCEPT_RETRY));
         accepting.judge(Ok(((), PEER)), 1, now + ACCEPT_RETRY);
-        assert_eq!(accepting.retry_at(), None);
+        assert!(accepting.is_due(now + ACCEPT_RETRY), "perhaps there is another");
+        accepting.judge::<()>(Err(ErrorKind::WouldBlock.into()), 2, now + ACCEPT_RETRY);
+        assert!(accepting.failing.is_none(), "nobody waits, so it is over");
+    }
+
+    #[test]
+    fn a_shortage_that_lets_one_in_now_and_then_is_still_one_shortage() {
+        let now = start();
+        let mut accepting = announced(10);
+        for second in 0..10 {
+            let now = now + Duration::from_secs(second);
+            accepting.fail(&io::Error::from_raw_os_error(EMFILE), now);
+            accepting.note_close();
+            accepting.judge(Ok(((), PEER)), 1, now);
+        }
+        assert_eq!(accepting.failing.map(|failing| failing.since), Some(now));
     }
 
     #[test]

@@ -415,8 +415,9 @@ impl<N: Network, S: Service> Turn<N, S> {
         self.sweep();
     }
 
-    /// What another connection was still to send to this client is lost when
-    /// the server stops, so its end must not look complete.
+    /// What another connection, or the service, was still to send to this
+    /// client is lost when the server stops, so its end must not look
+    /// complete.
     fn mark_cut(&mut self, id: ClientId) {
         let Some(client) = self.engine.clients.get(id) else {
             return;
@@ -430,7 +431,7 @@ impl<N: Network, S: Service> Turn<N, S> {
                     .is_some_and(|client| !client.read_ended)
         });
         if let Some(client) = self.engine.clients.get_mut(id) {
-            client.cut |= cut;
+            client.cut |= cut || client.held_bytes > 0;
         }
     }
 
