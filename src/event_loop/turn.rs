@@ -36,6 +36,7 @@ pub struct Turn<N: Network, S> {
     accepting: Accepting,
     read_buffer: Box<[u8]>,
     next_tick: Option<Instant>,
+    woken: bool,
     stop_by: Option<Instant>,
 }
 
@@ -74,6 +75,7 @@ impl<N: Network, S: Service> Turn<N, S> {
             service,
             accepting: Accepting::new(max_clients),
             read_buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
+            woken: false,
             stop_by: None,
         })
     }
@@ -94,9 +96,10 @@ impl<N: Network, S: Service> Turn<N, S> {
         self.accepting.announce();
     }
 
-    /// Lets the service know that somebody called from another thread.
-    pub fn hear_wake(&mut self) {
-        self.service.woken(&mut Actions::new(&mut self.engine));
+    /// Notes that somebody called from another thread. The service hears of
+    /// it in the turn, whose instant begins what it asks for.
+    pub const fn hear_wake(&mut self) {
+        self.woken = true;
     }
 
     /// Begins to stop: accepts nobody any more, and drains the clients for at
@@ -109,6 +112,7 @@ impl<N: Network, S: Service> Turn<N, S> {
     pub fn take(&mut self, now: Instant) -> Next {
         self.engine.now = now;
         self.accept();
+        self.wake();
         self.tick();
         self.serve();
         self.expire();
@@ -173,6 +177,12 @@ impl<N: Network, S: Service> Turn<N, S> {
                 Verdict::Nobody => {}
                 Verdict::Failed => self.engine.counters.failed_accepts += 1,
             }
+        }
+    }
+
+    fn wake(&mut self) {
+        if std::mem::take(&mut self.woken) {
+            self.service.woken(&mut Actions::new(&mut self.engine));
         }
     }
 
