@@ -21,7 +21,7 @@ use crate::units::{Size, Time};
 /// been full for longer than the grace, the client is disconnected. All
 /// others go on unaffected.
 #[derive(Debug, Parser)]
-#[command(name = "highwater", version, arg_required_else_help = true, after_help = EXAMPLES)]
+#[command(name = "highwater", version, arg_required_else_help = true, args_override_self = true, after_help = EXAMPLES)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -43,7 +43,7 @@ pub enum Command {
     /// Return every byte to the client that sent it.
     Echo(EchoArgs),
     /// Find out whether a server, any server, survives slow clients.
-    Probe(ProbeArgs),
+    Probe(Box<ProbeArgs>),
 }
 
 /// What `highwater echo` was given.

@@ -25,8 +25,6 @@ pub(crate) struct Accepting {
     stopped: bool,
 }
 
-/// An outage, from the first failure until nobody waits any more: those who
-/// get in one by one, as others leave, do not end it.
 #[derive(Debug)]
 struct Failing {
     since: Instant,
@@ -102,6 +100,10 @@ impl Accepting {
     ) -> Verdict<S> {
         match accepted {
             Ok((stream, peer)) => {
+                if let Some(failing) = &mut self.failing {
+                    // There is a descriptor now, and perhaps another.
+                    failing.retry_at = now;
+                }
                 if clients >= self.max_clients {
                     self.log_refused(peer, now);
                     return Verdict::Refuse(stream);
@@ -147,6 +149,8 @@ impl Accepting {
         }
     }
 
+    /// The shortage is over only once nobody waits any more: else every client
+    /// that leaves would bring two lines.
     fn recover(&mut self, now: Instant) {
         if let Some(failing) = self.failing.take().filter(|failing| failing.logged) {
             let outage = now.saturating_duration_since(failing.since);
@@ -221,24 +225,32 @@ mod tests {
         assert_eq!(accepting.retry_at(), Some(now + ACCEPT_RETRY));
         assert!(accepting.is_due(now + ACCEPT_RETRY));
         accepting.judge(Ok(((), PEER)), 1, now + ACCEPT_RETRY);
-        assert!(accepting.is_due(now + ACCEPT_RETRY), "the next one may wait too");
+        assert!(accepting.is_due(now + ACCEPT_RETRY), "perhaps there is another");
         accepting.judge::<()>(Err(ErrorKind::WouldBlock.into()), 2, now + ACCEPT_RETRY);
-        assert_eq!(accepting.retry_at(), None);
+        assert!(accepting.failing.is_none(), "nobody waits, so it is over");
     }
 
     #[test]
-    fn an_outage_lasts_until_nobody_waits_and_the_log_hears_of_few() {
+    fn a_shortage_that_lets_one_in_now_and_then_is_still_one_shortage() {
+        let now = start();
+        let mut accepting = announced(10);
+        for second in 0..10 {
+            let now = now + Duration::from_secs(second);
+            accepting.fail(&io::Error::from_raw_os_error(EMFILE), now);
+            accepting.note_close();
+            accepting.judge(Ok(((), PEER)), 1, now);
+        }
+        assert_eq!(accepting.failing.map(|failing| failing.since), Some(now));
+    }
+
+    #[test]
+    fn shortages_that_follow_each_other_closely_are_one_line_unless_they_last() {
         let now = start();
         let mut accepting = announced(10);
         let logged = |accepting: &Accepting| accepting.failing.as_ref().map(|failing| failing.logged);
         accepting.fail(&io::Error::from_raw_os_error(EMFILE), now);
         assert_eq!(logged(&accepting), Some(true));
-        accepting.judge(Ok(((), PEER)), 1, now);
-        accepting.fail(&io::Error::from_raw_os_error(EMFILE), now);
-        assert_eq!(accepting.failing.as_ref().map(|failing| failing.since), Some(now));
         accepting.judge::<()>(Err(ErrorKind::WouldBlock.into()), 2, now);
-        assert_eq!(logged(&accepting), None);
-        // Soon again it is not worth a line, unless it lasts.
         accepting.fail(&io::Error::from_raw_os_error(EMFILE), now + ACCEPT_RETRY);
         assert_eq!(logged(&accepting), Some(false));
         accepting.fail(&io::Error::from_raw_os_error(EMFILE), now + LOG_REPEAT_INTERVAL);

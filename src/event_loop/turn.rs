@@ -425,14 +425,14 @@ impl<N: Network, S: Service> Turn<N, S> {
         self.sweep();
     }
 
-    /// What another connection was still to send to this client, or what the
-    /// service holds of it, is lost when the server stops, so its end must
-    /// not look complete.
+    /// What another connection, or the service, was still to send to this
+    /// client is lost when the server stops, so its end must not look
+    /// complete.
     fn mark_cut(&mut self, id: ClientId) {
         let Some(client) = self.engine.clients.get(id) else {
             return;
         };
-        let has_source = client.sources.as_slice().iter().any(|&source| {
+        let cut = client.sources.as_slice().iter().any(|&source| {
             source != id
                 && self
                     .engine
@@ -440,9 +440,8 @@ impl<N: Network, S: Service> Turn<N, S> {
                     .get(source)
                     .is_some_and(|client| !client.read_ended)
         });
-        let cut = has_source || client.held_bytes > 0;
         if let Some(client) = self.engine.clients.get_mut(id) {
-            client.cut |= cut;
+            client.cut |= cut || client.held_bytes > 0;
         }
     }
 

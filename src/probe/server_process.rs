@@ -30,6 +30,7 @@ pub(crate) struct Observer {
     thread: JoinHandle<()>,
     /// The sockets of slow clients at the last look, by the client's port.
     sockets: HashMap<u16, ServerSocket>,
+    pid: i32,
     send_queue_peak: u64,
     receive_queue_peak: u64,
 }
@@ -48,22 +49,27 @@ struct Shared {
 
 /// The server's side of one connection.
 #[derive(Debug, Clone, Copy)]
-struct ServerSocket {
-    client_port: u16,
-    send_queue: u64,
-    receive_queue: u64,
-    orphan: bool,
+pub(crate) struct ServerSocket {
+    /// The client's port.
+    pub(crate) client_port: u16,
+    /// Bytes sent and not acknowledged, or not yet sent.
+    pub(crate) send_queue: u64,
+    /// Bytes that the server has not read.
+    pub(crate) receive_queue: u64,
+    /// It belongs to no process any more, and still has something to send.
+    pub(crate) orphan: bool,
 }
 
 impl Observer {
     /// Finds the server's processes and begins to look; `None` where it does
     /// not run on this machine, or is not ours to look at.
-    pub(crate) fn of(address: SocketAddr, pid: Option<i32>) -> Option<Self> {
-        let pids = match pid {
+    pub(crate) fn of(address: SocketAddr, asked: Option<i32>) -> Option<Self> {
+        let pids = match asked {
             Some(pid) => vec![pid],
             None => listeners(address),
         };
-        let name = Process::new(*pids.first()?).ok()?.stat().ok()?.comm;
+        let pid = *pids.first()?;
+        let name = Process::new(pid).ok()?.stat().ok()?.comm;
         let shared = Arc::new(Mutex::new(Shared::default()));
         {
             let mut shared = lock(&shared);
@@ -87,9 +93,15 @@ impl Observer {
             shared,
             thread,
             sockets: HashMap::new(),
+            pid,
             send_queue_peak: 0,
             receive_queue_peak: 0,
         })
+    }
+
+    /// The server's first process.
+    pub(crate) fn pid(&self) -> i32 {
+        self.pid
     }
 
     /// Tells which phase begins, so that memory and processor time are told apart by phase.
@@ -134,6 +146,13 @@ impl Observer {
     /// port while its kernel still holds unsent data for it.
     pub(crate) fn is_orphan(&self, client_port: u16) -> bool {
         self.sockets.get(&client_port).is_some_and(|socket| socket.orphan)
+    }
+
+    /// What the server's kernel has still to send to the client with this port, at the last look.
+    pub(crate) fn send_queue(&self, client_port: u16) -> u64 {
+        self.sockets
+            .get(&client_port)
+            .map_or(0, |socket| socket.send_queue)
     }
 
     /// The server's resident memory at the last look, in bytes.
@@ -190,7 +209,7 @@ impl Looker {
         let processes = with_children(&self.roots);
         let rss = processes.iter().filter_map(resident_bytes).sum();
         let cpu = processes.iter().filter_map(processor_seconds).sum();
-        let sockets = self.sockets();
+        let sockets = sockets(self.roots[0], self.port);
         let at = clock::now();
         let (began, cpu_then) = *self.phase_began.get_or_insert((at, cpu));
         let elapsed = at.saturating_duration_since(began).as_secs_f64();
@@ -217,19 +236,19 @@ impl Looker {
         }
         seen.rss_after_bytes = rss;
     }
+}
 
-    /// The server's side of every connection to its port, as its own network namespace shows it.
-    fn sockets(&self) -> Vec<ServerSocket> {
-        let Some(process) = self.roots.first().and_then(|pid| Process::new(*pid).ok()) else {
-            return Vec::new();
-        };
-        let tables = [process.tcp(), process.tcp6()];
-        let entries = tables.into_iter().flatten().flatten();
-        entries
-            .filter(|entry| entry.local_address.port() == self.port && entry.state != TcpState::Listen)
-            .map(|entry| server_socket(&entry))
-            .collect()
-    }
+/// The server's side of every connection to its port, as its own network namespace shows it.
+pub(crate) fn sockets(pid: i32, port: u16) -> Vec<ServerSocket> {
+    let Ok(process) = Process::new(pid) else {
+        return Vec::new();
+    };
+    let tables = [process.tcp(), process.tcp6()];
+    let entries = tables.into_iter().flatten().flatten();
+    entries
+        .filter(|entry| entry.local_address.port() == port && entry.state != TcpState::Listen)
+        .map(|entry| server_socket(&entry))
+        .collect()
 }
 
 fn server_socket(entry: &TcpNetEntry) -> ServerSocket {

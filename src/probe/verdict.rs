@@ -30,7 +30,8 @@ pub struct Finding {
     pub name: &'static str,
     /// What is asked, in words.
     pub title: String,
-    /// The answer.
+    /// The answer; `verdict` in the JSON.
+    #[serde(rename = "verdict")]
     pub outcome: Outcome,
     /// One sentence with the number that decides.
     pub reason: String,
@@ -61,7 +62,7 @@ pub const RSS_ALLOWANCE_BYTES: u64 = 8 << 20;
 
 /// All findings, always all of them and in the same order.
 #[must_use]
-pub fn findings(plan: &Plan, seen: &Measurement) -> Vec<Finding> {
+pub(crate) fn findings(plan: &Plan, seen: &Measurement) -> Vec<Finding> {
     vec![
         disconnected(seen, Kind::Stalled),
         in_time(plan, seen),
@@ -79,7 +80,7 @@ pub fn findings(plan: &Plan, seen: &Measurement) -> Vec<Finding> {
 /// Fail when one finding failed; pass when none did and one passed; else unknown.
 /// A probe that was ended early does not pass.
 #[must_use]
-pub fn verdict(findings: &[Finding], interrupted: bool) -> Outcome {
+pub(crate) fn verdict(findings: &[Finding], interrupted: bool) -> Outcome {
     let any = |outcome| findings.iter().any(|finding| finding.outcome == outcome);
     if any(Outcome::Fail) {
         Outcome::Fail
@@ -164,7 +165,7 @@ fn disconnected(seen: &Measurement, kind: Kind) -> Finding {
     question.answer(
         Outcome::Pass,
         Some(0.0),
-        format!("all {connected} were disconnected"),
+        format!("{} disconnected", all(connected)),
     )
 }
 
@@ -254,11 +255,14 @@ fn kept(seen: &Measurement, kind: Kind) -> Finding {
         return question.answer(Outcome::Fail, Some(incomplete as f64), reason);
     }
     if unverified > 0 {
-        let reason = format!("all {total} were kept, but what the server sends by itself cannot be verified");
+        let reason = format!(
+            "{} kept, but what the server sends by itself cannot be verified",
+            all(total)
+        );
         return question.answer(Outcome::Unknown, Some(0.0), reason);
     }
     let bytes: u64 = clients.iter().map(|client| client.received_bytes).sum();
-    let reason = format!("all {total} were kept, and {bytes} bytes came back intact");
+    let reason = format!("{} kept, and {bytes} bytes came back intact", all(total));
     question.answer(Outcome::Pass, Some(0.0), reason)
 }
 
@@ -306,7 +310,7 @@ fn served(seen: &Measurement) -> Finding {
     question.answer(
         Outcome::Pass,
         Some(0.0),
-        format!("all {total} were, with {messages} answers"),
+        format!("{}, with {messages} answers", all(total)),
     )
 }
 
@@ -373,6 +377,14 @@ fn unaffected(seen: &Measurement) -> Finding {
 
 fn rate(now: &PhaseFigures, before: &PhaseFigures) -> f64 {
     now.messages_per_second / before.messages_per_second.max(1e-9)
+}
+
+fn all(clients: usize) -> String {
+    if clients == 1 {
+        "the only one was".to_owned()
+    } else {
+        format!("all {clients} were")
+    }
 }
 
 fn micros(us: f64) -> String {
