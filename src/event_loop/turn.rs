@@ -464,14 +464,15 @@ impl<N: Network, S: Service> Turn<N, S> {
         if client.phase != Phase::Open {
             return;
         }
-        let cut = client.held_bytes > 0 || client.sources.as_slice().iter().any(|&source| {
-            source != id
-                && self
-                    .engine
-                    .clients
-                    .get(source)
-                    .is_some_and(|client| !client.read_ended)
-        });
+        let cut = client.held_bytes > 0
+            || client.sources.as_slice().iter().any(|&source| {
+                source != id
+                    && self
+                        .engine
+                        .clients
+                        .get(source)
+                        .is_some_and(|client| !client.read_ended)
+            });
         if let Some(client) = self.engine.clients.get_mut(id) {
             client.stopped = true;
             client.cut |= cut;

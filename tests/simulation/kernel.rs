@@ -891,7 +891,13 @@ impl World {
 
     fn close(&mut self, number: usize) {
         let is_reset = self.links[number].close_is_reset;
-        note!(self, 21, number, u64::from(is_reset), "close link {number}, reset: {is_reset}");
+        note!(
+            self,
+            21,
+            number,
+            u64::from(is_reset),
+            "close link {number}, reset: {is_reset}"
+        );
         let link = &mut self.links[number];
         if link.closed {
             self.model.accuse(|| format!("link {number}: closed twice"));

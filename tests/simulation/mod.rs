@@ -367,7 +367,12 @@ impl<'a, S: Service> Driver<'a, S> {
             world.check_nobody_forgotten();
         }
         let retries = matches!(next, Next::WaitFor(time) if time <= ACCEPT_RETRY);
-        if world.awaits_retry() && sleeps && !retries && world.backlog() > 0 && world.model.stopping_since.is_none() {
+        if world.awaits_retry()
+            && sleeps
+            && !retries
+            && world.backlog() > 0
+            && world.model.stopping_since.is_none()
+        {
             world
                 .model
                 .accuse(|| format!("{next:?}, though accepting has to be tried again"));
