@@ -16,7 +16,7 @@ from pathlib import Path
 MIB = 1024 * 1024
 KIND_TITLES = {
     "stalled": "stalled",
-    "quiet": "stalled, all its input read",
+    "quiet": "stalled, its input all read",
     "talker": "talker",
     "trickle": "trickle, 1 KiB/s",
     "paused": "paused for 4 s",
@@ -59,16 +59,19 @@ class Result:
         if not clients:
             return "–"
         said = []
-        for end in sorted({client["end"] or "" for client in clients}):
-            alike = [client for client in clients if (client["end"] or "") == end]
+        full = [client for client in clients if kind != "quiet" or client["full_at"] is not None]
+        for end in sorted({client["end"] or "" for client in full}):
+            alike = [client for client in full if (client["end"] or "") == end]
             what = END_WORDS.get(end, end) + after(alike) if end else "kept" + self.how_long(kind)
             said.append(f"{len(alike)} of {len(clients)} {what}{losses(kind, alike)}")
+        if len(full) < len(clients):
+            said.append(f"{len(clients) - len(full)} of {len(clients)} not full{self.how_long(kind)}")
         return "; ".join(said)
 
     def how_long(self, kind):
         if kind not in TO_GO:
             return ""
-        return f" for the {min(self.probe['seconds'] - client['joined_at'] for client in self.clients(kind)):.0f} s watched"
+        return f" in the {min(self.probe['seconds'] - client['joined_at'] for client in self.clients(kind)):.0f} s watched"
 
     def healthy(self):
         before, during = self.probe["healthy"]["before"], self.probe["healthy"]["during"]
@@ -93,8 +96,8 @@ class Result:
             return "–"
         if server["orphans"] == 0:
             return "nothing"
-        each = server["orphan_bytes"] / server["orphans"]
-        return f"{mib(each)} MiB for each of {server['orphans']}"
+        each = mib(server["orphan_bytes"] / server["orphans"])
+        return f"{each} MiB for each of {server['orphans']}" if server["orphans"] > 1 else f"{each} MiB for one"
 
     def given(self):
         """What clients that were ended had received, as a rate until their end."""
@@ -110,7 +113,7 @@ class Result:
 END_WORDS = {
     "reset": "reset",
     "end_of_file": "closed with an end of file",
-    "left_in_kernel": "let go, but left in the kernel,",
+    "left_in_kernel": "closed without a reset",
     "not_connected": "not even connected",
 }
 
