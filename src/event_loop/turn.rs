@@ -352,6 +352,8 @@ impl<N: Network, S: Service> Turn<N, S> {
             let Some(id) = self.engine.pop_due(Delay::Lingering) else {
                 break;
             };
+            // The last of it may have arrived without an event.
+            self.engine.advance_end(id);
             self.engine.doom(id, CloseReason::NotAcknowledged);
         }
         for _ in 0..EXPIRIES_PER_TURN {
