@@ -201,16 +201,10 @@ fn memory_is_bounded_for_each_direction_of_a_hundred_stalled_pairs() {
     for _ in 0..PAIRS {
         pairs.push(Pair::with(&tunnel, &upstream, Buffers::SMALL));
     }
-    thread::scope(|scope| {
-        for chunk in pairs.chunks_mut(25) {
-            scope.spawn(move || {
-                for pair in chunk {
-                    fill(&mut pair.client);
-                    fill(&mut pair.upstream);
-                }
-            });
-        }
-    });
+    for pair in &mut pairs {
+        fill_up_to(&mut pair.client, FILLS_A_QUEUE_BYTES);
+        fill_up_to(&mut pair.upstream, FILLS_A_QUEUE_BYTES);
+    }
     wait_until("both ends of all pairs are blocked", || {
         tunnel.lines_with("write blocked").len() == 2 * PAIRS
     });
