@@ -44,13 +44,23 @@ impl Server {
     /// As [`start`](Self::start), through another program: `launcher` gets
     /// the arguments of the binary behind its own, and must become it (as
     /// `sh -c 'ulimit -n 64; exec "$0" "$@"' BINARY` does).
-    pub(crate) fn start_by(mut launcher: Command, subcommand: &str, options: &[&str]) -> Self {
+    pub(crate) fn start_by(launcher: Command, subcommand: &str, options: &[&str]) -> Self {
+        Self::launch(launcher, subcommand, "0", options)
+    }
+
+    /// As [`start`](Self::start), on this port, which the caller knows to be
+    /// free.
+    pub(crate) fn start_on_port(subcommand: &str, port: &str, options: &[&str]) -> Self {
+        Self::launch(Command::new(BINARY), subcommand, port, options)
+    }
+
+    fn launch(mut launcher: Command, subcommand: &str, port: &str, options: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let log = directory.path().join("log");
         let stderr = directory.path().join("stderr");
         launcher
             .arg(subcommand)
-            .args(["--port", "0", "--log-file"])
+            .args(["--port", port, "--log-file"])
             .arg(&log)
             .args(options)
             .stdin(Stdio::null())
@@ -191,6 +201,11 @@ impl Server {
     /// Descriptors that are open.
     pub(crate) fn descriptors(&self) -> usize {
         kernel::descriptors(self.pid)
+    }
+
+    /// The numbers of the descriptors that are open.
+    pub(crate) fn descriptor_numbers(&self) -> Vec<usize> {
+        kernel::descriptor_numbers(self.pid)
     }
 
     /// Changes how many descriptors it may have open, while it runs.
