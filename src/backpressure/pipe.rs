@@ -50,7 +50,11 @@ impl<D> Default for Pipe<D> {
 }
 
 impl<D: Copy + Eq> Pipe<D> {
-    /// Adds a destination; one that is already there is left as it is.
+    /// Adds a destination; one that is already there is left as it is. Where
+    /// its need for drain stands already, say so with
+    /// [`answered`](Self::answered): in Node, too, it then holds the source
+    /// from the start. Those that hold the source go on doing so, where Node
+    /// 20 would forget them and read on.
     pub fn add(&mut self, name: D) {
         if self.contains(name) {
             return;
@@ -190,6 +194,20 @@ mod tests {
         assert_eq!(pipe.remove(1), Flow::Hold);
         assert_eq!(pipe.remove(2), Flow::Read);
         assert!(pipe.is_empty());
+    }
+
+    #[test]
+    fn those_that_hold_the_source_still_do_when_another_is_added() {
+        let mut pipe = Pipe::default();
+        for name in 0..3 {
+            pipe.add(name);
+            pipe.answered(name, Answer::Pause);
+        }
+        pipe.add(3);
+        for name in 0..2 {
+            assert_eq!(pipe.drained(name), Flow::Hold);
+        }
+        assert_eq!(pipe.drained(2), Flow::Read);
     }
 
     #[test]

@@ -114,10 +114,15 @@ impl SendQueue {
     /// As [`write`](Self::write), but long pieces are held by reference, so
     /// that a broadcast to many clients holds its bytes once. Each queue still
     /// counts them in full.
-    pub fn write_shared(&mut self, rest: Bytes) -> Answer {
-        if rest.len() < SHARE_FROM_BYTES {
+    pub fn write_shared(&mut self, mut rest: Bytes) -> Answer {
+        // What the last segment has to spare is filled first: only the last
+        // segment of a queue may be partly filled, or pieces of both kinds in
+        // turn would pin a segment each.
+        let fits = self.spare_bytes().min(rest.len());
+        if rest.len() - fits < SHARE_FROM_BYTES {
             self.copy_in(&rest);
         } else {
+            self.copy_in(&rest.split_to(fits));
             self.length_bytes += rest.len();
             self.segments.push_back(Segment::Shared(rest));
             self.check_invariants();
@@ -233,18 +238,13 @@ impl SendQueue {
     fn copy_in(&mut self, mut rest: &[u8]) {
         self.length_bytes += rest.len();
         while !rest.is_empty() {
-            let spare = match self.segments.back() {
-                Some(Segment::Copied(last)) => last.capacity() - last.len(),
-                _ => 0,
-            };
-            let count = if spare > 0 {
-                spare.min(rest.len())
-            } else {
+            let count = self.spare_bytes().min(rest.len());
+            if count == 0 {
                 self.segments.push_back(Segment::Copied(BytesMut::with_capacity(
                     self.next_segment_bytes(rest.len()),
                 )));
                 continue;
-            };
+            }
             if let Some(Segment::Copied(last)) = self.segments.back_mut() {
                 last.extend_from_slice(&rest[..count]);
             }
@@ -253,13 +253,23 @@ impl SendQueue {
         self.check_invariants();
     }
 
-    /// A queue that keeps growing by small pieces gets larger segments.
+    /// Bytes that still go into the last segment.
+    fn spare_bytes(&self) -> usize {
+        match self.segments.back() {
+            Some(Segment::Copied(last)) => last.capacity() - last.len(),
+            _ => 0,
+        }
+    }
+
+    /// A queue that keeps growing by small pieces gets larger segments. The
+    /// capacity of a segment that is partly sent has shrunk, possibly to
+    /// nothing much.
     fn next_segment_bytes(&self, wanted: usize) -> usize {
         let grown = match self.segments.back() {
             Some(Segment::Copied(last)) => last.capacity().saturating_mul(2),
             _ => SMALLEST_SEGMENT_BYTES,
         };
-        wanted.max(grown).min(SEGMENT_BYTES)
+        wanted.max(grown).clamp(SMALLEST_SEGMENT_BYTES, SEGMENT_BYTES)
     }
 
     #[inline]
@@ -383,6 +393,44 @@ mod tests {
         assert!(std::ptr::eq(slices[0].as_ptr(), long.as_ptr()));
         assert!(!std::ptr::eq(slices[1].as_ptr(), short.as_ptr()));
         assert_eq!(queue.len(), 2 * SHARE_FROM_BYTES - 1);
+    }
+
+    #[test]
+    fn a_shared_piece_fills_the_last_segment_before_it_is_held_by_reference() {
+        let long = Bytes::from(vec![7; 3 * SHARE_FROM_BYTES]);
+        let mut queue = SendQueue::new(64);
+        queue.write(b"header");
+        queue.write_shared(long.clone());
+        let mut slices = [IoSlice::new(&[]); 3];
+        assert_eq!(queue.fill_slices(&mut slices), 2);
+        assert_eq!(slices[0].len(), SMALLEST_SEGMENT_BYTES);
+        let copied = SMALLEST_SEGMENT_BYTES - b"header".len();
+        assert!(std::ptr::eq(slices[1].as_ptr(), &raw const long[copied]));
+    }
+
+    #[test]
+    fn copied_and_shared_pieces_in_turn_do_not_pin_a_segment_each() {
+        let mut queue = SendQueue::new(64);
+        let long = Bytes::from(vec![7; SHARE_FROM_BYTES]);
+        for _ in 0..100 {
+            queue.write(&[1; SEGMENT_BYTES + 1]);
+            queue.write_shared(long.clone());
+            assert!(queue.pinned_bytes() <= queue.len() + 2 * SEGMENT_BYTES);
+        }
+    }
+
+    #[test]
+    fn a_queue_that_never_empties_does_not_fall_to_tiny_segments() {
+        let mut queue = SendQueue::new(64 * 1024);
+        queue.write(b"1");
+        for _ in 0..10 * SMALLEST_SEGMENT_BYTES {
+            queue.write(b"2");
+            queue.sent(1);
+        }
+        for _ in 1..SMALLEST_SEGMENT_BYTES {
+            queue.write(b"3");
+        }
+        assert!(queue.segments.len() <= 2, "{} segments", queue.segments.len());
     }
 
     #[test]

@@ -66,11 +66,11 @@ mod tests {
         list.retain(|element| element % 2 == 1);
         assert_eq!(list.as_slice(), [1, 3]);
         list.retain(|_| false);
-        assert_eq!(list.as_mut_slice(), []);
+        assert!(list.as_mut_slice().is_empty());
         let mut one = SmallList::One(7);
         one.retain(|_| true);
         assert_eq!(one.as_slice(), [7]);
         one.retain(|_| false);
-        assert_eq!(one.as_slice(), []);
+        assert!(one.as_slice().is_empty());
     }
 }

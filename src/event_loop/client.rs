@@ -50,6 +50,18 @@ pub trait Stream: Read + Write {
     /// Why nothing moves.
     fn peer_state(&self) -> PeerState;
 
+    /// The error that the connection ended with, taken out, while nothing of
+    /// it is being read: a reset must be noticed also then. `None` where all
+    /// is well, or where only reading and writing tell.
+    fn take_error(&mut self) -> Option<io::Error> {
+        None
+    }
+
+    /// Our end of the connection; `None` where that is not known.
+    fn local_addr(&self) -> Option<SocketAddr> {
+        None
+    }
+
     /// Bounds the kernel's receive buffer of a client that is paused, or
     /// gives it back to the kernel's own sizing.
     fn clamp_receive_buffer(&mut self, clamped: bool);

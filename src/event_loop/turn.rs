@@ -70,7 +70,7 @@ impl<N: Network, S: Service> Turn<N, S> {
         let budget = limits.memory_budget_bytes.unwrap_or(memory_budget_bytes);
         let max_clients = limits.max_clients.unwrap_or(max_clients);
         Ok(Self {
-            next_tick: service.tick_interval().map(|interval| now + interval),
+            next_tick: None,
             engine: Engine::new(network, limits.clone(), budget, now),
             service,
             accepting: Accepting::new(max_clients),
@@ -118,6 +118,7 @@ impl<N: Network, S: Service> Turn<N, S> {
         self.expire();
         self.sweep();
         self.advance_stop();
+        self.arm_tick();
         self.next()
     }
 
@@ -161,7 +162,7 @@ impl<N: Network, S: Service> Turn<N, S> {
                 return;
             }
             let accepted = self.engine.network.accept();
-            let clients = self.engine.clients.len();
+            let clients = self.engine.client_count();
             match self.accepting.judge(accepted, clients, self.engine.now) {
                 Verdict::Serve(stream, peer) => match self.engine.admit(stream, peer, Readiness::NEW) {
                     Ok(id) => {
@@ -196,6 +197,15 @@ impl<N: Network, S: Service> Turn<N, S> {
             self.next_tick = Some(if missed { self.engine.now + interval } else { next });
             self.service.ticked(&mut Actions::new(&mut self.engine));
         }
+    }
+
+    /// Follows the service, which may want ticks only for a while.
+    fn arm_tick(&mut self) {
+        self.next_tick = match (self.next_tick, self.service.tick_interval()) {
+            (None, Some(interval)) => Some(self.engine.now + interval),
+            (next, Some(_)) => next,
+            (_, None) => None,
+        };
     }
 
     /// Serves everybody on the ready list once; what comes back to the list
@@ -235,6 +245,7 @@ impl<N: Network, S: Service> Turn<N, S> {
             Ok(true) => {
                 client.phase = Phase::Open;
                 client.peer_awaited_since = None;
+                self.engine.counters.upstreams += 1;
                 self.service.connected(id, &mut Actions::new(&mut self.engine));
                 self.flush(id);
             }
@@ -260,7 +271,10 @@ impl<N: Network, S: Service> Turn<N, S> {
             let Some(client) = self.engine.clients.get(id) else {
                 return;
             };
-            if budget == 0 || !client.readiness.is_readable() || !client.wants_read() {
+            if !client.wants_read() {
+                return self.notice_error(id);
+            }
+            if budget == 0 || !client.readiness.is_readable() {
                 return;
             }
             let allowed = self.engine.read_allowance(client).min(self.read_buffer.len());
@@ -278,6 +292,18 @@ impl<N: Network, S: Service> Turn<N, S> {
                     return self.engine.doom(id, CloseReason::Failed(Operation::Read, error));
                 }
             }
+        }
+    }
+
+    /// A client that may not be read now can still be gone, by a reset that
+    /// its partner should hear of at once.
+    fn notice_error(&mut self, id: ClientId) {
+        if let Some(client) = self.engine.clients.get_mut(id)
+            && client.phase == Phase::Open
+            && client.readiness.may_have_ended()
+            && let Some(error) = client.stream.take_error()
+        {
+            self.engine.doom(id, CloseReason::Failed(Operation::Read, error));
         }
     }
 
@@ -375,6 +401,7 @@ impl<N: Network, S: Service> Turn<N, S> {
                 continue;
             };
             self.engine.unlink(id, &client);
+            self.engine.upstreams -= usize::from(client.upstream_of.is_some());
             self.engine.counters.sent_bytes += client.sent_bytes;
             self.engine.counters.count_closed(&reason);
             Engine::<N>::log_closed(&client, &reason);

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# A client that stalls for 4 seconds and then reads on stays and loses
+# nothing, while one beside it that never reads goes.
+# shellcheck source=scripts/lib.sh
+source "$(dirname "$0")/lib.sh"
+
+start_server echo
+probe --paused 1 --pause 4s --stalled 1
+expect_disconnected 1 'write timeout'
+pass "a client that paused for 4 s was kept and lost nothing, a stalled one went"
