@@ -427,7 +427,7 @@ impl<N: Network, S: Service> Turn<N, S> {
                 let grace = self.engine.limits.grace;
                 info!(
                     "stopping: {} clients have {} to take what is queued",
-                    ids.len(),
+                    self.engine.client_count(),
                     humantime::format_duration(grace)
                 );
                 self.stop_by = Some(now + grace);

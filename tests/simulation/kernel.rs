@@ -81,6 +81,8 @@ pub(crate) struct Link {
     pub(crate) closed: bool,
     pub(crate) said_closed: bool,
     read_in_turn: usize,
+    /// The last turn in which a read found nothing left.
+    dry_turn: u64,
 }
 
 impl Link {
@@ -135,6 +137,7 @@ pub(crate) struct World {
     pub(crate) calls: u64,
     pub(crate) refused_accepts: u64,
     pub(crate) stale_events: u64,
+    turn: u64,
     /// Folds everything that happened into one number.
     pub(crate) digest: u64,
     pub(crate) trace: Option<VecDeque<String>>,
@@ -181,6 +184,7 @@ impl World {
             calls: 0,
             refused_accepts: 0,
             stale_events: 0,
+            turn: 0,
             digest: 0xcbf2_9ce4_8422_2325,
             trace: None,
         }
@@ -199,6 +203,8 @@ impl World {
     }
 
     pub(crate) fn note_turn(&mut self, now: Instant, real_ns: u64) {
+        self.turn += 1;
+        self.model.turn = self.turn;
         note!(self, 1, 0, real_ns, "-- turn at {real_ns} ns, charged {now:?}");
         for &number in &self.open {
             self.links[number].read_in_turn = 0;
@@ -265,6 +271,7 @@ impl World {
             closed: false,
             said_closed: false,
             read_in_turn: 0,
+            dry_turn: 0,
         });
         self.open.push(number);
         self.change_mood(number);
@@ -674,6 +681,9 @@ impl World {
             buffer[..count].copy_from_slice(link.content.at(link.read, count));
             link.read += count as u64;
             link.read_in_turn += count;
+            if count < buffer.len() {
+                link.dry_turn = self.turn;
+            }
             let greedy = link.read_in_turn > TURN_BUDGET_BYTES + READ_BUFFER_BYTES;
             self.model.read(number, count, to, &self.links[number].content);
             note!(self, 13, number, count, "read {count} from link {number}");
@@ -699,6 +709,7 @@ impl World {
             self.model.read_end(number, to);
             return Ok(0);
         }
+        link.dry_turn = self.turn;
         note!(self, 16, number, 0, "nothing to read from link {number}");
         Err(ErrorKind::WouldBlock.into())
     }
@@ -856,7 +867,9 @@ impl World {
         };
         let (source, ledger) = (&self.links[from], &self.model.ledgers[from]);
         let all_said = from == number || ledger.end_read;
-        let unread = source.waiting();
+        // What comes in after the last look cannot be helped.
+        let looked = source.dry_turn > self.model.stopped_turn;
+        let unread = if looked { 0 } else { source.waiting() };
         let lost = source.read - self.links[number].taken;
         let half_frame = if self.plan.kind == Kind::FramedEcho && ledger.end_read {
             ledger.read - ledger.frames.whole_bytes

@@ -12,7 +12,7 @@ pub(crate) mod model;
 pub(crate) mod plan;
 pub(crate) mod services;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -103,7 +103,17 @@ pub(crate) fn run_and_shrink(plan: &Plan) -> Result<Report, Fault> {
     }
 }
 
+thread_local! {
+    static SEED: Cell<u64> = const { Cell::new(0) };
+}
+
+/// The seed that this thread is running.
+pub(crate) fn current_seed() -> u64 {
+    SEED.get()
+}
+
 fn run_traced(plan: &Plan, traced: bool) -> Result<Report, Fault> {
+    SEED.set(plan.seed);
     let mut progress = Progress::default();
     let outcome = catch_unwind(AssertUnwindSafe(|| dispatch(plan, traced, &mut progress)));
     let what = match outcome {

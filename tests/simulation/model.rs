@@ -127,6 +127,8 @@ pub(crate) struct Model {
     loose: bool,
     over_budget_seen: bool,
     pub(crate) stopping_since: Option<Instant>,
+    pub(crate) stopped_turn: u64,
+    pub(crate) turn: u64,
     pub(crate) fault: Option<String>,
     pub(crate) seen: Seen,
 }
@@ -153,6 +155,8 @@ impl Model {
             loose: false,
             over_budget_seen: false,
             stopping_since: None,
+            stopped_turn: 0,
+            turn: 0,
             fault: None,
             seen: Seen::default(),
         }
@@ -451,6 +455,7 @@ impl Model {
     pub(crate) fn stop(&mut self) {
         self.settle();
         self.stopping_since = Some(self.now);
+        self.stopped_turn = self.turn;
         for at in 0..self.alive.len() {
             let number = self.alive[at];
             if !self.ledgers[number].closing {
@@ -473,6 +478,10 @@ impl Model {
 
     /// The kernel failed an operation on a client's socket.
     pub(crate) fn fail(&mut self, number: usize) {
+        if self.unsettled == Some(number) {
+            // The direct write failed, so nothing comes to wait.
+            self.unsettled = None;
+        }
         self.settle();
         self.doom(number, Doom::Failed);
     }
@@ -497,6 +506,7 @@ impl Model {
         let doom = ledger.doom.clone();
         let owed = match (reason, &doom) {
             (_, Some(Doom::Closed)) => false,
+            (CloseReason::Slow(Reason::MemoryBudget), _) if self.loose => self.over_budget_seen,
             (CloseReason::Failed(..), doom) => *doom == Some(Doom::Failed),
             (CloseReason::Rejected(_), doom) => *doom == Some(Doom::Rejected),
             (CloseReason::Reset, doom) => *doom == Some(Doom::Reset) || self.kind == Kind::Tunnel,
@@ -506,8 +516,7 @@ impl Model {
             (CloseReason::Slow(Reason::NotDrained), None) => {
                 over(ledger.waiting_since, limits.drain_timeout())
             }
-            (CloseReason::Slow(Reason::MemoryBudget), None) => self.loose && self.over_budget_seen,
-            (CloseReason::Slow(Reason::HardLimit), None) => false,
+            (CloseReason::Slow(Reason::MemoryBudget | Reason::HardLimit), None) => false,
             (CloseReason::Finished, None) => {
                 ledger.ended
                     && ledger.queue == 0

@@ -220,7 +220,7 @@ fn limits(rng: &mut Rng, kind: Kind, mark: usize, tight: bool, peers: usize) -> 
     let hard = match rng.u8(..3) {
         0 => Some(least.max(limit.unwrap_or(0)) + rng.usize(..2 * mark + 10)),
         _ if kind == Kind::Herald => Some(least.max(limit.unwrap_or(0)) + 50_000),
-        _ => None,
+        _ => Some((16 * mark).max(least).max(2 * limit.unwrap_or(0))),
     };
     let milliseconds = |rng: &mut Rng, of: &[u64]| Duration::from_millis(of[rng.usize(..of.len())]);
     let budget = if tight && kind != Kind::FramedEcho {

@@ -195,16 +195,16 @@ impl Herald {
             _ => self.rng.usize(..=self.longest_bytes),
         };
         let at = self.rng.usize(..SHARED_BYTES - length);
-        let number = {
+        let asked = {
             let mut world = self.world.borrow_mut();
             let number = world.link_of(client);
-            if let Some(number) = number
-                && world.model.ask(number, length)
+            let asked = number.filter(|&number| world.model.ask(number, length));
+            if let Some(number) = asked
                 && length > 0
             {
                 world.tell(number, at, length);
             }
-            number
+            asked
         };
         let answer = if self.rng.bool() {
             actions.send(client, piece(at, length))
@@ -213,14 +213,16 @@ impl Herald {
         };
         let mut world = self.world.borrow_mut();
         world.model.settle();
-        let expected = match number {
-            Some(number) if world.model.ledgers[number].accepts() => world.model.answer(number),
-            _ => Answer::Continue,
+        let expected = match asked {
+            // It did not survive this, and will hear so.
+            Some(number) if !world.model.ledgers[number].is_alive() => return,
+            Some(number) => world.model.answer(number),
+            None => Answer::Continue,
         };
         if answer != expected && !world.model.is_loose() {
             world
                 .model
-                .accuse(|| format!("link {number:?}: {length} bytes answered {answer:?}, not {expected:?}"));
+                .accuse(|| format!("{client:?}: {length} bytes answered {answer:?}, not {expected:?}"));
         }
     }
 
