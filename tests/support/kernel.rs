@@ -125,6 +125,9 @@ pub(crate) fn resident_bytes(pid: Pid) -> usize {
 }
 
 /// Descriptors that a process has open.
-pub(crate) fn descriptors(pid: Pid) -> usize {
-    std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
+pub(crate) fn descriptors(pid: Pid) -> Vec<usize> {
+    let names = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    names
+        .map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap())
+        .collect()
 }

@@ -190,14 +190,18 @@ impl Server {
 
     /// Descriptors that are open.
     pub(crate) fn descriptors(&self) -> usize {
-        kernel::descriptors(self.pid)
+        kernel::descriptors(self.pid).len()
     }
 
-    /// Changes how many descriptors it may have open, while it runs.
-    pub(crate) fn set_descriptor_limit(&self, limit: usize) {
+    /// Lets the running server open so many descriptors more, and no more.
+    pub(crate) fn leave_descriptors(&self, count: usize) {
+        let open = kernel::descriptors(self.pid);
+        let free = (0..).filter(|number| !open.contains(number));
+        // The limit is the number above the highest that may be used.
+        let limit = free.take(count).last().map_or(0, |last| last + 1) as u64;
         let maximum = getrlimit(Resource::Nofile).maximum;
         let new = Rlimit {
-            current: Some(limit as u64),
+            current: Some(limit),
             maximum,
         };
         prlimit(Some(self.pid), Resource::Nofile, new).unwrap();
