@@ -57,6 +57,18 @@ pub trait Stream: Read + Write {
     /// Why nothing moves.
     fn peer_state(&self) -> PeerState;
 
+    /// The error that the connection ended with, taken out, while nothing of
+    /// it is being read: a reset must be noticed also then. `None` where all
+    /// is well, or where only reading and writing tell.
+    fn take_error(&mut self) -> Option<io::Error> {
+        None
+    }
+
+    /// Our end of the connection; `None` where that is not known.
+    fn local_addr(&self) -> Option<SocketAddr> {
+        None
+    }
+
     /// Bounds the kernel's receive buffer of a client that is paused, or
     /// gives it back to the kernel's own sizing.
     fn clamp_receive_buffer(&mut self, clamped: bool);
@@ -110,6 +122,8 @@ pub(crate) struct Client<S> {
     pub(crate) read_ended: bool,
     /// Our end was announced to it.
     pub(crate) write_ended: bool,
+    /// The stop of the server closed it, in the middle of its stream.
+    pub(crate) stopped: bool,
     /// Something meant for it was thrown away: its end must be a reset.
     pub(crate) cut: bool,
     /// Its receive buffer is clamped.
@@ -145,6 +159,7 @@ impl<S: Stream> Client<S> {
             listed: false,
             read_ended: false,
             write_ended: false,
+            stopped: false,
             cut: false,
             clamped: false,
             blocked: BlockedLog::default(),
@@ -166,6 +181,12 @@ impl<S: Stream> Client<S> {
         let can_write = self.readiness.is_writable() && !self.queue.is_empty();
         let can_read = self.readiness.is_readable() && self.wants_read();
         (can_write || can_read) && self.phase != Phase::Doomed
+    }
+
+    /// Whether something that it sent may wait to be read. Behind its end
+    /// there is nothing, though every later event still says *readable*.
+    pub(crate) const fn may_have_unread(&self) -> bool {
+        !self.read_ended && self.readiness.is_readable()
     }
 
     pub(crate) const fn accepts_writes(&self) -> bool {

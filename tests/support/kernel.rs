@@ -124,10 +124,15 @@ pub(crate) fn resident_bytes(pid: Pid) -> usize {
     kib * 1024
 }
 
-/// Descriptors that a process has open.
-pub(crate) fn descriptors(pid: Pid) -> Vec<usize> {
-    let names = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
-    names
-        .map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap())
+/// The numbers of the descriptors that a process has open.
+pub(crate) fn descriptor_numbers(pid: Pid) -> Vec<usize> {
+    let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    entries
+        .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok())
         .collect()
+}
+
+/// Descriptors that a process has open.
+pub(crate) fn descriptors(pid: Pid) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
 }
