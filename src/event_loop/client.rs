@@ -9,7 +9,7 @@
 use std::fmt;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::client_table::ClientId;
 use super::deadlines::Delay;
@@ -42,6 +42,13 @@ pub trait Stream: Read + Write {
 
     /// Makes the coming close a reset, which also frees what the kernel holds.
     fn reset_on_close(&mut self);
+
+    /// Has the coming close, an orderly one, give up after this time if the
+    /// peer does not acknowledge it. Where a close leaves nothing behind there
+    /// is nothing to do.
+    fn bound_close(&mut self, time: Duration) {
+        let _ = time;
+    }
 
     /// Whether the kernel holds nothing of ours any more: all of it was
     /// acknowledged, or the connection is gone.

@@ -160,6 +160,12 @@ impl Stream for KernelStream {
         let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
     }
 
+    fn bound_close(&mut self, time: Duration) {
+        // The end itself may be lost, and the kernel would repeat it for a
+        // minute and more. Where this is not to be had, it does.
+        let _ = SockRef::from(&self.stream).set_tcp_user_timeout(Some(time));
+    }
+
     fn is_settled(&self) -> bool {
         let socket = self.stream.as_fd();
         // After a reset the kernel's count stands still, so ask for the state.

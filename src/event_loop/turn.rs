@@ -407,6 +407,8 @@ impl<N: Network, S: Service> Turn<N, S> {
             Engine::<N>::log_closed(&client, &reason);
             if reason.is_reset() {
                 client.stream.reset_on_close();
+            } else {
+                client.stream.bound_close(self.engine.limits.grace);
             }
             drop(client);
             self.accepting.note_close();
