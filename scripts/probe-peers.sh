@@ -99,7 +99,7 @@ nginx_version() { nginx -v 2>&1 | sed 's/.*: //; s|/| |'; }
 start_nginx_file() {
     version=$(nginx_version)
     mkdir -p "$dir/files"
-    truncate -s 64M "$dir/files/large.bin"
+    truncate -s 16M "$dir/files/large.bin"
     fill nginx-file.conf "$dir/nginx.conf" "TIMEOUT=$1" "RESET=$2"
     command="nginx -p \$DIR -c scripts/peers/nginx-file.conf (send_timeout $1; reset_timedout_connection $2)"
     spawn nginx -p "$dir" -e "$dir/error.log" -c "$dir/nginx.conf"
@@ -139,6 +139,12 @@ start_node() {
     version="Node.js $(node --version)"
     command="node scripts/peers/node_pipe.mjs \$PORT"
     spawn node "$peers/node_pipe.mjs" "$port"
+    wait_for_port "$port" && warm_up "$port"
+}
+
+# A just-in-time compiler needs some work before its speed means anything.
+warm_up() {
+    "$highwater" probe --port "$1" --stalled 0 --talkers 0 --paused 0 --steady 0 --baseline 1s >/dev/null 2>&1 || true
 }
 
 # What the proxies stand in front of: an echo that pauses its source, keeps
@@ -146,7 +152,7 @@ start_node() {
 start_upstream() {
     upstream=$(free_port)
     spawn node "$peers/node_pipe.mjs" "$upstream"
-    wait_for_port "$upstream"
+    wait_for_port "$upstream" && warm_up "$upstream"
 }
 
 # The same for downloads: nginx with a large file, and far more patience than the proxy.
@@ -212,23 +218,28 @@ table_of() {
 
 # The options of the probe for a scenario, one a line, so that they may hold blanks.
 probe_options() {
-    local payload
+    local payload slow=(--trickle 2)
+    payload=$(printf '%4096s' '' | tr ' ' x)
+    case "$(table_of "$1")" in
+    steady) slow=(--stalled 0 --talkers 0 --paused 0 --steady 3 --steady-rate 128KiB/s) ;;
+    esac
     case "$1" in
+    # What is published cannot wait for its readers: at 4 MiB/s nobody who reads 64 KiB/s can be kept.
     redis)
-        payload=$(printf '%4096s' '' | tr ' ' x)
+        slow+=(--steady 0)
         printf '%s\n' --protocol push --send 'SUBSCRIBE channel\r\n' --publish "PUBLISH channel $payload\\r\\n"
         ;;
     nats)
-        payload=$(printf '%4096s' '' | tr ' ' x)
+        slow+=(--steady 0 --within 12s)
         printf '%s\n' --protocol push --send 'CONNECT {"verbose":false}\r\nSUB subject 1\r\n'
-        printf '%s\n' --publish "PUB subject 4096\\r\\n$payload\\r\\n" --within 12s
+        printf '%s\n' --publish "PUB subject 4096\\r\\n$payload\\r\\n"
         ;;
-    nginx_file* | haproxy_3s) printf '%s\n' --protocol http --path /large.bin ;;
+    # Whole files take the healthy clients longer than pings, so that fewer of them do.
+    nginx_file* | haproxy_3s) printf '%s\n' --protocol http --path /large.bin --fast 2 ;;
+    # Two connections for each client, so the kernel alone hides twice as much both ways.
+    nginx_stream | haproxy | socat | select_tunnel) printf '%s\n' --fill 64MiB ;;
     esac
-    case "$(table_of "$1")" in
-    steady) printf '%s\n' --stalled 0 --talkers 0 --paused 0 --steady 3 --steady-rate 128KiB/s ;;
-    slow) printf '%s\n' --trickle 2 ;;
-    esac
+    printf '%s\n' "${slow[@]}"
 }
 
 # --- one scenario ------------------------------------------------------------
@@ -254,12 +265,13 @@ show_probe_command() {
 }
 
 probe_one() {
-    local name=$1 start=$2 title=$3 options=() code=0
+    local name=$1 start=$2 title=$3 options=() code=0 load
     dir=$work/$name
     mkdir -p "$dir"
     port=$(free_port)
     # The words of `start` are a function and its arguments.
     read -r -a start <<<"$start"
+    read -r load _ </proc/loadavg
     "${start[@]}"
     if ! wait_for_port "$port"; then
         say "$name does not listen; it says: $(tail -n 3 "$dir/output" | tr '\n' ' ')"
@@ -276,11 +288,13 @@ probe_one() {
     fi
     mkdir -p "$results"
     cp "$dir/probe.json" "$results/$name.json"
-    cp "$dir/plot.svg" "$results/$name.svg"
+    # A result never keeps the plot of an older one.
+    rm -f "$results/$name.svg"
+    if [[ -e $dir/plot.svg ]]; then cp "$dir/plot.svg" "$results/$name.svg"; fi
     {
         printf 'title\t%s\nversion\t%s\nserver\t%s\n' "$title" "$version" "$command"
         printf 'probe\t%s\n' "$(show_probe_command "${options[@]}")"
-        printf 'table\t%s\n' "$(table_of "$name")"
+        printf 'table\t%s\nload\t%s\nprocessors\t%s\n' "$(table_of "$name")" "$load" "$(nproc)"
         printf 'code\t%s\ndate\t%s\nkernel\t%s\n' "$code" "$(date -u +%F)" "$(uname -sr | sed 's/-.*//')"
     } >"$results/$name.tsv"
     say "$name: $( ((code == 0)) && echo pass || echo fail)"

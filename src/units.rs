@@ -171,6 +171,14 @@ mod tests {
     }
 
     #[test]
+    fn no_time_at_all_is_the_only_one_that_needs_no_unit() {
+        assert_eq!(parse_time("0"), Ok(Duration::ZERO));
+        for typed in ["00", "1", "0 0"] {
+            assert!(parse_time(typed).is_err(), "{typed}");
+        }
+    }
+
+    #[test]
     fn sizes_and_times_are_written_as_they_could_be_typed() {
         for typed in ["500", "64KiB", "1MiB", "3GiB", "0"] {
             assert_eq!(typed.parse::<Size>().unwrap().to_string(), typed);

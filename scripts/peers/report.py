@@ -3,7 +3,7 @@
 
 Every figure on the page comes from a result file: the template holds the prose,
 and names what is to be put in as {{table:slow}}, {{table:steady}}, {{plots}},
-{{commands}}, {{date}}, {{kernel}}, {{missing}} or {{cell:SCENARIO:COLUMN}}.
+{{commands}}, {{date}}, {{kernel}}, {{load}}, {{missing}} or {{cell:SCENARIO:COLUMN}}.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from pathlib import Path
 MIB = 1024 * 1024
 KIND_TITLES = {
     "stalled": "stalled",
-    "quiet": "stalled, all its input read",
+    "quiet": "stalled, its input all read",
     "talker": "talker",
     "trickle": "trickle, 1 KiB/s",
     "paused": "paused for 4 s",
@@ -38,12 +38,8 @@ class Result:
         self.probe = json.loads((directory / f"{name}.json").read_text())
         self.plot = directory / f"{name}.svg"
 
-    @property
-    def measured(self):
-        return self.probe.get("measurement", self.probe)
-
     def clients(self, kind):
-        return [client for client in self.measured["slow"] if client["kind"] == kind]
+        return [client for client in self.probe["slow"] if client["kind"] == kind]
 
     def cell(self, column):
         """The text of one cell; every figure in it is measured."""
@@ -62,49 +58,46 @@ class Result:
         clients = self.clients(kind)
         if not clients:
             return "–"
-        ended = [client for client in clients if client["end"] is not None]
         said = []
-        for end in sorted({client["end"] for client in ended}):
-            alike = [client for client in ended if client["end"] == end]
-            said.append(f"{len(alike)} of {len(clients)} {END_WORDS.get(end, end)}{after(alike)}")
-        kept = [client for client in clients if client["end"] is None]
-        if kept:
-            said.append(f"{len(kept)} of {len(clients)} kept{self.of_kept(kind, kept)}")
+        full = [client for client in clients if kind != "quiet" or client["full_at"] is not None]
+        for end in sorted({client["end"] or "" for client in full}):
+            alike = [client for client in full if (client["end"] or "") == end]
+            what = END_WORDS.get(end, end) + after(alike) if end else "kept" + self.how_long(kind)
+            said.append(f"{len(alike)} of {len(clients)} {what}{losses(kind, alike)}")
+        if len(full) < len(clients):
+            said.append(f"{len(clients) - len(full)} of {len(clients)} not full{self.how_long(kind)}")
         return "; ".join(said)
 
-    def of_kept(self, kind, kept):
-        if kind in TO_GO:
-            longest = max(self.measured["seconds"] - client["joined_at"] for client in kept)
-            return f" for the {longest:.0f} s watched"
-        whole = sum(client["complete"] for client in kept)
-        told = [client for client in kept if client["intact"] is not None]
-        if kind == "paused" and whole == len(kept):
-            return ", nothing lost"
-        if told and not all(client["intact"] for client in told):
-            return ", **bytes lost**"
-        return ", nothing lost" if told else ""
+    def how_long(self, kind):
+        if kind not in TO_GO:
+            return ""
+        return f" in the {min(self.probe['seconds'] - client['joined_at'] for client in self.clients(kind)):.0f} s watched"
 
     def healthy(self):
-        before, during = self.measured["healthy"]["before"], self.measured["healthy"]["during"]
+        before, during = self.probe["healthy"]["before"], self.probe["healthy"]["during"]
         if not before or not during:
             return "–"
+        if during["messages"] == 0:
+            return "**nothing for anybody**"
         return (f"{during['messages_per_second'] / max(before['messages_per_second'], 1e-9) * 100:.0f} % of their rate, "
                 f"longest wait {milliseconds(before['max_us'])} → {milliseconds(during['max_us'])}")
 
     def memory(self):
-        server = self.measured["server"]
+        server = self.probe["server"]
         if not server:
             return "–"
-        return f"{mib(server['rss_before_bytes'])} → {mib(server['rss_peak_bytes'])} MiB"
+        # What a flood does to the memory is seen at once, so "before" is what it was first of all.
+        seen = [slice["rss_bytes"] for slice in self.probe["timeline"] if slice["rss_bytes"]]
+        return f"{mib(seen[0])} → {mib(max(*seen, server['rss_peak_bytes']))} MiB" if seen else "–"
 
     def kernel(self):
-        server = self.measured["server"]
+        server = self.probe["server"]
         if not server:
             return "–"
         if server["orphans"] == 0:
             return "nothing"
-        each = server["orphan_bytes"] / server["orphans"]
-        return f"{server['orphans']} orphans with {mib(server['orphan_bytes'])} MiB ({mib(each)} each)"
+        each = mib(server["orphan_bytes"] / server["orphans"])
+        return f"{each} MiB for each of {server['orphans']}" if server["orphans"] > 1 else f"{each} MiB for one"
 
     def given(self):
         """What clients that were ended had received, as a rate until their end."""
@@ -113,19 +106,38 @@ class Result:
         return f"{min(rates):.0f} KiB/s" if rates else "–"
 
     def verdict(self):
-        failed = [finding["name"] for finding in self.probe["findings"] if finding["verdict"] == "fail"]
-        return "**pass**" if not failed else "fail: " + "; ".join(failed)
+        failed = [finding["title"] for finding in self.probe["findings"] if finding["verdict"] == "fail"]
+        return f"**{self.probe['verdict']}**" + "".join(f"<br>not: {title}" for title in failed)
 
 
-END_WORDS = {"reset": "reset", "end_of_file": "end of file"}
+END_WORDS = {
+    "reset": "reset",
+    "end_of_file": "closed with an end of file",
+    "left_in_kernel": "closed without a reset",
+    "not_connected": "not even connected",
+}
 
 
 def after(clients):
+    """From full to the end; where nobody can tell when a client was full, from its beginning."""
     times = [client["seconds_to_end"] for client in clients if client["seconds_to_end"] is not None]
+    since = ""
     if not times:
-        return " before it was full"
+        times = [client["ended_at"] - client["joined_at"] for client in clients]
+        since = " from its start"
     low, high = f"{min(times):.1f}", f"{max(times):.1f}"
-    return f" after {low} s" if low == high else f" after {low} to {high} s"
+    return (f" after {low} s" if low == high else f" after {low} to {high} s") + since
+
+
+def losses(kind, clients):
+    """What clients that should be kept have lost, if anything."""
+    if kind in TO_GO:
+        return ""
+    if any(client["intact"] is False for client in clients):
+        return ", **bytes wrong**"
+    if all(client["complete"] for client in clients):
+        return ", nothing lost"
+    return ", **not served to the end**"
 
 
 def mib(amount):
@@ -167,10 +179,17 @@ def plots(results, directory):
         old.unlink()
     lines = []
     for result in results:
-        if result.name in PLOTS:
+        if result.name in PLOTS and result.plot.exists():
             shutil.copy(result.plot, directory / result.plot.name)
             lines += [f"### {result.about['title']}", "", f"![Timeline]({directory.name}/{result.plot.name})", ""]
     return "\n".join(lines).rstrip()
+
+
+def load(results):
+    """What else the machine did, which decides how much the healthy clients' rates say."""
+    loads = [float(result.about["load"]) for result in results]
+    return (f"{results[0].about['processors']} processors, shared by server, prober and whatever else ran: load average "
+            f"{min(loads):.1f} to {max(loads):.1f}")
 
 
 def main():
@@ -199,6 +218,7 @@ def main():
             "commands": lambda: commands(results),
             "date": lambda: " and ".join(sorted({result.about["date"] for result in results})),
             "kernel": lambda: " and ".join(sorted({result.about["kernel"] for result in results})),
+            "load": lambda: load(results),
             "missing": lambda: f"Not probed here: {', '.join(missing)}." if missing else "",
         }[what]()
 

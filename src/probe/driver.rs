@@ -258,7 +258,7 @@ impl<'a> Driver<'a> {
 
     /// Quiet clients need to see the server's sockets, and a server that sends what it was sent.
     fn start_quiet(&self) -> Option<QuietClients> {
-        let pid = self.observer.as_ref()?.pid();
+        let observer = self.observer.as_ref()?;
         let clients = self.plan.quiet.unwrap_or(usize::from(self.plan.stalled > 0));
         let first_pattern = (self.plan.fast + self.wires.slow()) as u64;
         let wire = self.wires.quiet_wires(first_pattern)?;
@@ -267,7 +267,8 @@ impl<'a> Driver<'a> {
         }
         QuietClients::start(QuietPlan {
             address: self.plan.address,
-            pid,
+            tables: observer.tables(),
+            last_look: observer.last_look(),
             wire,
             clients,
             offer: self.plan.fill,

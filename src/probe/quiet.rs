@@ -21,15 +21,15 @@ use super::clock;
 use super::fast::End;
 use super::kernel_queue;
 use super::measurement::SlowClientSeen;
-use super::server_process::{self, ServerSocket};
+use super::server_process::{LastLook, ServerSocket, SocketTables};
 use super::slow::Kind;
 use super::socket::{self, Buffers};
 use super::wire::Wire;
 
-/// Length of the first steps, and of all steps while far from full; no more than servers read at once.
-const LONG_STEP_BYTES: u64 = 16 << 10;
-/// Length of the steps near the end, below any read buffer.
-pub(crate) const SHORT_STEP_BYTES: u64 = 2 << 10;
+/// Length of the steps while far from full: some twenty looks for what a kernel hides by default.
+const LONG_STEP_BYTES: u64 = 256 << 10;
+/// Length of the steps near the end: no more than any server reads at once.
+pub(crate) const SHORT_STEP_BYTES: u64 = 4 << 10;
 /// How far before the expected end steps become short: what a kernel takes more or less from one time to the next.
 const NEAR_BYTES: u64 = 128 << 10;
 /// Nothing moves for this long: the server has stopped.
@@ -103,12 +103,11 @@ impl Coaxer {
     pub(crate) fn next(&mut self, seen: Whereabouts, now: Instant) -> Next {
         if seen.on_the_way == 0 && seen.server_unread == 0 && seen.held() == 0 {
             self.last = None;
-            let is_near = self.expected_end > 0 && seen.sent + NEAR_BYTES >= self.expected_end;
-            return Next::Send(if is_near {
-                SHORT_STEP_BYTES
-            } else {
-                LONG_STEP_BYTES
-            });
+            if self.expected_end == 0 {
+                return Next::Send(LONG_STEP_BYTES);
+            }
+            let far = self.expected_end.saturating_sub(NEAR_BYTES + seen.sent);
+            return Next::Send(far.clamp(SHORT_STEP_BYTES, LONG_STEP_BYTES));
         }
         let since = match self.last {
             Some((last, since)) if last == seen => since,
@@ -143,8 +142,10 @@ struct Shared {
 /// What the thread needs to know.
 pub(crate) struct QuietPlan {
     pub(crate) address: SocketAddr,
-    /// The process in whose network namespace the server's sockets are.
-    pub(crate) pid: i32,
+    /// Where the server's sockets are looked at while a client fills up.
+    pub(crate) tables: SocketTables,
+    /// Where they are looked at afterwards, at no further cost.
+    pub(crate) last_look: LastLook,
     /// One wire for each client and attempt.
     pub(crate) wire: Box<dyn Fn(usize) -> Wire + Send>,
     pub(crate) clients: usize,
@@ -230,6 +231,7 @@ struct QuietClient {
     full_at: Option<Instant>,
     end: Option<(Instant, End)>,
     met: bool,
+    watched: bool,
 }
 
 impl QuietClient {
@@ -250,6 +252,7 @@ impl QuietClient {
             full_at: None,
             end: None,
             met: false,
+            watched: false,
         })
     }
 
@@ -257,7 +260,12 @@ impl QuietClient {
         self.coaxer = Coaxer::new(expected_end);
         let deadline = self.joined + FILL_PATIENCE;
         while !shared.stop.load(Ordering::Relaxed) && clock::now() < deadline && self.end.is_none() {
-            match self.step(plan) {
+            let server = plan
+                .tables
+                .look()
+                .into_iter()
+                .find(|socket| socket.client_port == self.port);
+            match self.step(plan, server) {
                 Next::Wait => std::thread::sleep(LOOK_EVERY),
                 Next::Send(_) if self.sent < plan.offer => {}
                 done => return done,
@@ -268,15 +276,21 @@ impl QuietClient {
 
     /// Goes on where more is taken, and sees whether the connection stands.
     fn watch(&mut self, plan: &QuietPlan) {
-        if self.end.is_none() {
-            self.step(plan);
+        let server = plan.last_look.socket(self.port);
+        // A look from before this connection says nothing about it.
+        self.watched |= server.is_some();
+        if self.end.is_some() {
+            return;
+        }
+        if self.watched {
+            self.step(plan, server);
+        } else if matches!(self.stream.take_error(), Ok(Some(_))) {
+            self.end = Some((clock::now(), End::Reset));
         }
     }
 
-    fn step(&mut self, plan: &QuietPlan) -> Next {
+    fn step(&mut self, plan: &QuietPlan, server: Option<ServerSocket>) -> Next {
         let now = clock::now();
-        let sockets = server_process::sockets(plan.pid, plan.address.port());
-        let server = sockets.into_iter().find(|socket| socket.client_port == self.port);
         self.met |= server.is_some();
         self.note_end(server, now);
         let (Some(server), None) = (server, self.end) else {
@@ -366,12 +380,18 @@ mod tests {
     #[test]
     fn it_goes_on_while_all_is_passed_on_and_shortens_its_steps_near_the_end() {
         let now = clock::now();
-        let mut coaxer = Coaxer::new(1 << 20);
+        let end = 1 << 20;
+        let mut coaxer = Coaxer::new(end);
         assert_eq!(coaxer.next(passed_on(1000), now), Next::Send(LONG_STEP_BYTES));
         assert_eq!(
-            coaxer.next(passed_on((1 << 20) - NEAR_BYTES), now),
+            coaxer.next(passed_on(end - NEAR_BYTES - 10_000), now),
+            Next::Send(10_000)
+        );
+        assert_eq!(
+            coaxer.next(passed_on(end - NEAR_BYTES), now),
             Next::Send(SHORT_STEP_BYTES)
         );
+        assert_eq!(coaxer.next(passed_on(end + 1), now), Next::Send(SHORT_STEP_BYTES));
         assert_eq!(
             Coaxer::new(0).next(passed_on(1 << 30), now),
             Next::Send(LONG_STEP_BYTES)

@@ -124,6 +124,14 @@ pub(crate) fn resident_bytes(pid: Pid) -> usize {
     kib * 1024
 }
 
+/// The numbers of the descriptors that a process has open.
+pub(crate) fn descriptor_numbers(pid: Pid) -> Vec<usize> {
+    let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    entries
+        .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok())
+        .collect()
+}
+
 /// Descriptors that a process has open.
 pub(crate) fn descriptors(pid: Pid) -> usize {
     std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()

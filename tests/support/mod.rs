@@ -15,6 +15,7 @@
 pub(crate) mod kernel;
 pub(crate) mod server;
 pub(crate) mod sockets;
+pub(crate) mod tunnel;
 
 use std::time::{Duration, Instant};
 

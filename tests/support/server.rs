@@ -44,13 +44,23 @@ impl Server {
     /// As [`start`](Self::start), through another program: `launcher` gets
     /// the arguments of the binary behind its own, and must become it (as
     /// `sh -c 'ulimit -n 64; exec "$0" "$@"' BINARY` does).
-    pub(crate) fn start_by(mut launcher: Command, subcommand: &str, options: &[&str]) -> Self {
+    pub(crate) fn start_by(launcher: Command, subcommand: &str, options: &[&str]) -> Self {
+        Self::launch(launcher, subcommand, "0", options)
+    }
+
+    /// As [`start`](Self::start), on this port, which the caller knows to be
+    /// free.
+    pub(crate) fn start_on_port(subcommand: &str, port: &str, options: &[&str]) -> Self {
+        Self::launch(Command::new(BINARY), subcommand, port, options)
+    }
+
+    fn launch(mut launcher: Command, subcommand: &str, port: &str, options: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let log = directory.path().join("log");
         let stderr = directory.path().join("stderr");
         launcher
             .arg(subcommand)
-            .args(["--port", "0", "--log-file"])
+            .args(["--port", port, "--log-file"])
             .arg(&log)
             .args(options)
             .stdin(Stdio::null())
@@ -191,6 +201,19 @@ impl Server {
     /// Descriptors that are open.
     pub(crate) fn descriptors(&self) -> usize {
         kernel::descriptors(self.pid)
+    }
+
+    /// The numbers of the descriptors that are open.
+    pub(crate) fn descriptor_numbers(&self) -> Vec<usize> {
+        kernel::descriptor_numbers(self.pid)
+    }
+
+    /// Lets the running server open so many descriptors more, and no more.
+    pub(crate) fn leave_descriptors(&self, count: usize) {
+        let open = self.descriptor_numbers();
+        let free = (0..).filter(|number| !open.contains(number));
+        // The limit is the number above the highest that may be used.
+        self.set_descriptor_limit(free.take(count).last().map_or(0, |last| last + 1));
     }
 
     /// Changes how many descriptors it may have open, while it runs.
