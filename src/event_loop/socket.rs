@@ -17,6 +17,7 @@ use super::client::Stream;
 use super::client_table::ClientId;
 use super::engine::Network;
 use super::peer_state::{PeerState, TcpFacts};
+use super::receive_buffer::PeerWindow;
 use super::tcp_info;
 use crate::limits::{BACKLOG_CONNECTIONS, Limits};
 
@@ -45,9 +46,6 @@ impl KernelNetwork {
         // Accepted sockets inherit these when they are set before listen.
         socket.set_tcp_nodelay(true)?;
         bound_unsent(SockRef::from(&socket), limits.unsent_bytes)?;
-        if limits.receive_buffer_bytes > 0 {
-            socket.set_recv_buffer_size(limits.receive_buffer_bytes)?;
-        }
         socket.bind(&address.into())?;
         socket.listen(BACKLOG_CONNECTIONS)?;
         let mut listener = TcpListener::from_std(socket.into());
@@ -187,7 +185,18 @@ impl Stream for KernelStream {
         self.stream.local_addr().ok()
     }
 
-    fn clamp_receive_buffer(&mut self, _clamped: bool) {}
+    fn set_receive_buffer(&mut self, bytes: Option<u32>) {
+        // A buffer that stays as it was is a matter of memory or speed, not
+        // of right or wrong.
+        let _ = match bytes {
+            Some(bytes) => SockRef::from(&self.stream).set_recv_buffer_size(bytes as usize),
+            None => tcp_info::unlock_receive_buffer(self.stream.as_fd()),
+        };
+    }
+
+    fn peer_window(&self) -> Option<PeerWindow> {
+        tcp_info::peer_window(self.stream.as_fd())
+    }
 }
 
 impl From<TcpFacts> for PeerState {
