@@ -40,5 +40,7 @@ fn main() -> Result<(), ServerError> {
     let address = ([127, 0, 0, 1], port.unwrap_or(9001)).into();
     let mut server = EventLoop::listen(address, Limits::default(), Chat::default())?;
     println!("listening on {}", server.local_addr());
-    server.run().map(|counters| println!("{}", counters.summary("sent")))
+    server
+        .run()
+        .map(|counters| println!("{}", counters.summary("sent")))
 }

@@ -1,7 +1,7 @@
 //! The command line: what was typed, and what it means.
 //!
 //! Owns the names, defaults and help texts of all options. Sizes and times
-//! are parsed into numbers here; what they do is in [`limits`](crate::limits).
+//! are parsed into numbers here; what they do is in [`limits`].
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -12,6 +12,7 @@ use log::LevelFilter;
 
 use crate::limits::{self, Limits, LimitsError};
 use crate::probe::command::ProbeArgs;
+use crate::services::{ProxyProtocol, Target};
 use crate::units::{Size, Time};
 
 /// TCP servers in which no slow client can hurt the others.
@@ -32,6 +33,7 @@ const EXAMPLES: &str = "\
 Examples:
   highwater echo                          serve on 127.0.0.1:9000
   highwater echo --port 0 --grace 2s      take a free port, be stricter
+  highwater tunnel --to 127.0.0.1:6379    stand in front of a redis
   nc 127.0.0.1 9000                       talk to it
   highwater probe --port 9000             is it safe? (works on any TCP server)
 
@@ -42,8 +44,53 @@ Exit codes: 0 fine, 1 failed, 2 wrong usage.";
 pub enum Command {
     /// Return every byte to the client that sent it.
     Echo(EchoArgs),
+    /// Carry every client's bytes to another server and back.
+    ///
+    /// Each client gets a connection of its own to the other server. A slow
+    /// client pauses its connection there, and the other way round; one that
+    /// is too slow for too long is disconnected together with its partner.
+    Tunnel(TunnelArgs),
     /// Find out whether a server, any server, survives slow clients.
-    Probe(ProbeArgs),
+    Probe(Box<ProbeArgs>),
+}
+
+/// What `highwater tunnel` was given.
+#[derive(Debug, Args)]
+pub struct TunnelArgs {
+    /// The server to stand in front of, by name or address, such as
+    /// `redis:6379`, `127.0.0.1:80` or `[::1]:80`. A name is looked up again
+    /// once a minute and after failures; all its addresses are tried in turn.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub to: Target,
+    /// How long to wait for a connection to each address of the other server.
+    #[arg(long, value_name = "TIME", default_value_t = Time(limits::CONNECT_TIMEOUT))]
+    pub connect_timeout: Time,
+    /// Tell the other server each client's address, by a header of the PROXY
+    /// protocol in front of the stream [default: no header]
+    #[arg(long, value_enum, value_name = "VERSION")]
+    pub proxy_protocol: Option<ProxyProtocol>,
+    /// Where to listen.
+    #[command(flatten)]
+    pub listen: ListenArgs,
+    /// What all servers share.
+    #[command(flatten)]
+    pub serving: ServingArgs,
+}
+
+impl TunnelArgs {
+    /// The limits that were asked for.
+    ///
+    /// # Errors
+    ///
+    /// One sentence, if they contradict each other.
+    pub fn limits(&self) -> Result<Limits, LimitsError> {
+        let limits = Limits {
+            connect_timeout: self.connect_timeout.0,
+            ..self.serving.limits()?
+        };
+        limits.check()?;
+        Ok(limits)
+    }
 }
 
 /// What `highwater echo` was given.
@@ -189,8 +236,45 @@ mod tests {
         let line = ["highwater", "echo"].iter().chain(arguments);
         match Cli::try_parse_from(line).unwrap().command {
             Command::Echo(args) => args,
-            other => panic!("{other:?} is not echo"),
+            other => panic!("{other:?}"),
         }
+    }
+
+    fn tunnel(arguments: &[&str]) -> Result<TunnelArgs, String> {
+        let line = ["highwater", "tunnel"].iter().chain(arguments);
+        match Cli::try_parse_from(line) {
+            Ok(Cli {
+                command: Command::Tunnel(args),
+            }) => Ok(args),
+            Ok(other) => panic!("{other:?}"),
+            Err(refusal) => Err(refusal.to_string()),
+        }
+    }
+
+    #[test]
+    fn a_tunnel_needs_to_know_where_to_and_has_defaults_for_the_rest() {
+        let args = tunnel(&["--to", "redis:6379"]).unwrap();
+        assert_eq!(args.to.to_string(), "redis:6379");
+        assert_eq!(args.proxy_protocol, None);
+        assert_eq!(args.limits().unwrap(), Limits::default());
+        assert!(tunnel(&[]).unwrap_err().contains("--to"));
+        let refusal = tunnel(&["--to", "redis"]).unwrap_err();
+        assert!(refusal.contains("the port is missing"), "{refusal}");
+    }
+
+    #[test]
+    fn a_tunnel_has_a_connect_timeout_and_two_versions_of_the_proxy_protocol() {
+        let args = tunnel(&["--to=[::1]:1", "--connect-timeout=250ms", "--proxy-protocol=v2"]).unwrap();
+        assert_eq!(args.limits().unwrap().connect_timeout.as_millis(), 250);
+        assert_eq!(args.proxy_protocol, Some(ProxyProtocol::V2));
+        let args = tunnel(&["--to=[::1]:1", "--connect-timeout=0s"]).unwrap();
+        assert!(
+            args.limits()
+                .unwrap_err()
+                .to_string()
+                .contains("--connect-timeout 0")
+        );
+        assert!(tunnel(&["--to=[::1]:1", "--proxy-protocol=v3"]).is_err());
     }
 
     #[test]

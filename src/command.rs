@@ -8,45 +8,57 @@ use std::thread;
 
 use clap::CommandFactory;
 use clap::error::ErrorKind;
-use log::{error, info, warn};
+use log::{Level, error, info, log_enabled, warn};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::cli::{Cli, Command, EchoArgs, Framing, ListenArgs, ServingArgs};
+use crate::cli::{Cli, Command, EchoArgs, Framing, ListenArgs, ServingArgs, TunnelArgs};
 use crate::error::ServerError;
 use crate::event_loop::{EventLoop, Remote, Service, raise_descriptor_limit};
+use crate::limits::{Limits, LimitsError};
 use crate::log_backlog::Log;
 use crate::probe;
-use crate::services::{Echo, FramedEcho};
+use crate::services::{Echo, FramedEcho, Tunnel};
 
 /// Runs what was asked for. Wrong usage prints one line and exits with 2.
 #[must_use]
 pub fn run(cli: Cli) -> ExitCode {
     match cli.command {
         Command::Echo(args) => echo(&args),
+        Command::Tunnel(args) => tunnel(args),
         Command::Probe(args) => probe::command::run(&args),
     }
 }
 
 fn echo(args: &EchoArgs) -> ExitCode {
     let max_frame = args.max_frame.0;
+    let limits = args.serving.limits();
     match args.framing {
-        Framing::None => serve(&args.listen, &args.serving, "echoed", |_| Echo),
+        Framing::None => serve(&args.listen, &args.serving, limits, "echoed", |_| Echo),
         Framing::Length => match FramedEcho::new(max_frame) {
-            Ok(service) => serve(&args.listen, &args.serving, "echoed", |_| service),
+            Ok(service) => serve(&args.listen, &args.serving, limits, "echoed", |_| service),
             Err(sentence) => usage(&sentence),
         },
     }
+}
+
+fn tunnel(args: TunnelArgs) -> ExitCode {
+    let limits = args.limits();
+    let (to, connect_timeout) = (args.to, args.connect_timeout.0);
+    serve(&args.listen, &args.serving, limits, "carried", |remote| {
+        Tunnel::new(to, connect_timeout, remote).with_proxy_protocol(args.proxy_protocol)
+    })
 }
 
 /// Serves until a signal comes, and sums up.
 pub(crate) fn serve<S: Service>(
     listen: &ListenArgs,
     serving: &ServingArgs,
+    limits: Result<Limits, LimitsError>,
     done: &str,
     service: impl FnOnce(Remote) -> S,
 ) -> ExitCode {
-    let (limits, address) = match (serving.limits(), listen.address()) {
+    let (limits, address) = match (limits, listen.address()) {
         (Ok(limits), Ok(address)) => (limits, address),
         (Err(error), _) => usage(&error.to_string()),
         (_, Err(sentence)) => usage(&sentence),
@@ -70,8 +82,12 @@ pub(crate) fn serve<S: Service>(
             info!("stopped: {}", counters.summary(done));
             ExitCode::SUCCESS
         }
-        Err(failure) => {
+        Err(failure) if log_enabled!(Level::Error) => {
             error!("{failure}");
+            ExitCode::FAILURE
+        }
+        Err(failure) => {
+            eprintln!("error: {failure}");
             ExitCode::FAILURE
         }
     };

@@ -36,6 +36,13 @@ pub enum CloseReason {
     ConnectTimedOut(Duration),
 }
 
+/// Whether an operation failed for want of descriptors, of this process or of
+/// the whole machine (`EMFILE`, `ENFILE`).
+#[must_use]
+pub fn is_out_of_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+}
+
 /// What was being done on a socket when it failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {

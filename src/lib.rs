@@ -1,4 +1,56 @@
 //! A TCP server toolkit in which no slow client can hurt the others.
+//!
+//! A slow client reads more slowly than its server writes. It can block the
+//! server, fill its memory, or hold its resources for ever. Here each client
+//! has a bounded queue; a full queue pauses whatever feeds it; and a client
+//! whose queue stays full for longer than a grace is disconnected, with a
+//! reset, while all others go on.
+//!
+//! # Where to start
+//!
+//! To write a server: [`event_loop::Service`] and [`event_loop::Actions`].
+//! This one sends everybody what anybody says, and is safe from slow clients
+//! without a line about them:
+//!
+//! ```no_run
+//! use std::collections::BTreeSet;
+//! use highwater::error::{CloseReason, ServerError};
+//! use highwater::event_loop::{Actions, ClientId, EventLoop, Service};
+//! use highwater::limits::Limits;
+//!
+//! #[derive(Default)]
+//! struct Chat(BTreeSet<ClientId>);
+//!
+//! impl Service for Chat {
+//!     fn connected(&mut self, client: ClientId, _: &mut Actions<'_>) {
+//!         self.0.insert(client);
+//!     }
+//!     fn received(&mut self, _: ClientId, data: &[u8], actions: &mut Actions<'_>) {
+//!         for &listener in &self.0 {
+//!             actions.send(listener, data);
+//!         }
+//!     }
+//!     fn closed(&mut self, client: ClientId, _: &CloseReason, _: &mut Actions<'_>) {
+//!         self.0.remove(&client);
+//!     }
+//! }
+//!
+//! # fn main() -> Result<(), ServerError> {
+//! EventLoop::listen(([127, 0, 0, 1], 9001).into(), Limits::default(), Chat::default())?.run()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! To understand backpressure: [`backpressure`], which is pure; then
+//! `ARCHITECTURE.md` for the path of one byte through the rest.
+//!
+//! To test a server, any server: [`probe`].
+//!
+//! # Who may import whom
+//!
+//! [`backpressure`] and [`protocol`] know no socket, file, log or clock.
+//! [`event_loop`] owns all of these. [`services`] see only what `event_loop`
+//! offers them. [`command`] puts everything together.
 
 pub mod backpressure;
 pub mod cli;

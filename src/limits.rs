@@ -125,6 +125,21 @@ pub const LOG_REPEAT_INTERVAL: Duration = Duration::from_secs(10);
 /// How long the tunnel waits for its upstream to accept a connection.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Most addresses of one name that are tried; each may cost a client the
+/// connect timeout.
+pub const MAX_ADDRESSES: usize = 16;
+
+/// How long the addresses of a name are taken to be right, while they work.
+pub const RESOLVE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Shortest time between two look-ups of a name, however many connections
+/// fail: those who answer them have other work too.
+pub const RESOLVE_SPACING: Duration = Duration::from_secs(1);
+
+/// How often clients that wait for a name to be resolved are looked at; only
+/// while there are any.
+pub const UNRESOLVED_POLL: Duration = Duration::from_millis(100);
+
 /// The limits of one server. [`Limits::default`] gives every default; change
 /// fields, then [`Limits::check`].
 ///

@@ -47,7 +47,12 @@ impl Drop for Chat {
 /// Cargo puts examples beside the directory of the tests.
 fn example() -> PathBuf {
     let tests = std::env::current_exe().unwrap();
-    tests.ancestors().nth(2).map(Path::to_path_buf).unwrap().join("examples/chat")
+    tests
+        .ancestors()
+        .nth(2)
+        .map(Path::to_path_buf)
+        .unwrap()
+        .join("examples/chat")
 }
 
 /// Says a line and hears it at the other end, which also shows that both have
@@ -68,7 +73,10 @@ fn all_others_hear_what_one_says_and_the_speaker_does_not() {
     say_until_heard(&mut anna, &mut bert);
     bert.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
     let silence = bert.read(&mut [0; 1]).unwrap_err();
-    assert!(matches!(silence.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut));
+    assert!(matches!(
+        silence.kind(),
+        ErrorKind::WouldBlock | ErrorKind::TimedOut
+    ));
 }
 
 #[test]

@@ -8,7 +8,11 @@ use std::process::{Command, Output};
 
 fn run(scenario: &str, server_args: &str) -> Output {
     Command::new("bash")
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts").join(scenario))
+        .arg(
+            Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("scripts")
+                .join(scenario),
+        )
         .env("HIGHWATER", env!("CARGO_BIN_EXE_highwater"))
         .env("SERVER_ARGS", server_args)
         .output()
@@ -18,7 +22,10 @@ fn run(scenario: &str, server_args: &str) -> Output {
 fn fails_without_the_defence(scenario: &str) {
     let output = run(scenario, "--grace 1h");
     let said = String::from_utf8_lossy(&output.stdout);
-    assert!(!output.status.success(), "{scenario} passed without the defence: {said}");
+    assert!(
+        !output.status.success(),
+        "{scenario} passed without the defence: {said}"
+    );
     assert!(said.starts_with("FAIL") || said.contains("\nFAIL"), "{said}");
 }
 

@@ -9,7 +9,7 @@
 use std::fmt;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::client_table::ClientId;
 use super::deadlines::Delay;
@@ -43,12 +43,31 @@ pub trait Stream: Read + Write {
     /// Makes the coming close a reset, which also frees what the kernel holds.
     fn reset_on_close(&mut self);
 
+    /// Has the coming close, an orderly one, give up after this time if the
+    /// peer does not acknowledge it. Where a close leaves nothing behind there
+    /// is nothing to do.
+    fn bound_close(&mut self, time: Duration) {
+        let _ = time;
+    }
+
     /// Whether the kernel holds nothing of ours any more: all of it was
     /// acknowledged, or the connection is gone.
     fn is_settled(&self) -> bool;
 
     /// Why nothing moves.
     fn peer_state(&self) -> PeerState;
+
+    /// The error that the connection ended with, taken out, while nothing of
+    /// it is being read: a reset must be noticed also then. `None` where all
+    /// is well, or where only reading and writing tell.
+    fn take_error(&mut self) -> Option<io::Error> {
+        None
+    }
+
+    /// Our end of the connection; `None` where that is not known.
+    fn local_addr(&self) -> Option<SocketAddr> {
+        None
+    }
 
     /// Bounds the kernel's receive buffer of a client that is paused, or
     /// gives it back to the kernel's own sizing.
@@ -103,6 +122,8 @@ pub(crate) struct Client<S> {
     pub(crate) read_ended: bool,
     /// Our end was announced to it.
     pub(crate) write_ended: bool,
+    /// The stop of the server closed it, in the middle of its stream.
+    pub(crate) stopped: bool,
     /// Something meant for it was thrown away: its end must be a reset.
     pub(crate) cut: bool,
     /// Its receive buffer is clamped.
@@ -138,6 +159,7 @@ impl<S: Stream> Client<S> {
             listed: false,
             read_ended: false,
             write_ended: false,
+            stopped: false,
             cut: false,
             clamped: false,
             blocked: BlockedLog::default(),
@@ -159,6 +181,12 @@ impl<S: Stream> Client<S> {
         let can_write = self.readiness.is_writable() && !self.queue.is_empty();
         let can_read = self.readiness.is_readable() && self.wants_read();
         (can_write || can_read) && self.phase != Phase::Doomed
+    }
+
+    /// Whether something that it sent may wait to be read. Behind its end
+    /// there is nothing, though every later event still says *readable*.
+    pub(crate) const fn may_have_unread(&self) -> bool {
+        !self.read_ended && self.readiness.is_readable()
     }
 
     pub(crate) const fn accepts_writes(&self) -> bool {

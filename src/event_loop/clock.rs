@@ -14,15 +14,18 @@ use crate::limits::TURN_ALLOWANCE;
 /// Shorter stops are the everyday life of a busy machine.
 const WORTH_A_LINE: Duration = Duration::from_secs(1);
 
-/// Turns real instants into charged ones.
+/// Turns real instants into charged ones, for whoever drives a
+/// [`Turn`](super::turn::Turn).
 #[derive(Debug)]
-pub(crate) struct Clock {
+pub struct Clock {
     last: Instant,
     not_charged: Duration,
 }
 
 impl Clock {
-    pub(crate) const fn new(now: Instant) -> Self {
+    /// A clock that begins at the real instant `now`.
+    #[must_use]
+    pub const fn new(now: Instant) -> Self {
         Self {
             last: now,
             not_charged: Duration::ZERO,
@@ -32,7 +35,7 @@ impl Clock {
     /// The charged instant for the real instant `real`, which comes after a
     /// wait that was to last `waited` at most. `None` says that the wait had
     /// no end, as no deadline was armed, and so nobody to charge.
-    pub(crate) fn advance(&mut self, real: Instant, waited: Option<Duration>) -> Instant {
+    pub fn advance(&mut self, real: Instant, waited: Option<Duration>) -> Instant {
         let elapsed = real.saturating_duration_since(self.last);
         if let Some(waited) = waited {
             let excess = elapsed.saturating_sub(waited + TURN_ALLOWANCE);

@@ -4,7 +4,7 @@
 //! Refuses to decide anything by them.
 
 use crate::backpressure::Reason;
-use crate::error::CloseReason;
+use crate::error::{CloseReason, Operation};
 
 /// Counters of one server, from its start on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub struct Counters {
     pub refused_clients: u64,
     /// Connections that were made to other servers.
     pub upstreams: u64,
+    /// Attempts to connect to another server that failed.
+    pub failed_connects: u64,
     /// Most clients (and upstreams) at a time.
     pub most_clients: usize,
     /// Bytes read from all clients.
@@ -50,7 +52,10 @@ impl Counters {
         let counter = match reason {
             CloseReason::Finished => &mut self.finished_clients,
             CloseReason::Slow(reason) => &mut self.slow_clients[*reason as usize],
-            CloseReason::Failed(..) | CloseReason::ConnectTimedOut(_) => &mut self.failed_clients,
+            CloseReason::Failed(Operation::Connect, _) | CloseReason::ConnectTimedOut(_) => {
+                &mut self.failed_connects
+            }
+            CloseReason::Failed(..) => &mut self.failed_clients,
             CloseReason::Rejected(_) => &mut self.rejected_clients,
             CloseReason::Reset => &mut self.reset_clients,
             CloseReason::NotAcknowledged => &mut self.unacknowledged_clients,
@@ -78,6 +83,12 @@ impl Counters {
             self.refused_clients,
             self.failed_clients,
         ));
+        if self.upstreams + self.failed_connects > 0 {
+            line.push_str(&format!(
+                "; {} upstreams, {} failed to connect, {} reset with their partner",
+                self.upstreams, self.failed_connects, self.reset_clients,
+            ));
+        }
         line
     }
 }

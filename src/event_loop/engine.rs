@@ -20,7 +20,7 @@ use super::client::{Client, Name, Phase, Stream};
 use super::client_table::{ClientId, ClientTable};
 use super::counters::Counters;
 use super::deadlines::{Delay, DelayQueue, Entry};
-use super::readiness::Readiness;
+use super::readiness::{Event, Readiness};
 use super::service::Commands;
 use crate::backpressure::{Answer, Flow, Policy, Reason, SendQueue, Sent};
 use crate::error::{CloseReason, Operation};
@@ -70,6 +70,8 @@ pub(crate) struct Engine<N: Network> {
     /// once.
     pub(crate) ready: VecDeque<ClientId>,
     pub(crate) doomed: VecDeque<(ClientId, CloseReason)>,
+    /// Connections in the table that we made ourselves.
+    pub(crate) upstreams: usize,
     /// Set once the server is asked to stop.
     pub(crate) stop_requested: bool,
     /// Queue memory freed since the allocator was last asked to give pages
@@ -93,6 +95,7 @@ impl<N: Network> Engine<N> {
             clients: ClientTable::new(),
             ready: VecDeque::new(),
             doomed: VecDeque::new(),
+            upstreams: 0,
             stop_requested: false,
             freed_bytes: 0,
             policy: Policy::new(&limits),
@@ -114,6 +117,11 @@ impl<N: Network> Engine<N> {
     /// The sum of all queues and of all that services hold, in bytes.
     pub(crate) const fn queued_bytes(&self) -> usize {
         self.queued_bytes
+    }
+
+    /// Clients that were accepted and are still there.
+    pub(crate) fn client_count(&self) -> usize {
+        self.clients.len() - self.upstreams
     }
 
     pub(crate) const fn policy(&self) -> &Policy {
@@ -260,13 +268,18 @@ impl<N: Network> Engine<N> {
         let both_ended = client.read_ended || client.phase == Phase::Closing;
         // Closing with unread input would reset, so what is there is read
         // first; the end itself is announced by the close.
-        if both_ended && !client.readiness.is_readable() && client.stream.is_settled() {
+        if both_ended && !client.may_have_unread() && client.stream.is_settled() {
             let reason = if client.cut {
                 CloseReason::Stopped
             } else {
                 CloseReason::Finished
             };
             self.doom(id, reason);
+            return;
+        }
+        if client.stopped && client.may_have_unread() {
+            // Only a read can tell whether its stream is cut; a clean end
+            // could not be taken back.
             return;
         }
         if !client.write_ended && !client.cut {
@@ -587,6 +600,11 @@ impl<N: Network> Commands for Engine<N> {
             Phase::Open => {
                 client.phase = Phase::Closing;
                 client.queue.end();
+                // It may have sent something that no event has announced yet.
+                client.readiness.announce(Event {
+                    readable: true,
+                    ..Event::default()
+                });
                 self.note_resume(id);
                 self.advance_end(id);
             }
@@ -604,13 +622,17 @@ impl<N: Network> Commands for Engine<N> {
     }
 
     fn connect(&mut self, address: SocketAddr, sake: ClientId) -> io::Result<ClientId> {
-        let stream = self.network.connect(address)?;
-        let id = self.admit(stream, address, Readiness::CONNECTING)?;
-        self.counters.upstreams += 1;
-        let upstream_of = self.clients.get(sake).map(|client| client.stream.descriptor());
+        let Some(client) = self.clients.get(sake) else {
+            return Err(io::ErrorKind::NotConnected.into());
+        };
+        let upstream_of = client.stream.descriptor();
+        let stream = self.network.connect(address);
+        let admitted = stream.and_then(|stream| self.admit(stream, address, Readiness::CONNECTING));
+        let id = admitted.inspect_err(|_| self.counters.failed_connects += 1)?;
+        self.upstreams += 1;
         if let Some(client) = self.clients.get_mut(id) {
             client.phase = Phase::Connecting;
-            client.upstream_of = upstream_of;
+            client.upstream_of = Some(upstream_of);
             client.peer_awaited_since = Some(self.now);
         }
         self.arm(Delay::Connecting, id);
@@ -638,6 +660,10 @@ impl<N: Network> Commands for Engine<N> {
 
     fn peer(&self, id: ClientId) -> Option<SocketAddr> {
         self.clients.get(id).map(|client| client.peer)
+    }
+
+    fn local(&self, id: ClientId) -> Option<SocketAddr> {
+        self.clients.get(id).and_then(|client| client.stream.local_addr())
     }
 
     fn name(&self, id: ClientId) -> Option<Name> {

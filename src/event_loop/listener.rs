@@ -20,6 +20,7 @@ pub(crate) struct Accepting {
     announced: bool,
     /// Set while accepting fails for want of descriptors or memory.
     failing: Option<Failing>,
+    failure_last_logged: Option<Instant>,
     refused: Refused,
     stopped: bool,
 }
@@ -28,6 +29,8 @@ pub(crate) struct Accepting {
 struct Failing {
     since: Instant,
     retry_at: Instant,
+    /// The log was told of it.
+    logged: bool,
 }
 
 #[derive(Debug, Default)]
@@ -54,6 +57,7 @@ impl Accepting {
             max_clients,
             announced: false,
             failing: None,
+            failure_last_logged: None,
             refused: Refused::default(),
             stopped: false,
         }
@@ -96,7 +100,10 @@ impl Accepting {
     ) -> Verdict<S> {
         match accepted {
             Ok((stream, peer)) => {
-                self.recover(now);
+                if let Some(failing) = &mut self.failing {
+                    // There is a descriptor now, and perhaps another.
+                    failing.retry_at = now;
+                }
                 if clients >= self.max_clients {
                     self.log_refused(peer, now);
                     return Verdict::Refuse(stream);
@@ -106,6 +113,7 @@ impl Accepting {
             Err(error) => match error.kind() {
                 ErrorKind::WouldBlock => {
                     self.announced = false;
+                    self.recover(now);
                     Verdict::Nobody
                 }
                 // Errors of the one connection that waited, which accept(2)
@@ -123,22 +131,28 @@ impl Accepting {
 
     /// Pauses accepting: no edge tells when there is a descriptor again.
     pub(crate) fn fail(&mut self, error: &io::Error, now: Instant) {
-        let since = match &self.failing {
-            Some(failing) => failing.since,
-            None => {
-                warn!(
-                    "cannot accept: {error}; clients wait in the backlog, trying again every {} ms",
-                    ACCEPT_RETRY.as_millis()
-                );
-                now
-            }
-        };
         let retry_at = now + ACCEPT_RETRY;
-        self.failing = Some(Failing { since, retry_at });
+        let failing = self.failing.get_or_insert(Failing {
+            since: now,
+            retry_at,
+            logged: false,
+        });
+        failing.retry_at = retry_at;
+        // A server that stays at its limit fails and recovers all the time.
+        if !failing.logged && !is_recent(self.failure_last_logged, now) {
+            failing.logged = true;
+            self.failure_last_logged = Some(now);
+            warn!(
+                "cannot accept: {error}; clients wait in the backlog, trying again every {} ms",
+                ACCEPT_RETRY.as_millis()
+            );
+        }
     }
 
+    /// The shortage is over only once nobody waits any more: else every client
+    /// that leaves would bring two lines.
     fn recover(&mut self, now: Instant) {
-        if let Some(failing) = self.failing.take() {
+        if let Some(failing) = self.failing.take().filter(|failing| failing.logged) {
             let outage = now.saturating_duration_since(failing.since);
             info!("accepting again after {:.3} s", outage.as_secs_f64());
         }
@@ -146,10 +160,7 @@ impl Accepting {
 
     fn log_refused(&mut self, peer: SocketAddr, now: Instant) {
         self.refused.since += 1;
-        let quiet = self
-            .refused
-            .last_logged
-            .is_some_and(|last| now.saturating_duration_since(last) < LOG_REPEAT_INTERVAL);
+        let quiet = is_recent(self.refused.last_logged, now);
         if !quiet {
             warn!(
                 "refused {} new clients, the last one {peer}: {} are served, --max-clients {}",
@@ -161,6 +172,11 @@ impl Accepting {
             };
         }
     }
+}
+
+/// Whether the log was told so lately that it is not told again.
+fn is_recent(last_logged: Option<Instant>, now: Instant) -> bool {
+    last_logged.is_some_and(|last| now.saturating_duration_since(last) < LOG_REPEAT_INTERVAL)
 }
 
 #[cfg(test)]
@@ -209,7 +225,36 @@ mod tests {
         assert_eq!(accepting.retry_at(), Some(now + ACCEPT_RETRY));
         assert!(accepting.is_due(now + ACCEPT_RETRY));
         accepting.judge(Ok(((), PEER)), 1, now + ACCEPT_RETRY);
-        assert_eq!(accepting.retry_at(), None);
+        assert!(accepting.is_due(now + ACCEPT_RETRY), "perhaps there is another");
+        accepting.judge::<()>(Err(ErrorKind::WouldBlock.into()), 2, now + ACCEPT_RETRY);
+        assert!(accepting.failing.is_none(), "nobody waits, so it is over");
+    }
+
+    #[test]
+    fn a_shortage_that_lets_one_in_now_and_then_is_still_one_shortage() {
+        let now = start();
+        let mut accepting = announced(10);
+        for second in 0..10 {
+            let now = now + Duration::from_secs(second);
+            accepting.fail(&io::Error::from_raw_os_error(EMFILE), now);
+            accepting.note_close();
+            accepting.judge(Ok(((), PEER)), 1, now);
+        }
+        assert_eq!(accepting.failing.map(|failing| failing.since), Some(now));
+    }
+
+    #[test]
+    fn shortages_that_follow_each_other_closely_are_one_line_unless_they_last() {
+        let now = start();
+        let mut accepting = announced(10);
+        let logged = |accepting: &Accepting| accepting.failing.as_ref().map(|failing| failing.logged);
+        accepting.fail(&io::Error::from_raw_os_error(EMFILE), now);
+        assert_eq!(logged(&accepting), Some(true));
+        accepting.judge::<()>(Err(ErrorKind::WouldBlock.into()), 2, now);
+        accepting.fail(&io::Error::from_raw_os_error(EMFILE), now + ACCEPT_RETRY);
+        assert_eq!(logged(&accepting), Some(false));
+        accepting.fail(&io::Error::from_raw_os_error(EMFILE), now + LOG_REPEAT_INTERVAL);
+        assert_eq!(logged(&accepting), Some(true));
     }
 
     #[test]

@@ -31,6 +31,7 @@ use mio::{Events, Poll, Token, Waker};
 
 pub use client::{Name, Stream};
 pub use client_table::ClientId;
+pub use clock::Clock;
 pub use counters::Counters;
 pub use engine::Network;
 pub use machine::{descriptor_limit, raise_descriptor_limit};
@@ -41,7 +42,6 @@ pub use socket::{KernelNetwork, KernelStream};
 
 use crate::error::ServerError;
 use crate::limits::{EVENTS_PER_TURN, Limits, RESERVED_DESCRIPTORS};
-use clock::Clock;
 use memory::Trimmer;
 use turn::{Next, Turn};
 
@@ -141,12 +141,13 @@ impl<S: Service> EventLoop<S> {
         };
         let now = Instant::now();
         let service = service(remote.clone());
+        let max_clients = default_max_clients(&limits, service.sockets_per_client());
         let turn = Turn::new(
             network,
             service,
             &limits,
             machine::default_memory_budget(),
-            default_max_clients(&limits),
+            max_clients,
             now,
         )?;
         Ok(Self {
@@ -242,14 +243,15 @@ impl<S: Service> EventLoop<S> {
 }
 
 /// As many clients as the descriptors of this process allow.
-fn default_max_clients(limits: &Limits) -> usize {
-    let available = descriptor_limit().saturating_sub(RESERVED_DESCRIPTORS).max(1);
+fn default_max_clients(limits: &Limits, sockets_per_client: usize) -> usize {
+    let descriptors = descriptor_limit().saturating_sub(RESERVED_DESCRIPTORS);
+    let available = (descriptors / sockets_per_client.max(1)).max(1);
     if let Some(asked) = limits.max_clients
         && asked > available
     {
         warn!(
-            "--max-clients {asked} is more than the {available} that the descriptor limit allows; \
-             raise it with `ulimit -n`"
+            "--max-clients {asked} is more than the {available} that the descriptor limit allows, \
+             with {sockets_per_client} for each; raise it with `ulimit -n`"
         );
     }
     available

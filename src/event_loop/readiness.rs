@@ -55,6 +55,11 @@ impl Readiness {
         self.writable
     }
 
+    /// Whether an end or an error was announced and not yet read.
+    pub(crate) const fn may_have_ended(self) -> bool {
+        self.read_again
+    }
+
     /// A read brought fewer bytes than it asked for: the socket is empty,
     /// unless an end or an error stands behind the data, of which no further
     /// edge will tell.

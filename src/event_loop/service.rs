@@ -55,7 +55,14 @@ pub trait Service {
         let _ = (client, reason, actions);
     }
 
-    /// How often [`ticked`](Self::ticked) is to be called; `None` for never.
+    /// Sockets that one client takes, its own included: where the number of
+    /// clients is left to the machine, its descriptors are divided by this.
+    fn sockets_per_client(&self) -> usize {
+        1
+    }
+
+    /// How often [`ticked`](Self::ticked) is to be called; `None` for not at
+    /// all. Asked in every turn, so a service may want ticks for a while only.
     fn tick_interval(&self) -> Option<Duration> {
         None
     }
@@ -98,6 +105,7 @@ pub(crate) trait Commands {
     fn room(&self, client: ClientId) -> usize;
     fn queued(&self, client: ClientId) -> usize;
     fn peer(&self, client: ClientId) -> Option<SocketAddr>;
+    fn local(&self, client: ClientId) -> Option<SocketAddr>;
     fn name(&self, client: ClientId) -> Option<Name>;
     fn now(&self) -> Instant;
     fn stop(&mut self);
@@ -172,8 +180,8 @@ impl<'a> Actions<'a> {
     ///
     /// # Errors
     ///
-    /// The connection could not even be begun: descriptors have run out, or
-    /// the address is refused at once.
+    /// The connection could not even be begun: descriptors have run out, the
+    /// address is refused at once, or the client is gone.
     pub fn connect(&mut self, address: SocketAddr, sake: ClientId) -> io::Result<ClientId> {
         self.commands.connect(address, sake)
     }
@@ -200,6 +208,13 @@ impl<'a> Actions<'a> {
     #[must_use]
     pub fn peer(&self, client: ClientId) -> Option<SocketAddr> {
         self.commands.peer(client)
+    }
+
+    /// The address of ours that the client is connected to, or `None` if it is
+    /// gone or the network does not tell.
+    #[must_use]
+    pub fn local(&self, client: ClientId) -> Option<SocketAddr> {
+        self.commands.local(client)
     }
 
     /// How the log calls the client, or `None` if it is gone.

@@ -139,6 +139,12 @@ impl Stream for KernelStream {
             return Err(error);
         }
         match self.stream.peer_addr() {
+            // With nobody listening on a local port from the range of outgoing
+            // ones, the kernel may give a connection that very port, and
+            // connect it to itself.
+            Ok(peer) if self.stream.local_addr().is_ok_and(|local| local == peer) => {
+                Err(io::ErrorKind::ConnectionRefused.into())
+            }
             Ok(_) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
             Err(error) => Err(error),
@@ -154,6 +160,12 @@ impl Stream for KernelStream {
         let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
     }
 
+    fn bound_close(&mut self, time: Duration) {
+        // The end itself may be lost, and the kernel would repeat it for a
+        // minute and more. Where this is not to be had, it does.
+        let _ = SockRef::from(&self.stream).set_tcp_user_timeout(Some(time));
+    }
+
     fn is_settled(&self) -> bool {
         let socket = self.stream.as_fd();
         // After a reset the kernel's count stands still, so ask for the state.
@@ -165,6 +177,14 @@ impl Stream for KernelStream {
             Ok(info) => PeerState::read(&info),
             Err(_) => PeerState::Unknown,
         }
+    }
+
+    fn take_error(&mut self) -> Option<io::Error> {
+        self.stream.take_error().ok().flatten()
+    }
+
+    fn local_addr(&self) -> Option<SocketAddr> {
+        self.stream.local_addr().ok()
     }
 
     fn clamp_receive_buffer(&mut self, _clamped: bool) {}

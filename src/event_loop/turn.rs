@@ -36,6 +36,7 @@ pub struct Turn<N: Network, S> {
     accepting: Accepting,
     read_buffer: Box<[u8]>,
     next_tick: Option<Instant>,
+    woken: bool,
     stop_by: Option<Instant>,
 }
 
@@ -69,11 +70,12 @@ impl<N: Network, S: Service> Turn<N, S> {
         let budget = limits.memory_budget_bytes.unwrap_or(memory_budget_bytes);
         let max_clients = limits.max_clients.unwrap_or(max_clients);
         Ok(Self {
-            next_tick: service.tick_interval().map(|interval| now + interval),
+            next_tick: None,
             engine: Engine::new(network, limits.clone(), budget, now),
             service,
             accepting: Accepting::new(max_clients),
             read_buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
+            woken: false,
             stop_by: None,
         })
     }
@@ -94,9 +96,10 @@ impl<N: Network, S: Service> Turn<N, S> {
         self.accepting.announce();
     }
 
-    /// Lets the service know that somebody called from another thread.
-    pub fn hear_wake(&mut self) {
-        self.service.woken(&mut Actions::new(&mut self.engine));
+    /// Notes that somebody called from another thread. The service is told in
+    /// the next turn, for only there the instant is that of the present.
+    pub const fn hear_wake(&mut self) {
+        self.woken = true;
     }
 
     /// Begins to stop: accepts nobody any more, and drains the clients for at
@@ -109,11 +112,13 @@ impl<N: Network, S: Service> Turn<N, S> {
     pub fn take(&mut self, now: Instant) -> Next {
         self.engine.now = now;
         self.accept();
+        self.wake();
         self.tick();
         self.serve();
         self.expire();
         self.sweep();
         self.advance_stop();
+        self.arm_tick();
         self.next()
     }
 
@@ -157,7 +162,7 @@ impl<N: Network, S: Service> Turn<N, S> {
                 return;
             }
             let accepted = self.engine.network.accept();
-            let clients = self.engine.clients.len();
+            let clients = self.engine.client_count();
             match self.accepting.judge(accepted, clients, self.engine.now) {
                 Verdict::Serve(stream, peer) => match self.engine.admit(stream, peer, Readiness::NEW) {
                     Ok(id) => {
@@ -176,14 +181,31 @@ impl<N: Network, S: Service> Turn<N, S> {
         }
     }
 
+    fn wake(&mut self) {
+        if std::mem::take(&mut self.woken) {
+            self.service.woken(&mut Actions::new(&mut self.engine));
+        }
+    }
+
     fn tick(&mut self) {
         let (Some(next), Some(interval)) = (self.next_tick, self.service.tick_interval()) else {
             return;
         };
         if self.engine.now >= next {
-            self.next_tick = Some((next + interval).max(self.engine.now));
+            let next = next + interval;
+            let missed = next <= self.engine.now;
+            self.next_tick = Some(if missed { self.engine.now + interval } else { next });
             self.service.ticked(&mut Actions::new(&mut self.engine));
         }
+    }
+
+    /// Follows the service, which may want ticks only for a while.
+    fn arm_tick(&mut self) {
+        self.next_tick = match (self.next_tick, self.service.tick_interval()) {
+            (None, Some(interval)) => Some(self.engine.now + interval),
+            (next, Some(_)) => next,
+            (_, None) => None,
+        };
     }
 
     /// Serves everybody on the ready list once; what comes back to the list
@@ -197,7 +219,6 @@ impl<N: Network, S: Service> Turn<N, S> {
                 continue;
             };
             client.listed = false;
-            let client_lingers = client.since(Delay::Lingering).is_some();
             match client.phase {
                 Phase::Doomed => continue,
                 Phase::Connecting => self.finish_connect(id),
@@ -205,10 +226,10 @@ impl<N: Network, S: Service> Turn<N, S> {
                     if !client.queue.is_empty() {
                         self.flush(id);
                     }
-                    if client_lingers {
-                        self.engine.advance_end(id);
-                    }
                     self.read(id);
+                    // What was just read may have been all that its end
+                    // waited for.
+                    self.engine.advance_end(id);
                 }
             }
             self.engine.list_if_work(id);
@@ -224,6 +245,7 @@ impl<N: Network, S: Service> Turn<N, S> {
             Ok(true) => {
                 client.phase = Phase::Open;
                 client.peer_awaited_since = None;
+                self.engine.counters.upstreams += 1;
                 self.service.connected(id, &mut Actions::new(&mut self.engine));
                 self.flush(id);
             }
@@ -249,7 +271,10 @@ impl<N: Network, S: Service> Turn<N, S> {
             let Some(client) = self.engine.clients.get(id) else {
                 return;
             };
-            if budget == 0 || !client.readiness.is_readable() || !client.wants_read() {
+            if !client.wants_read() {
+                return self.notice_error(id);
+            }
+            if budget == 0 || !client.readiness.is_readable() {
                 return;
             }
             let allowed = self.engine.read_allowance(client).min(self.read_buffer.len());
@@ -257,7 +282,7 @@ impl<N: Network, S: Service> Turn<N, S> {
                 return;
             };
             match client.read(&mut self.read_buffer[..allowed]) {
-                Ok(None) => return self.engine.advance_end(id),
+                Ok(None) => return,
                 Ok(Some(0)) => return self.read_end(id),
                 Ok(Some(count)) => {
                     budget = budget.saturating_sub(count);
@@ -270,6 +295,18 @@ impl<N: Network, S: Service> Turn<N, S> {
         }
     }
 
+    /// A client that may not be read now can still be gone, by a reset that
+    /// its partner should hear of at once.
+    fn notice_error(&mut self, id: ClientId) {
+        if let Some(client) = self.engine.clients.get_mut(id)
+            && client.phase == Phase::Open
+            && client.readiness.may_have_ended()
+            && let Some(error) = client.stream.take_error()
+        {
+            self.engine.doom(id, CloseReason::Failed(Operation::Read, error));
+        }
+    }
+
     /// Hands the first `count` bytes of the read buffer on.
     fn deliver(&mut self, id: ClientId, count: usize) {
         self.engine.counters.received_bytes += count as u64;
@@ -279,7 +316,7 @@ impl<N: Network, S: Service> Turn<N, S> {
         };
         if client.phase == Phase::Closing {
             // Its reply to this is missing, if the server is what stopped it.
-            client.cut |= self.stop_by.is_some();
+            client.cut |= client.stopped;
         } else if client.pipe.is_empty() {
             self.service
                 .received(id, data, &mut Actions::new(&mut self.engine));
@@ -315,6 +352,8 @@ impl<N: Network, S: Service> Turn<N, S> {
             let Some(id) = self.engine.pop_due(Delay::Lingering) else {
                 break;
             };
+            // The last of it may have arrived without an event.
+            self.engine.advance_end(id);
             self.engine.doom(id, CloseReason::NotAcknowledged);
         }
         for _ in 0..EXPIRIES_PER_TURN {
@@ -362,11 +401,14 @@ impl<N: Network, S: Service> Turn<N, S> {
                 continue;
             };
             self.engine.unlink(id, &client);
+            self.engine.upstreams -= usize::from(client.upstream_of.is_some());
             self.engine.counters.sent_bytes += client.sent_bytes;
             self.engine.counters.count_closed(&reason);
             Engine::<N>::log_closed(&client, &reason);
             if reason.is_reset() {
                 client.stream.reset_on_close();
+            } else {
+                client.stream.bound_close(self.engine.limits.grace);
             }
             drop(client);
             self.accepting.note_close();
@@ -387,7 +429,7 @@ impl<N: Network, S: Service> Turn<N, S> {
                 let grace = self.engine.limits.grace;
                 info!(
                     "stopping: {} clients have {} to take what is queued",
-                    ids.len(),
+                    self.engine.client_count(),
                     humantime::format_duration(grace)
                 );
                 self.stop_by = Some(now + grace);
@@ -416,20 +458,27 @@ impl<N: Network, S: Service> Turn<N, S> {
     }
 
     /// What another connection was still to send to this client is lost when
-    /// the server stops, so its end must not look complete.
+    /// the server stops, and so is what the service still holds for it, so
+    /// its end must not look complete. A client to which its service has said
+    /// its last word loses nothing.
     fn mark_cut(&mut self, id: ClientId) {
         let Some(client) = self.engine.clients.get(id) else {
             return;
         };
-        let cut = client.sources.as_slice().iter().any(|&source| {
-            source != id
-                && self
-                    .engine
-                    .clients
-                    .get(source)
-                    .is_some_and(|client| !client.read_ended)
-        });
+        if client.phase != Phase::Open {
+            return;
+        }
+        let cut = client.held_bytes > 0
+            || client.sources.as_slice().iter().any(|&source| {
+                source != id
+                    && self
+                        .engine
+                        .clients
+                        .get(source)
+                        .is_some_and(|client| !client.read_ended)
+            });
         if let Some(client) = self.engine.clients.get_mut(id) {
+            client.stopped = true;
             client.cut |= cut;
         }
     }

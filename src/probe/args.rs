@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 
 use super::error::ProbeError;
 use super::plan::{BULK_MESSAGE_BYTES, BULK_PIPELINE_MESSAGES, Plan, Protocol};
+use super::push::unescape;
 use crate::units::{parse_size, parse_time};
 
 /// The arguments of `highwater probe`.
@@ -26,6 +27,18 @@ pub struct ProbeArgs {
     /// The way in which the server is made to send
     #[arg(long, value_enum, default_value = "echo")]
     pub protocol: ProtocolName,
+    /// What --protocol http asks for
+    #[arg(long, value_name = "PATH", default_value = "/", value_parser = parse_path)]
+    pub path: String,
+    /// What every client of --protocol push says once; with escapes \\r \\n \\t \\0 \\\\ \\xHH
+    #[arg(long, value_name = "LINE", value_parser = parse_line)]
+    pub send: Option<Line>,
+    /// What one more connection says again and again, so that the server pushes; with escapes
+    #[arg(long, value_name = "LINE", value_parser = parse_line)]
+    pub publish: Option<Line>,
+    /// How much it says in a second
+    #[arg(long, value_name = "SIZE[/s]", value_parser = parse_rate, default_value = "4MiB/s")]
+    pub publish_rate: u64,
 
     /// Healthy clients: send a message, read the answer at once, send the next
     #[arg(long, value_name = "N", default_value_t = 10)]
@@ -43,6 +56,11 @@ pub struct ProbeArgs {
     /// Clients that fill up and never read
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub stalled: usize,
+    /// Clients that never read although the server has read all that they sent:
+    /// they show what a plain close leaves in the kernel (only on the server's
+    /// machine) [default: 1 with --stalled]
+    #[arg(long, value_name = "N")]
+    pub quiet: Option<usize>,
     /// Clients that go on sending and never read
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub talkers: usize,
@@ -93,6 +111,27 @@ pub enum ProtocolName {
     Echo,
     /// The server returns frames: 4-byte big-endian length, then payload
     Framed,
+    /// GET again and again on a kept connection; see --path
+    Http,
+    /// The server sends by itself, once it was greeted; see --send and --publish
+    Push,
+}
+
+/// Bytes as they were typed with escapes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line(pub Vec<u8>);
+
+fn parse_line(typed: &str) -> Result<Line, String> {
+    unescape(typed).map(Line)
+}
+
+fn parse_path(typed: &str) -> Result<String, String> {
+    if !typed.starts_with('/') || typed.bytes().any(|byte| byte <= b' ' || byte == 0x7f) {
+        return Err(format!(
+            "`{typed}` is not a path: it begins with / and has no blanks"
+        ));
+    }
+    Ok(typed.to_owned())
 }
 
 const EXAMPLES: &str = "\
@@ -103,6 +142,9 @@ Examples:
       do fifty healthy clients notice five hundred stalled ones?
   highwater probe --port 9000 --stalled 0 --talkers 0 --paused 0 --steady 5 --steady-rate 128KiB/s
       is a slow but healthy client kept?
+  highwater probe --port 80 --protocol http --path /large.iso --stalled 20
+  highwater probe --port 6379 --protocol push --send 'SUBSCRIBE news\\r\\n' --publish 'PUBLISH news hello\\r\\n'
+      web servers, and servers that push
   highwater probe --port 9000 --json | jq .verdict
       for scripts
 
@@ -113,7 +155,7 @@ Exit code: 0 verdict pass, 1 fail (or nothing could be told), 2 wrong usage or n
 /// # Errors
 ///
 /// One sentence that names what was typed and what would be right.
-pub fn parse_rate(typed: &str) -> Result<u64, String> {
+fn parse_rate(typed: &str) -> Result<u64, String> {
     let size = typed.strip_suffix("/s").unwrap_or(typed);
     match parse_size(size) {
         Ok(0) => Err(format!(
@@ -165,11 +207,21 @@ impl ProbeArgs {
             protocol: match self.protocol {
                 ProtocolName::Echo => Protocol::Echo,
                 ProtocolName::Framed => Protocol::Framed,
+                ProtocolName::Http => Protocol::Http {
+                    path: self.path.clone(),
+                    host: target,
+                },
+                ProtocolName::Push => Protocol::Push {
+                    send: self.send.clone().map_or(Vec::new(), |line| line.0),
+                    publish: self.publish.clone().map(|line| line.0),
+                    publish_rate: self.publish_rate,
+                },
             },
             fast: self.fast,
             size: self.size.unwrap_or(size),
             pipeline: self.pipeline.unwrap_or(pipeline),
             stalled: self.stalled,
+            quiet: self.quiet,
             trickle: self.trickle,
             trickle_rate: self.trickle_rate,
             paused: self.paused,

@@ -16,9 +16,11 @@ use super::clock;
 use super::error::ProbeError;
 use super::fast::{BUFFER_BYTES, End, FastClient, Turn};
 use super::kernel_queue;
-use super::measurement::{Measurement, Slice};
+use super::measurement::{Measurement, PublisherSeen, Slice};
 use super::pattern::Pattern;
-use super::plan::Plan;
+use super::plan::{Plan, Protocol};
+use super::publisher::Publisher;
+use super::quiet::{QuietClients, QuietPlan};
 use super::seen;
 use super::server_process::Observer;
 use super::slow::{Kind, SlowClient};
@@ -79,6 +81,8 @@ pub(crate) struct Driver<'a> {
     next_slice: Instant,
     timeline: Vec<Slice>,
     observer: Option<Observer>,
+    publisher: Option<Publisher<TcpStream>>,
+    quiet: Option<QuietClients>,
     interrupted: bool,
 }
 
@@ -110,6 +114,8 @@ impl<'a> Driver<'a> {
             next_slice: now + SLICE,
             timeline: Vec::new(),
             observer,
+            publisher: None,
+            quiet: None,
             interrupted: false,
         })
     }
@@ -120,8 +126,9 @@ impl<'a> Driver<'a> {
         self.connect_healthy(&mut events, watcher)?;
         self.begin(Phase::Before);
         self.start_healthy();
+        self.start_publisher()?;
         self.run_for(self.plan.baseline, &mut events, watcher)?;
-        if self.wires.slow() > 0 {
+        if self.has_slow() {
             if !self.interrupted {
                 self.begin(Phase::During);
                 self.run_slow(&mut events, watcher)?;
@@ -139,6 +146,10 @@ impl<'a> Driver<'a> {
         self.note_orphans(clock::now());
         self.bid_farewell(&mut events, watcher)?;
         Ok(self.into_measurement())
+    }
+
+    fn has_slow(&self) -> bool {
+        self.wires.slow() > 0 || self.plan.quiet.is_some_and(|clients| clients > 0)
     }
 
     fn begin(&mut self, phase: Phase) {
@@ -167,15 +178,20 @@ impl<'a> Driver<'a> {
 
     fn connect_one_healthy(&mut self) -> Result<(), ProbeError> {
         let index = self.fast.len();
-        let mut stream = socket::start_connecting(self.plan.address, Buffers::default())
-            .map_err(ProbeError::system("open a socket for a healthy client"))?;
-        self.register(&mut stream, index)?;
-        let wire = self.wires.healthy(Pattern::new(index as u64));
-        self.fast.push(FastClient::new(stream, wire, self.plan.pipeline));
+        let client = self.new_healthy(index)?;
+        self.fast.push(client);
         self.fast_connected.push(false);
         self.fast_answered.push(false);
         self.connecting += 1;
         Ok(())
+    }
+
+    fn new_healthy(&self, index: usize) -> Result<FastClient<TcpStream>, ProbeError> {
+        let mut stream = socket::start_connecting(self.plan.address, Buffers::default())
+            .map_err(ProbeError::system("open a socket for a healthy client"))?;
+        self.register(&mut stream, index)?;
+        let wire = self.wires.healthy(Pattern::new(index as u64));
+        Ok(FastClient::new(stream, wire, self.plan.pipeline))
     }
 
     fn start_healthy(&mut self) {
@@ -188,6 +204,21 @@ impl<'a> Driver<'a> {
                 self.follow(index, turn);
             }
         }
+    }
+
+    fn start_publisher(&mut self) -> Result<(), ProbeError> {
+        if let Protocol::Push {
+            publish: Some(line),
+            publish_rate,
+            ..
+        } = &self.plan.protocol
+        {
+            // Served at every tick; it needs no events of its own.
+            let stream = socket::start_connecting(self.plan.address, Buffers::default())
+                .map_err(ProbeError::system("open a socket for the publisher"))?;
+            self.publisher = Some(Publisher::new(stream, line.clone(), *publish_rate, clock::now()));
+        }
+        Ok(())
     }
 
     fn run_for(
@@ -207,14 +238,16 @@ impl<'a> Driver<'a> {
         let begun = clock::now();
         let at_least = begun + self.plan.baseline;
         let at_most = begun + self.longest_during();
+        self.quiet = self.start_quiet();
         let kinds = self.wires.slow_kinds();
         while !self.interrupted {
             while self.connecting < CONNECTING_AT_ONCE && self.slow.len() < kinds.len() {
                 self.connect_one_slow(kinds[self.slow.len()])?;
             }
             let now = clock::now();
-            let settled =
-                self.slow.len() == kinds.len() && self.slow.iter().all(|client| self.is_settled(client, now));
+            let settled = self.quiet.as_ref().is_none_or(QuietClients::is_settled)
+                && self.slow.len() == kinds.len()
+                && self.slow.iter().all(|client| self.is_settled(client, now));
             if now >= at_most || (now >= at_least && settled) {
                 break;
             }
@@ -223,9 +256,33 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
+    /// Quiet clients need to see the server's sockets, and a server that sends what it was sent.
+    fn start_quiet(&self) -> Option<QuietClients> {
+        let observer = self.observer.as_ref()?;
+        let clients = self.plan.quiet.unwrap_or(usize::from(self.plan.stalled > 0));
+        let first_pattern = (self.plan.fast + self.wires.slow()) as u64;
+        let wire = self.wires.quiet_wires(first_pattern)?;
+        if clients == 0 {
+            return None;
+        }
+        QuietClients::start(QuietPlan {
+            address: self.plan.address,
+            tables: observer.tables(),
+            last_look: observer.last_look(),
+            wire,
+            clients,
+            offer: self.plan.fill,
+            within: self.plan.within,
+            epoch: self.epoch,
+        })
+    }
+
     /// The longest that the middle phase can last.
     fn longest_during(&self) -> Duration {
-        CONNECT_PATIENCE + FILL_PATIENCE + self.plan.within.max(self.plan.pause + FILL_PATIENCE) + 2 * MARGIN
+        CONNECT_PATIENCE
+            + FILL_PATIENCE
+            + self.plan.within.max(self.plan.pause + 4 * FILL_PATIENCE)
+            + 2 * MARGIN
     }
 
     fn connect_one_slow(&mut self, kind: Kind) -> Result<(), ProbeError> {
@@ -258,7 +315,7 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    fn register(&mut self, stream: &mut TcpStream, token: usize) -> Result<(), ProbeError> {
+    fn register(&self, stream: &mut TcpStream, token: usize) -> Result<(), ProbeError> {
         self.poll
             .registry()
             .register(stream, Token(token), Interest::READABLE | Interest::WRITABLE)
@@ -273,7 +330,8 @@ impl<'a> Driver<'a> {
         let since = |start: Instant| now.saturating_duration_since(start);
         let joined = since(client.joined());
         match client.kind() {
-            Kind::Paused => joined > FILL_PATIENCE + self.plan.pause + FILL_PATIENCE,
+            // As long as bytes still come back, even a busy machine is given its time.
+            Kind::Paused => since(client.last_progress()) > self.plan.pause + FILL_PATIENCE,
             Kind::Steady => joined > self.plan.within + MARGIN,
             Kind::Trickle => joined > self.plan.within + 2 * MARGIN,
             Kind::Stalled | Kind::Quiet | Kind::Talker => match client.full_at() {
@@ -407,6 +465,9 @@ impl<'a> Driver<'a> {
     fn follow(&mut self, token: usize, turn: Turn) {
         match turn {
             Turn::More => self.more.push_back(token),
+            Turn::Ended(_) if token < self.plan.fast && self.fast[token].is_closed_in_order() => {
+                self.reconnect(token)
+            }
             Turn::Ended(_) if token < self.plan.fast => {
                 // It is out of the measurement; its socket is closed so that it costs the server nothing more.
                 let _ = self.fast[token].stream_mut().shutdown(Shutdown::Both);
@@ -416,8 +477,20 @@ impl<'a> Driver<'a> {
         }
     }
 
+    /// A healthy client whose server closed it as announced comes back with a new connection.
+    fn reconnect(&mut self, index: usize) {
+        let made = self.new_healthy(index);
+        if let Ok(client) = made {
+            self.fast[index] = client;
+            self.fast_connected[index] = false;
+        }
+    }
+
     fn tick(&mut self, now: Instant, watcher: &mut dyn Watcher) {
         self.next_tick = now + TICK;
+        if let Some(publisher) = &mut self.publisher {
+            publisher.turn(now, &mut self.buffer);
+        }
         for index in 0..self.slow.len() {
             let client = &mut self.slow[index];
             if client.end().is_some() || !client.is_connected() {
@@ -425,7 +498,13 @@ impl<'a> Driver<'a> {
             }
             let unacknowledged = kernel_queue::unacknowledged_bytes(client.stream()).unwrap_or(0);
             let unread = kernel_queue::unread_bytes(client.stream()).unwrap_or(0);
-            client.note(unacknowledged, unread, now);
+            let port = self.slow_ports[index];
+            let server_queue = self
+                .observer
+                .as_ref()
+                .map_or(0, |observer| observer.send_queue(port));
+            let server_queue = if client.is_echo() { 0 } else { server_queue };
+            client.note(unacknowledged, unread, server_queue, now);
             let sent = client.send(now, &mut self.buffer);
             let read = client.read(now, &mut self.buffer);
             let turn = if sent == Turn::More { sent } else { read };
@@ -494,7 +573,9 @@ impl<'a> Driver<'a> {
         let Some(observer) = &mut self.observer else {
             return;
         };
-        observer.collect(&self.slow_ports);
+        let mut ports = self.slow_ports.clone();
+        ports.extend(self.quiet.iter().flat_map(QuietClients::ports));
+        observer.collect(&ports);
         for (client, port) in self.slow.iter_mut().zip(&self.slow_ports) {
             if client.end().is_none() && client.is_connected() && observer.is_orphan(*port) {
                 client.ended(now, End::LeftInKernel);
@@ -544,6 +625,10 @@ impl<'a> Driver<'a> {
                 self.tally.unanswered(sent, now);
             }
         }
+        let mut slow: Vec<_> = (self.slow.iter().zip(&self.slow_ports))
+            .map(|(client, port)| seen::slow_client(client, *port, self.epoch))
+            .collect();
+        slow.extend(self.quiet.take().map(QuietClients::finish).unwrap_or_default());
         let server = self.observer.take().map(Observer::finish);
         Measurement {
             seconds: self.seconds(now),
@@ -555,11 +640,13 @@ impl<'a> Driver<'a> {
                 &self.tally,
                 self.epoch,
             ),
-            slow: (self.slow.iter().zip(&self.slow_ports))
-                .map(|(client, port)| seen::slow_client(client, *port, self.epoch))
-                .collect(),
+            slow,
             server,
             timeline: self.timeline,
+            publisher: self.publisher.map(|publisher| PublisherSeen {
+                messages: publisher.published(),
+                ended: publisher.is_gone(),
+            }),
         }
     }
 }

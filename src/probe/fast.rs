@@ -158,6 +158,11 @@ impl<S: Read + Write> FastClient<S> {
         Turn::Done
     }
 
+    /// Whether the server closed it as announced, so that a client would connect again.
+    pub(crate) fn is_closed_in_order(&self) -> bool {
+        self.end == Some(End::EndOfFile) && self.corruption.is_none() && self.wire.is_closed_in_order()
+    }
+
     /// Whether every message sent has its answer.
     pub(crate) fn is_idle(&self) -> bool {
         self.waiting.is_empty() || self.end.is_some()
@@ -184,7 +189,7 @@ impl<S: Read + Write> FastClient<S> {
     fn fill_pipeline(&mut self, now: Instant) {
         while self.waiting.len() < self.pipeline {
             self.waiting.push_back(now);
-            self.due += self.wire.message_bytes();
+            self.due = self.wire.due_after(self.due);
         }
     }
 

@@ -4,7 +4,7 @@ use super::pattern::Pattern;
 use super::wire::Corruption;
 
 /// Length of the head of a frame.
-const HEAD_BYTES: u64 = 4;
+pub(crate) const HEAD_BYTES: u64 = 4;
 
 /// One client's stream of frames and how much of it came back.
 #[derive(Debug)]

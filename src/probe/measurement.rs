@@ -18,8 +18,19 @@ pub struct Measurement {
     pub slow: Vec<SlowClientSeen>,
     /// The server's process and its sockets, where they can be seen.
     pub server: Option<ServerSeen>,
+    /// The publishing connection, where there was one.
+    pub publisher: Option<PublisherSeen>,
     /// The probe in slices of a tenth of a second.
     pub timeline: Vec<Slice>,
+}
+
+/// What the publishing connection did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct PublisherSeen {
+    /// Lines published.
+    pub messages: u64,
+    /// Whether the server ended it.
+    pub ended: bool,
 }
 
 /// What the healthy clients felt.

@@ -18,13 +18,19 @@ mod echo;
 mod error;
 mod fast;
 mod framed;
+mod http;
 mod kernel_queue;
 mod load;
 mod measurement;
 mod pace;
 mod pattern;
 mod plan;
+mod plot;
 mod preflight;
+mod progress;
+mod publisher;
+mod push;
+mod quiet;
 mod report;
 mod seen;
 mod server_process;
@@ -41,13 +47,14 @@ pub use args::ProbeArgs;
 pub use error::ProbeError;
 pub use fast::End;
 pub use load::{Load, LoadSlice};
-pub use measurement::{Healthy, Measurement, PhaseFigures, ServerSeen, Slice, SlowClientSeen};
+pub use measurement::{Healthy, Measurement, PhaseFigures, PublisherSeen, ServerSeen, Slice, SlowClientSeen};
 pub use pace::Pace;
 pub use pattern::Pattern;
 pub use plan::{
     BULK_MESSAGE_BYTES, BULK_PIPELINE_MESSAGES, FILL_BYTES, LARGEST_MESSAGE_BYTES, MOST_PIPELINED_MESSAGES,
-    Plan, Protocol,
+    PUBLISH_RATE_BYTES, Plan, Protocol,
 };
+pub use plot::plot;
 pub use report::{Report, SCHEMA, SlowGroup, Spread};
 pub use slow::Kind;
 pub use table::table;
@@ -67,8 +74,8 @@ pub use watcher::{Live, NoWatcher, Phase, Watcher};
 pub fn probe(plan: &Plan, target: &str, watcher: &mut dyn Watcher) -> Result<Report, ProbeError> {
     plan.check()?;
     preflight::ensure_descriptors(plan.fast + plan.slow())?;
-    let wires = wires::Wires::new(plan);
-    preflight::try_one_exchange(plan, &wires)?;
+    let mut wires = wires::Wires::new(plan);
+    preflight::meet(plan, &mut wires)?;
     let observer = server_process::Observer::of(plan.address, plan.pid);
     let seen = driver::Driver::new(plan, &wires, observer)?.run(watcher)?;
     Ok(Report::new(plan, target, seen))

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 /// A constant rate since a start. What was not used is not saved up for more
-/// than [`LONGEST_CATCH_UP`], so that a pause of the prober itself does not
+/// than half a second, so that a pause of the prober itself does not
 /// become a burst.
 #[derive(Debug, Clone)]
 pub struct Pace {

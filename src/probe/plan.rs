@@ -27,6 +27,8 @@ pub enum Protocol {
         send: Vec<u8>,
         /// What one more connection sends again and again, if any.
         publish: Option<Vec<u8>>,
+        /// How much of that in a second, in bytes.
+        publish_rate: u64,
     },
 }
 
@@ -92,6 +94,8 @@ pub const FILL_BYTES: u64 = 16 << 20;
 pub const MOST_PIPELINED_MESSAGES: usize = 65_536;
 /// The largest message; it bounds what one client may have on the way.
 pub const LARGEST_MESSAGE_BYTES: usize = 64 << 20;
+/// What `--publish` sends in a second: fills what a kernel hides of a stalled client in about a second.
+pub const PUBLISH_RATE_BYTES: u64 = 4 << 20;
 /// Message and pipeline of `--bulk`: 1 MiB on the way, so that the socket
 /// buffers never run dry and a wait is still told in milliseconds.
 pub const BULK_MESSAGE_BYTES: usize = 64 << 10;
@@ -177,6 +181,15 @@ impl Plan {
             if rate == 0 || rate > 1 << 40 {
                 return refuse(format!("{option} must be above 0 and at most 1TiB a second"));
             }
+        }
+        if let Protocol::Push {
+            publish: Some(line),
+            publish_rate,
+            ..
+        } = &self.protocol
+            && (line.is_empty() || *publish_rate == 0)
+        {
+            return refuse("--publish must not be empty, and --publish-rate must be above 0".into());
         }
         if self.fill < 1 << 16 {
             return refuse("--fill must be 64KiB or more, else no client would ever look full".into());

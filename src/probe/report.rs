@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::fast::End;
-use super::measurement::{Healthy, Measurement, ServerSeen, Slice, SlowClientSeen};
+use super::measurement::{Measurement, SlowClientSeen};
 use super::plan::Plan;
 use super::slow::Kind;
 use super::verdict::{self, Finding, Outcome};
@@ -24,20 +24,11 @@ pub struct Report {
     pub verdict: Outcome,
     /// One by one, always all of them.
     pub findings: Vec<Finding>,
-    /// Whether it was ended early.
-    pub interrupted: bool,
-    /// How long it took, in seconds.
-    pub seconds: f64,
-    /// What the healthy clients felt.
-    pub healthy: Healthy,
     /// The slow clients, by kind.
-    pub slow: Vec<SlowGroup>,
-    /// The server's process, where it is to be seen.
-    pub server: Option<ServerSeen>,
-    /// Every slow client by itself.
-    pub clients: Vec<SlowClientSeen>,
-    /// The probe in slices of a tenth of a second.
-    pub timeline: Vec<Slice>,
+    pub groups: Vec<SlowGroup>,
+    /// What was measured.
+    #[serde(flatten)]
+    pub measured: Measurement,
 }
 
 /// All slow clients of one kind.
@@ -104,13 +95,8 @@ impl Report {
             protocol: plan.protocol.name(),
             verdict: verdict::verdict(&findings, seen.interrupted),
             findings,
-            interrupted: seen.interrupted,
-            seconds: seen.seconds,
-            slow: groups(&seen.slow),
-            healthy: seen.healthy,
-            server: seen.server,
-            clients: seen.slow,
-            timeline: seen.timeline,
+            groups: groups(&seen.slow),
+            measured: seen,
         }
     }
 

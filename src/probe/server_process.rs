@@ -30,6 +30,7 @@ pub(crate) struct Observer {
     thread: JoinHandle<()>,
     /// The sockets of slow clients at the last look, by the client's port.
     sockets: HashMap<u16, ServerSocket>,
+    tables: SocketTables,
     send_queue_peak: u64,
     receive_queue_peak: u64,
 }
@@ -48,31 +49,37 @@ struct Shared {
 
 /// The server's side of one connection.
 #[derive(Debug, Clone, Copy)]
-struct ServerSocket {
-    client_port: u16,
-    send_queue: u64,
-    receive_queue: u64,
-    orphan: bool,
+pub(crate) struct ServerSocket {
+    /// The client's port.
+    pub(crate) client_port: u16,
+    /// Bytes sent and not acknowledged, or not yet sent.
+    pub(crate) send_queue: u64,
+    /// Bytes that the server has not read.
+    pub(crate) receive_queue: u64,
+    /// It belongs to no process any more, and still has something to send.
+    pub(crate) orphan: bool,
 }
 
 impl Observer {
     /// Finds the server's processes and begins to look; `None` where it does
     /// not run on this machine, or is not ours to look at.
-    pub(crate) fn of(address: SocketAddr, pid: Option<i32>) -> Option<Self> {
-        let pids = match pid {
+    pub(crate) fn of(address: SocketAddr, asked: Option<i32>) -> Option<Self> {
+        let pids = match asked {
             Some(pid) => vec![pid],
             None => listeners(address),
         };
-        let name = Process::new(*pids.first()?).ok()?.stat().ok()?.comm;
+        let pid = *pids.first()?;
+        let name = Process::new(pid).ok()?.stat().ok()?.comm;
         let shared = Arc::new(Mutex::new(Shared::default()));
         {
             let mut shared = lock(&shared);
             shared.seen.name = name;
             shared.seen.pids.clone_from(&pids);
         }
+        let tables = SocketTables::of(pid, address.port());
         let (commands, receiver) = channel();
         let looker = Looker {
-            port: address.port(),
+            tables,
             roots: pids,
             phase: None,
             phase_began: None,
@@ -87,9 +94,20 @@ impl Observer {
             shared,
             thread,
             sockets: HashMap::new(),
+            tables,
             send_queue_peak: 0,
             receive_queue_peak: 0,
         })
+    }
+
+    /// Where the server's sockets are to be seen.
+    pub(crate) fn tables(&self) -> SocketTables {
+        self.tables
+    }
+
+    /// What the last look found, for another thread to read.
+    pub(crate) fn last_look(&self) -> LastLook {
+        LastLook(Arc::clone(&self.shared))
     }
 
     /// Tells which phase begins, so that memory and processor time are told apart by phase.
@@ -136,6 +154,13 @@ impl Observer {
         self.sockets.get(&client_port).is_some_and(|socket| socket.orphan)
     }
 
+    /// What the server's kernel has still to send to the client with this port, at the last look.
+    pub(crate) fn send_queue(&self, client_port: u16) -> u64 {
+        self.sockets
+            .get(&client_port)
+            .map_or(0, |socket| socket.send_queue)
+    }
+
     /// The server's resident memory at the last look, in bytes.
     pub(crate) fn rss_bytes(&self) -> Option<u64> {
         Some(lock(&self.shared).rss_now).filter(|bytes| *bytes > 0)
@@ -152,6 +177,21 @@ impl Observer {
     }
 }
 
+/// What the observer's last look found.
+pub(crate) struct LastLook(Arc<Mutex<Shared>>);
+
+impl LastLook {
+    /// The server's side of the connection of the client with this port.
+    pub(crate) fn socket(&self, client_port: u16) -> Option<ServerSocket> {
+        let shared = lock(&self.0);
+        shared
+            .sockets
+            .iter()
+            .find(|socket| socket.client_port == client_port)
+            .copied()
+    }
+}
+
 /// Numbers stay numbers even after a panic elsewhere.
 fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
@@ -159,7 +199,7 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
 
 /// The thread's own state.
 struct Looker {
-    port: u16,
+    tables: SocketTables,
     roots: Vec<i32>,
     phase: Option<Phase>,
     phase_began: Option<(Instant, f64)>,
@@ -190,7 +230,9 @@ impl Looker {
         let processes = with_children(&self.roots);
         let rss = processes.iter().filter_map(resident_bytes).sum();
         let cpu = processes.iter().filter_map(processor_seconds).sum();
-        let sockets = self.sockets();
+        // While healthy clients are alone nobody asks about sockets, and a look costs milliseconds.
+        let has_slow = matches!(self.phase, Some(Phase::During | Phase::After));
+        let sockets = if has_slow { self.tables.look() } else { Vec::new() };
         let at = clock::now();
         let (began, cpu_then) = *self.phase_began.get_or_insert((at, cpu));
         let elapsed = at.saturating_duration_since(began).as_secs_f64();
@@ -217,14 +259,53 @@ impl Looker {
         }
         seen.rss_after_bytes = rss;
     }
+}
 
-    /// The server's side of every connection to its port, as its own network namespace shows it.
-    fn sockets(&self) -> Vec<ServerSocket> {
-        let Some(process) = self.roots.first().and_then(|pid| Process::new(*pid).ok()) else {
+/// The tables of a network namespace in which the server's sockets are. The
+/// kernel walks its whole hash table for one look (some 7 ms on a machine with
+/// little memory), so a table that cannot hold them is left alone.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SocketTables {
+    pid: i32,
+    port: u16,
+    tcp: bool,
+    tcp6: bool,
+}
+
+impl SocketTables {
+    /// Those in which the process's namespace has a listener for this port; both when there is none.
+    pub(crate) fn of(pid: i32, port: u16) -> Self {
+        let both = Self {
+            pid,
+            port,
+            tcp: true,
+            tcp6: true,
+        };
+        let Ok(process) = Process::new(pid) else {
+            return both;
+        };
+        let listens = |table: Vec<TcpNetEntry>| {
+            table
+                .iter()
+                .any(|entry| entry.state == TcpState::Listen && entry.local_address.port() == port)
+        };
+        let tcp = process.tcp().is_ok_and(listens);
+        let tcp6 = process.tcp6().is_ok_and(listens);
+        if tcp || tcp6 {
+            Self { tcp, tcp6, ..both }
+        } else {
+            both
+        }
+    }
+
+    /// The server's side of every connection to its port.
+    pub(crate) fn look(self) -> Vec<ServerSocket> {
+        let Ok(process) = Process::new(self.pid) else {
             return Vec::new();
         };
-        let tables = [process.tcp(), process.tcp6()];
-        let entries = tables.into_iter().flatten().flatten();
+        let tcp = self.tcp.then(|| process.tcp().unwrap_or_default());
+        let tcp6 = self.tcp6.then(|| process.tcp6().unwrap_or_default());
+        let entries = tcp.into_iter().chain(tcp6).flatten();
         entries
             .filter(|entry| entry.local_address.port() == self.port && entry.state != TcpState::Listen)
             .map(|entry| server_socket(&entry))

@@ -41,6 +41,9 @@ pub(crate) const SETTLE_TIME: Duration = Duration::from_millis(300);
 /// A paused client settles faster: its pause counts from its last progress,
 /// and it must not stop later than a server's clock has started.
 const PAUSED_SETTLE_TIME: Duration = Duration::from_millis(50);
+/// Where the server sends more than it is sent, its own kernel fills up behind
+/// ours, and that is looked at only four times a second.
+const UNSEEN_SETTLE_TIME: Duration = Duration::from_millis(600);
 /// What a talker goes on offering once it has offered everything, in bytes per second.
 const TALK_RATE_BYTES: u64 = 1 << 20;
 /// Progress seen this shortly before the end is the end itself: a reset empties the kernel's queue.
@@ -175,6 +178,11 @@ impl<S: Read + Write> SlowClient<S> {
         self.end
     }
 
+    /// Whether the server sends no more than it was sent.
+    pub(crate) fn is_echo(&self) -> bool {
+        self.wire.is_echo()
+    }
+
     /// Whether its bytes can be told right from wrong at all.
     pub(crate) fn is_verifiable(&self) -> bool {
         self.wire.is_verifiable()
@@ -193,6 +201,11 @@ impl<S: Read + Write> SlowClient<S> {
         self.progress.taken
     }
 
+    /// When bytes last moved in either direction.
+    pub(crate) fn last_progress(&self) -> Instant {
+        self.progress.at
+    }
+
     /// Whether the server's side took all that this client may offer without reading.
     pub(crate) fn offer_exhausted(&self) -> bool {
         self.progress.taken >= self.offer
@@ -201,14 +214,6 @@ impl<S: Read + Write> SlowClient<S> {
     /// Whether it is at its end in good order: everything came back.
     pub(crate) fn is_complete(&self) -> bool {
         self.stage == Stage::Complete
-    }
-
-    /// When a paused client reads on, once that is settled.
-    pub(crate) fn resumes_at(&self) -> Option<Instant> {
-        match self.stage {
-            Stage::Holding { until } => Some(until),
-            _ => None,
-        }
     }
 
     /// Sends one buffer at most; the socket's next edge, or the next tick, says when to call again.
@@ -238,15 +243,16 @@ impl<S: Read + Write> SlowClient<S> {
         Turn::More
     }
 
-    /// Takes note of what the kernel holds for this client: bytes that the
-    /// server's kernel has not acknowledged, and bytes that wait unread here.
-    pub(crate) fn note(&mut self, unacknowledged: u64, unread: u64, now: Instant) {
+    /// Takes note of what kernels hold for this client: bytes that the server's
+    /// kernel has not acknowledged, bytes that wait unread here, and bytes that
+    /// wait in the server's send queue (0 where that is not to be seen).
+    pub(crate) fn note(&mut self, unacknowledged: u64, unread: u64, server_queue: u64, now: Instant) {
         if self.end.is_some() || !self.connected {
             return;
         }
         let taken = self.sent.saturating_sub(unacknowledged);
-        let bytes = taken + unread + self.wire.received();
-        if bytes > self.progress.bytes {
+        let bytes = taken + unread + self.wire.received() + server_queue;
+        if bytes > self.progress.bytes && (self.stage == Stage::Filling || !self.kind.is_to_go()) {
             self.progress.bytes = bytes;
             self.progress.taken = taken;
             self.progress.before = self.progress.at;
@@ -257,8 +263,14 @@ impl<S: Read + Write> SlowClient<S> {
         } else {
             SETTLE_TIME
         };
+        let settle = if self.wire.is_echo() {
+            settle
+        } else {
+            UNSEEN_SETTLE_TIME
+        };
         let still = now.saturating_duration_since(self.progress.at) >= settle;
-        let stuck = self.refused || self.sent >= self.wire.send_limit(self.offer);
+        let answered = self.wire.is_echo() || unread > 0;
+        let stuck = answered && (self.refused || self.sent >= self.wire.send_limit(self.offer));
         if still && stuck && self.stage == Stage::Filling && self.pace.is_none() {
             self.was_full = true;
             if self.kind == Kind::Paused {
@@ -277,7 +289,8 @@ impl<S: Read + Write> SlowClient<S> {
     /// Sends no more and reads all that is still to come, at full speed.
     pub(crate) fn finish(&mut self) {
         if matches!(self.stage, Stage::Filling | Stage::Holding { .. }) {
-            self.stage = Stage::Draining;
+            let all = self.wire.all_answered(self.sent) == Some(true);
+            self.stage = if all { Stage::Complete } else { Stage::Draining };
         }
     }
 
@@ -306,12 +319,22 @@ impl<S: Read + Write> SlowClient<S> {
                         return Turn::Done;
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Turn::Done,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.caught_up();
+                    return Turn::Done;
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return self.ended(now, End::Reset),
             }
         }
         Turn::More
+    }
+
+    /// Where nobody knows what is still to come, having read all there is must do.
+    fn caught_up(&mut self) {
+        if self.stage == Stage::Draining && self.wire.all_answered(self.sent).is_none() {
+            self.stage = Stage::Complete;
+        }
     }
 
     /// Reads what is left in the receive buffer of a client that ended, so that all it was given is verified.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -17,8 +18,30 @@ pub(crate) struct Buffers {
 
 /// Starts connecting; a writable event with no error pending says that it worked.
 pub(crate) fn start_connecting(address: SocketAddr, buffers: Buffers) -> io::Result<mio::net::TcpStream> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = open(address, buffers)?;
     socket.set_nonblocking(true)?;
+    match socket.connect(&address.into()) {
+        Ok(()) => {}
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
+        Err(error) => return Err(error),
+    }
+    Ok(mio::net::TcpStream::from_std(socket.into()))
+}
+
+/// Connects, waiting for at most `patience`; the stream does not block.
+pub(crate) fn connect(
+    address: SocketAddr,
+    buffers: Buffers,
+    patience: Duration,
+) -> io::Result<std::net::TcpStream> {
+    let socket = open(address, buffers)?;
+    socket.connect_timeout(&address.into(), patience)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+fn open(address: SocketAddr, buffers: Buffers) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // Before connecting: the receive buffer decides which window scale is offered.
     if let Some(bytes) = buffers.receive {
         socket.set_recv_buffer_size(bytes)?;
@@ -27,10 +50,5 @@ pub(crate) fn start_connecting(address: SocketAddr, buffers: Buffers) -> io::Res
         socket.set_send_buffer_size(bytes)?;
     }
     socket.set_tcp_nodelay(true)?;
-    match socket.connect(&address.into()) {
-        Ok(()) => {}
-        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
-        Err(error) => return Err(error),
-    }
-    Ok(mio::net::TcpStream::from_std(socket.into()))
+    Ok(socket)
 }

@@ -20,9 +20,9 @@ fn write_report(out: &mut String, report: &Report, colour: bool) -> fmt::Result 
     writeln!(
         out,
         "{} ({}), {:.1} s",
-        report.target, report.protocol, report.seconds
+        report.target, report.protocol, report.measured.seconds
     )?;
-    if report.interrupted {
+    if report.measured.interrupted {
         writeln!(out, "ended early: what follows is what was measured until then")?;
     }
     write_healthy(out, report)?;
@@ -37,7 +37,7 @@ fn write_report(out: &mut String, report: &Report, colour: bool) -> fmt::Result 
 }
 
 fn write_healthy(out: &mut String, report: &Report) -> fmt::Result {
-    let healthy = &report.healthy;
+    let healthy = &report.measured.healthy;
     if healthy.clients == 0 {
         return Ok(());
     }
@@ -74,7 +74,7 @@ fn write_phase(out: &mut String, name: &str, phase: &PhaseFigures) -> fmt::Resul
 }
 
 fn write_slow(out: &mut String, report: &Report) -> fmt::Result {
-    if report.slow.is_empty() {
+    if report.groups.is_empty() {
         return Ok(());
     }
     writeln!(out, "\nslow clients")?;
@@ -83,7 +83,7 @@ fn write_slow(out: &mut String, report: &Report) -> fmt::Result {
         "  {:<9}{:>6}{:>6}{:>7}{:>6}{:>6}{:>7}  {:<22}{:<22}",
         "kind", "count", "full", "reset", "eof", "left", "stayed", "s from full to end", "MiB absorbed"
     )?;
-    for group in &report.slow {
+    for group in &report.groups {
         write_group(out, group)?;
     }
     Ok(())
@@ -113,7 +113,7 @@ fn write_group(out: &mut String, group: &SlowGroup) -> fmt::Result {
 }
 
 fn write_server(out: &mut String, report: &Report) -> fmt::Result {
-    let Some(server) = &report.server else {
+    let Some(server) = &report.measured.server else {
         return Ok(());
     };
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);

@@ -30,7 +30,8 @@ pub struct Finding {
     pub name: &'static str,
     /// What is asked, in words.
     pub title: String,
-    /// The answer.
+    /// The answer; `verdict` in the JSON.
+    #[serde(rename = "verdict")]
     pub outcome: Outcome,
     /// One sentence with the number that decides.
     pub reason: String,
@@ -42,9 +43,9 @@ pub struct Finding {
     pub unit: &'static str,
 }
 
-/// Healthy clients keep at least this part of the rate that they had alone:
-/// half, as timings on shared machines swing by 1.6.
-pub const LEAST_RATE_KEPT: f64 = 0.5;
+/// Healthy clients keep at least this part of the rate that they had alone: a
+/// third, as on a shared machine each of the two timings swings by 1.6.
+pub const LEAST_RATE_KEPT: f64 = 1.0 / 3.0;
 /// Their p99 grows at most by this factor, or stays below [`HARMLESS_WAIT_US`].
 pub const MOST_P99_GROWTH: f64 = 10.0;
 /// A p99 below this many microseconds harms nobody, whatever it was before.
@@ -61,7 +62,7 @@ pub const RSS_ALLOWANCE_BYTES: u64 = 8 << 20;
 
 /// All findings, always all of them and in the same order.
 #[must_use]
-pub fn findings(plan: &Plan, seen: &Measurement) -> Vec<Finding> {
+pub(crate) fn findings(plan: &Plan, seen: &Measurement) -> Vec<Finding> {
     vec![
         disconnected(seen, Kind::Stalled),
         in_time(plan, seen),
@@ -79,7 +80,7 @@ pub fn findings(plan: &Plan, seen: &Measurement) -> Vec<Finding> {
 /// Fail when one finding failed; pass when none did and one passed; else unknown.
 /// A probe that was ended early does not pass.
 #[must_use]
-pub fn verdict(findings: &[Finding], interrupted: bool) -> Outcome {
+pub(crate) fn verdict(findings: &[Finding], interrupted: bool) -> Outcome {
     let any = |outcome| findings.iter().any(|finding| finding.outcome == outcome);
     if any(Outcome::Fail) {
         Outcome::Fail
@@ -164,7 +165,7 @@ fn disconnected(seen: &Measurement, kind: Kind) -> Finding {
     question.answer(
         Outcome::Pass,
         Some(0.0),
-        format!("all {connected} were disconnected"),
+        format!("{} disconnected", all(connected)),
     )
 }
 
@@ -254,11 +255,14 @@ fn kept(seen: &Measurement, kind: Kind) -> Finding {
         return question.answer(Outcome::Fail, Some(incomplete as f64), reason);
     }
     if unverified > 0 {
-        let reason = format!("all {total} were kept, but what the server sends by itself cannot be verified");
+        let reason = format!(
+            "{} kept, but what the server sends by itself cannot be verified",
+            all(total)
+        );
         return question.answer(Outcome::Unknown, Some(0.0), reason);
     }
     let bytes: u64 = clients.iter().map(|client| client.received_bytes).sum();
-    let reason = format!("all {total} were kept, and {bytes} bytes came back intact");
+    let reason = format!("{} kept, and {bytes} bytes came back intact", all(total));
     question.answer(Outcome::Pass, Some(0.0), reason)
 }
 
@@ -306,7 +310,7 @@ fn served(seen: &Measurement) -> Finding {
     question.answer(
         Outcome::Pass,
         Some(0.0),
-        format!("all {total} were, with {messages} answers"),
+        format!("{}, with {messages} answers", all(total)),
     )
 }
 
@@ -337,8 +341,21 @@ fn unaffected(seen: &Measurement) -> Finding {
             "nobody was answered even before the slow clients joined",
         );
     }
-    let kept = rate(&during, &before);
-    let after = seen.healthy.after.map_or(kept, |after| rate(&after, &before));
+    let after = seen.healthy.after.unwrap_or(before);
+    let recovered = rate(&after, &before);
+    // A machine that was busier afterwards was busier meanwhile; a server that never recovered was harmed.
+    let has_recovered = recovered >= LEAST_RATE_KEPT;
+    let alone = if has_recovered && recovered < 1.0 {
+        after
+    } else {
+        before
+    };
+    let kept = rate(&during, &alone);
+    let before = PhaseFigures {
+        p99_us: before.p99_us.max(if has_recovered { after.p99_us } else { 0.0 }),
+        max_us: before.max_us.max(if has_recovered { after.max_us } else { 0.0 }),
+        ..before
+    };
     let most_p99 = (before.p99_us * MOST_P99_GROWTH).max(HARMLESS_WAIT_US);
     let longest = LONGEST_WAIT_US.max(2.0 * before.max_us);
     let reason = if kept < LEAST_RATE_KEPT {
@@ -354,10 +371,10 @@ fn unaffected(seen: &Measurement) -> Finding {
         )
     } else if during.max_us > longest {
         format!("one of them waited {} for an answer", micros(during.max_us))
-    } else if after < LEAST_RATE_KEPT {
+    } else if !has_recovered {
         format!(
             "they had {:.0} % of their rate after the slow ones",
-            after * 100.0
+            recovered * 100.0
         )
     } else {
         let reason = format!(
@@ -373,6 +390,14 @@ fn unaffected(seen: &Measurement) -> Finding {
 
 fn rate(now: &PhaseFigures, before: &PhaseFigures) -> f64 {
     now.messages_per_second / before.messages_per_second.max(1e-9)
+}
+
+fn all(clients: usize) -> String {
+    if clients == 1 {
+        "the only one was".to_owned()
+    } else {
+        format!("all {clients} were")
+    }
 }
 
 fn micros(us: f64) -> String {

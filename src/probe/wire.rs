@@ -5,6 +5,8 @@
 
 use super::echo::EchoWire;
 use super::framed::FramedWire;
+use super::http::HttpWire;
+use super::push::PushWire;
 
 /// What came back is not what must come back.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,14 +24,20 @@ pub(crate) enum Wire {
     Echo(EchoWire),
     /// Every frame comes back.
     Framed(FramedWire),
+    /// Every request is answered.
+    Http(Box<HttpWire>),
+    /// The server sends by itself.
+    Push(PushWire),
 }
 
 impl Wire {
-    /// The length of one message to the server, in bytes.
-    pub(crate) fn message_bytes(&self) -> u64 {
+    /// Up to which position is to be sent when one more message is due after `position`.
+    pub(crate) fn due_after(&self, position: u64) -> u64 {
         match self {
-            Self::Echo(wire) => wire.message_bytes(),
-            Self::Framed(wire) => wire.message_bytes(),
+            Self::Echo(wire) => position + wire.message_bytes(),
+            Self::Framed(wire) => position + wire.message_bytes(),
+            Self::Http(wire) => position + wire.message_bytes(),
+            Self::Push(wire) => wire.greeting_bytes(),
         }
     }
 
@@ -38,6 +46,8 @@ impl Wire {
         match self {
             Self::Echo(wire) => wire.fill(position, buffer),
             Self::Framed(wire) => wire.fill(position, buffer),
+            Self::Http(wire) => wire.fill(position, buffer),
+            Self::Push(wire) => wire.fill(position, buffer),
         }
     }
 
@@ -46,6 +56,8 @@ impl Wire {
         match self {
             Self::Echo(wire) => wire.receive(bytes),
             Self::Framed(wire) => wire.receive(bytes),
+            Self::Http(wire) => wire.receive(bytes),
+            Self::Push(wire) => wire.receive(bytes),
         }
     }
 
@@ -54,25 +66,48 @@ impl Wire {
         match self {
             Self::Echo(wire) => wire.received(),
             Self::Framed(wire) => wire.received(),
+            Self::Http(wire) => wire.received(),
+            Self::Push(wire) => wire.received(),
         }
     }
 
     /// Up to which position a slow client may send when it offers at most
     /// `offer` bytes (of answers) that it has not read.
     pub(crate) fn send_limit(&self, offer: u64) -> u64 {
-        self.received() + offer
+        match self {
+            Self::Echo(_) | Self::Framed(_) => self.received() + offer,
+            Self::Http(wire) => wire.send_limit(offer),
+            Self::Push(wire) => wire.greeting_bytes(),
+        }
+    }
+
+    /// Whether the server sends no more than it was sent, so that its not
+    /// reading any more shows that it has filled up.
+    pub(crate) fn is_echo(&self) -> bool {
+        matches!(self, Self::Echo(_) | Self::Framed(_))
     }
 
     /// Whether what comes back can be told right from wrong.
     pub(crate) fn is_verifiable(&self) -> bool {
-        match self {
-            Self::Echo(_) | Self::Framed(_) => true,
-        }
+        !matches!(self, Self::Push(_))
     }
 
     /// Whether all that must come back for `sent` bytes has; `None` where
     /// nobody can tell.
     pub(crate) fn all_answered(&self, sent: u64) -> Option<bool> {
-        Some(self.received() == sent)
+        match self {
+            Self::Echo(_) | Self::Framed(_) => Some(self.received() == sent),
+            Self::Http(wire) => Some(wire.all_answered(sent)),
+            Self::Push(_) => None,
+        }
+    }
+
+    /// Whether the server announced that it would close here, as HTTP servers
+    /// do after so many requests, so that connecting again is what clients do.
+    pub(crate) fn is_closed_in_order(&self) -> bool {
+        match self {
+            Self::Http(wire) => wire.is_closed_in_order(),
+            _ => false,
+        }
     }
 }

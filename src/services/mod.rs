@@ -5,6 +5,8 @@
 
 mod echo;
 mod framed_echo;
+mod tunnel;
 
 pub use echo::Echo;
 pub use framed_echo::FramedEcho;
+pub use tunnel::{ProxyProtocol, Target, Tunnel};

@@ -1,0 +1,161 @@
+//! Compares the speed of `highwater` with that of the barest server possible and
+//! of the servers that people would use instead, side by side.
+//!
+//! Owns the command line and the order of work. What is compared is in
+//! `scenario`, who takes part in `peer`, how it is measured in `slices` and
+//! `memory`, what the clients do in `load`, and how it is told in `report`.
+
+mod clock;
+mod generator;
+mod launch;
+mod load;
+mod memory;
+mod peer;
+mod plot;
+mod procfs;
+mod report;
+mod scenario;
+mod server;
+mod slices;
+mod statistics;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+
+use crate::peer::Workshop;
+use crate::report::Report;
+use crate::scenario::{Measure, Scenario};
+
+/// Fewer cycles than this say nothing on a machine that swings by half.
+const FEWEST_CYCLES: usize = 40;
+
+/// Measures highwater beside its peers, all of them alive at once.
+#[derive(Parser)]
+#[command(name = "compare", bin_name = "cargo bench --bench compare --")]
+struct Arguments {
+    /// Only this scenario; may be given again. Without it: all.
+    #[arg(long = "scenario", value_name = "NAME")]
+    scenarios: Vec<String>,
+    /// Lists the scenarios with their goals.
+    #[arg(long)]
+    list: bool,
+    /// The short form, under three minutes: the most telling scenarios against one peer each.
+    #[arg(long)]
+    quick: bool,
+    /// Rounds in which every server gets one slice.
+    #[arg(long, default_value_t = 60)]
+    cycles: usize,
+    /// Length of a slice in milliseconds.
+    #[arg(long, default_value_t = 80, value_parser = clap::value_parser!(u64).range(20..=1000))]
+    slice: u64,
+    /// How often a run is tried in which the two floors do not agree.
+    #[arg(long, default_value_t = 4)]
+    tries: usize,
+    /// Repeats the random order of an earlier run.
+    #[arg(long, value_name = "NUMBER")]
+    seed: Option<u64>,
+    /// Writes the results as Markdown here, and the plots beside it.
+    #[arg(long, value_name = "FILE")]
+    write: Option<PathBuf>,
+    /// Measures this program instead of the one that was just built.
+    #[arg(long, value_name = "FILE", default_value = env!("CARGO_BIN_EXE_highwater"))]
+    highwater: PathBuf,
+    /// Only these peers, by name; highwater and the floor always take part.
+    #[arg(long = "peer", value_name = "NAME")]
+    peers: Vec<String>,
+    /// What cargo adds for every benchmark.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// How a comparison is carried out.
+struct Method {
+    cycles: usize,
+    slice: Duration,
+    tries: usize,
+    seed: u64,
+}
+
+fn main() -> ExitCode {
+    let mut words = std::env::args().skip(1);
+    // Two helpers are this very program again: the load, and the step between
+    // a fork and a server.
+    let outcome = match words.next().as_deref() {
+        Some(generator::LOAD) => generator::serve(words),
+        Some(launch::LAUNCH) => launch::run(words),
+        _ => compare(&Arguments::parse()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("compare: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn compare(arguments: &Arguments) -> Result<(), String> {
+    if arguments.list {
+        scenario::print_list();
+        return Ok(());
+    }
+    if arguments.cycles < FEWEST_CYCLES {
+        return Err(format!(
+            "{} cycles are too few to tell anything: at least {FEWEST_CYCLES}",
+            arguments.cycles
+        ));
+    }
+    let chosen = scenario::choose(&arguments.scenarios, arguments.quick)?;
+    launch::keep_to(launch::LOAD_CORE)?;
+    let method = Method {
+        cycles: if arguments.quick {
+            FEWEST_CYCLES
+        } else {
+            arguments.cycles
+        },
+        slice: Duration::from_millis(if arguments.quick { 60 } else { arguments.slice }),
+        tries: arguments.tries.clamp(1, 20),
+        seed: arguments.seed.unwrap_or_else(|| fastrand::u64(..)),
+    };
+    let workshop = Workshop::build(arguments.highwater.clone())?;
+    let mut report = Report::new(&workshop, &method);
+    for scenario in chosen {
+        let result = carry_out(scenario, arguments, &workshop, &method, &mut report);
+        if let Err(message) = result {
+            report.failed(scenario, &message);
+        }
+        if let Some(path) = &arguments.write {
+            report.write(path)?;
+        }
+    }
+    println!("the order of slices repeats with --seed {}", method.seed);
+    Ok(())
+}
+
+fn carry_out(
+    scenario: &'static Scenario,
+    arguments: &Arguments,
+    workshop: &Workshop,
+    method: &Method,
+    report: &mut Report,
+) -> Result<(), String> {
+    println!("\n{}: {}", scenario.name, scenario.title);
+    match &scenario.measure {
+        Measure::Speed(contest) => {
+            for team in contest.teams(&arguments.peers, arguments.quick, workshop) {
+                let run = slices::run(scenario.name, &team, workshop, method)?;
+                report.add_run(scenario, run);
+            }
+            Ok(())
+        }
+        Measure::Memory(trial) => {
+            for line in memory::run(trial, workshop, arguments.quick)? {
+                report.add_figure(scenario, line);
+            }
+            Ok(())
+        }
+    }
+}

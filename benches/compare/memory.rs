@@ -1,0 +1,295 @@
+//! What is measured one server after the other: bytes, deadlines, system calls.
+//! These do not swing with the machine as rates do.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::generator::Generator;
+use crate::load::Work;
+use crate::peer::Workshop;
+use crate::procfs;
+use crate::scenario::Trial;
+use crate::server::Server;
+use crate::statistics::quartiles;
+
+/// One measured figure.
+pub(crate) struct Figure {
+    pub(crate) label: String,
+    pub(crate) what: &'static str,
+    pub(crate) value: String,
+}
+
+impl Figure {
+    fn new(label: &str, what: &'static str, value: String) -> Self {
+        Self {
+            label: label.to_owned(),
+            what,
+            value,
+        }
+    }
+}
+
+const MESSAGE: Work = Work::Ping {
+    size: 64,
+    in_flight: 1,
+};
+
+/// Time for a server to notice that its clients have gone and to give memory back.
+const SETTLE: Duration = Duration::from_secs(2);
+
+/// Fast traffic before a stall: it makes the kernel's own buffers grow.
+const FAST_TRAFFIC: Duration = Duration::from_millis(300);
+
+/// How long system calls are counted.
+const COUNT_FOR: Duration = Duration::from_millis(400);
+
+/// Carries out one trial.
+pub(crate) fn run(trial: &Trial, workshop: &Workshop, is_quick: bool) -> Result<Vec<Figure>, String> {
+    match trial {
+        Trial::Idle { clients } => idle(workshop, *clients),
+        Trial::Stalled { peers, clients } => {
+            let mut figures = Vec::new();
+            for (peer, arguments) in peers.iter().filter(|(peer, _)| workshop.has(peer)) {
+                figures.extend(stalled(workshop, peer, arguments, *clients)?);
+            }
+            Ok(figures)
+        }
+        Trial::Instructions { peers, clients } => {
+            let peers = peers.iter().filter(|peer| workshop.has(peer));
+            peers.map(|peer| instructions(workshop, peer, *clients)).collect()
+        }
+        Trial::Deadlines { clients } => deadlines(workshop, *clients),
+        Trial::Calls { peers, clients } => {
+            let most = if is_quick { 2 } else { peers.len() };
+            let mut figures = Vec::new();
+            for peer in peers.iter().filter(|peer| workshop.has(peer)).take(most) {
+                figures.extend(calls(workshop, peer, *clients)?);
+            }
+            Ok(figures)
+        }
+    }
+}
+
+/// Stands for the far end of a tunnel where there is none.
+fn nowhere() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 1))
+}
+
+fn idle(workshop: &Workshop, clients: usize) -> Result<Vec<Figure>, String> {
+    let mut figures = Vec::new();
+    for peer in ["floor", "highwater"] {
+        let server = workshop.start(peer, &[], nowhere(), &format!("idle-{peer}"))?;
+        let empty = server.resident_bytes();
+        let mut generator = Generator::start(MESSAGE, clients)?;
+        generator.open(server.address())?;
+        std::thread::sleep(SETTLE);
+        let full = server.resident_bytes();
+        generator.slice(FAST_TRAFFIC)?;
+        let used = server.resident_bytes();
+        drop(generator);
+        std::thread::sleep(SETTLE);
+        let left = server.resident_bytes();
+        let each = |bytes: u64| format!("{:.0} B", bytes.saturating_sub(empty) as f64 / clients as f64);
+        figures.push(Figure::new(peer, "resident, no client", mebibytes(empty)));
+        figures.push(Figure::new(peer, "resident per idle client", each(full)));
+        figures.push(Figure::new(peer, "the same after each was served", each(used)));
+        figures.push(Figure::new(
+            peer,
+            "left of it after they closed",
+            mebibytes(left.saturating_sub(empty)),
+        ));
+    }
+    Ok(figures)
+}
+
+fn stalled(
+    workshop: &Workshop,
+    peer: &str,
+    arguments: &[&str],
+    clients: usize,
+) -> Result<Vec<Figure>, String> {
+    let mut figures = Vec::new();
+    for (is_warm, kernel, both, resident, took) in [
+        (
+            false,
+            "kernel memory per stalled client",
+            "with the client's end",
+            "resident",
+            "taken from each",
+        ),
+        (
+            true,
+            "kernel memory after fast traffic",
+            "with the client's end, after fast traffic",
+            "resident, after fast traffic",
+            "taken from each, after fast traffic",
+        ),
+    ] {
+        let mut generator = Generator::start(Work::Bulk { frame: None }, if is_warm { clients } else { 0 })?;
+        let server = workshop.start(peer, arguments, generator.backend(), &format!("stalled-{peer}"))?;
+        generator.open(server.address())?;
+        let empty = server.resident_bytes();
+        if is_warm {
+            generator.slice(FAST_TRAFFIC)?;
+            generator.stop_reading()?;
+        }
+        let tcp = procfs::tcp_bytes();
+        let sent = if is_warm { 0 } else { generator.stall(clients)? };
+        let each = |bytes: u64| format!("{:.0} KB", bytes as f64 / clients as f64 / 1000.0);
+        let held = server_side_bytes(&server, &generator)?;
+        figures.push(Figure::new(peer, kernel, each(held)));
+        if !is_warm {
+            figures.push(Figure::new(
+                peer,
+                both,
+                each(procfs::tcp_bytes().saturating_sub(tcp)),
+            ));
+            figures.push(Figure::new(peer, took, each(sent)));
+        }
+        figures.push(Figure::new(
+            peer,
+            resident,
+            each(server.resident_bytes().saturating_sub(empty)),
+        ));
+    }
+    Ok(figures)
+}
+
+/// What the kernel holds for the server's own sockets: those of its clients and,
+/// for a tunnel, those towards the far end.
+fn server_side_bytes(server: &Server, generator: &Generator) -> Result<u64, String> {
+    let clients = procfs::kernel_bytes("sport", server.address().port())?;
+    let upstream = procfs::kernel_bytes("dport", generator.backend().port())?;
+    Ok(clients + upstream)
+}
+
+fn deadlines(workshop: &Workshop, clients: usize) -> Result<Vec<Figure>, String> {
+    const GRACE: Duration = Duration::from_secs(5);
+    const LONGEST: Duration = Duration::from_secs(60);
+    let peer = "highwater";
+    let mut generator = Generator::start(MESSAGE, 0)?;
+    let server = workshop.start(peer, &[], nowhere(), "deadlines")?;
+    generator.open(server.address())?;
+    generator.stall(clients)?;
+    let gone = generator.watch(LONGEST)?;
+    let log = fs::read_to_string(server.output()).map_err(|error| format!("cannot read the log: {error}"))?;
+    let late: Vec<f64> = log
+        .lines()
+        .filter(|line| line.contains("write timeout, disconnecting"))
+        .filter_map(|line| {
+            line.split_once("slow for ")?
+                .1
+                .split_whitespace()
+                .next()?
+                .parse::<f64>()
+                .ok()
+        })
+        .map(|slow_for| (slow_for - GRACE.as_secs_f64()) * 1000.0)
+        .collect();
+    if late.is_empty() {
+        return Err(format!(
+            "the log names no disconnect; {gone} of {clients} clients have gone"
+        ));
+    }
+    let most = late.iter().copied().fold(f64::MIN, f64::max);
+    let logged = late.len();
+    let spread = quartiles(late);
+    Ok(vec![
+        Figure::new(
+            peer,
+            "disconnected",
+            format!("{gone} of {clients}, {logged} in the log"),
+        ),
+        Figure::new(
+            peer,
+            "late, median and quartiles",
+            format!("{:.0} ms ({:.0}-{:.0})", spread.median, spread.low, spread.high),
+        ),
+        Figure::new(peer, "late, at most", format!("{most:.0} ms")),
+    ])
+}
+
+/// Counts with perf(1), which does not slow the server down as tracing would.
+fn calls(workshop: &Workshop, peer: &str, clients: usize) -> Result<Vec<Figure>, String> {
+    const ALL: &str = "raw_syscalls:sys_enter";
+    const WAITS: [&str; 3] = [
+        "syscalls:sys_enter_epoll_wait",
+        "syscalls:sys_enter_epoll_pwait",
+        "syscalls:sys_enter_epoll_pwait2",
+    ];
+    let mut generator = Generator::start(MESSAGE, clients)?;
+    let server = workshop.start(peer, &[], generator.backend(), &format!("calls-{peer}"))?;
+    generator.open(server.address())?;
+    let events = format!("{ALL},{}", WAITS.join(","));
+    let pid = server.pid().to_string();
+    // perf counts while its own command runs. That is a cat: once it has given a
+    // line back it surely runs, and it ends when its input does.
+    let fail = |error| format!("cannot run perf: {error}; Debian's package is linux-perf");
+    let mut perf = Command::new("perf")
+        .args(["stat", "-x", ";", "-e", &events, "-p", &pid, "cat"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(fail)?;
+    let (Some(mut to), Some(from)) = (perf.stdin.take(), perf.stdout.as_mut()) else {
+        return Err("perf has no pipes".into());
+    };
+    to.write_all(b"\n").map_err(fail)?;
+    from.read_exact(&mut [0]).map_err(fail)?;
+    let slice = generator.slice(COUNT_FOR)?;
+    drop(to);
+    let output = perf
+        .wait_with_output()
+        .map_err(|error| format!("perf was lost: {error}"))?;
+    let listing = String::from_utf8_lossy(&output.stderr);
+    let count = |event: &str| -> Option<f64> {
+        let line = listing
+            .lines()
+            .find(|line| line.split(';').nth(2) == Some(event))?;
+        line.split(';').next()?.parse().ok()
+    };
+    let all = count(ALL).ok_or("perf cannot count system calls here; it takes root and tracefs")?;
+    let waits: f64 = WAITS.iter().filter_map(|wait| count(wait)).sum();
+    let done = slice.done as f64;
+    Ok(vec![
+        Figure::new(peer, "system calls per message", format!("{:.3}", all / done)),
+        Figure::new(peer, "of these epoll_wait", format!("{:.3}", waits / done)),
+    ])
+}
+
+/// Counts with callgrind: exact, and the same on a noisy machine. What starting
+/// and connecting cost is taken away by the difference of two runs.
+fn instructions(workshop: &Workshop, peer: &str, clients: usize) -> Result<Figure, String> {
+    const SHORT: Duration = Duration::from_millis(300);
+    const LONG: Duration = Duration::from_millis(1500);
+    let count = |length: Duration| -> Result<(f64, f64), String> {
+        const TOOL: &[&str] = &["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"];
+        let mut generator = Generator::start(MESSAGE, clients)?;
+        let label = format!("instructions-{peer}");
+        let server = workshop.start_under(TOOL, peer, &[], generator.backend(), &label)?;
+        generator.open(server.address())?;
+        let done = generator.slice(length)?.done;
+        drop(generator);
+        let output = server.finish()?;
+        let collected = output.rsplit_once("Collected : ").map(|(_, rest)| rest);
+        let word = collected.and_then(|rest| rest.split_whitespace().next());
+        let count = word.and_then(|word| word.parse().ok());
+        Ok((count.ok_or("callgrind told no count")?, done as f64))
+    };
+    let (few, short) = count(SHORT)?;
+    let (many, long) = count(LONG)?;
+    let each = (many - few) / (long - short);
+    Ok(Figure::new(
+        peer,
+        "instructions per message, kernel excluded",
+        format!("{each:.0}"),
+    ))
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{:.2} MB", bytes as f64 / f64::from(1 << 20))
+}

@@ -1,0 +1,315 @@
+//! Tells what was measured: a table on the terminal at once, Markdown and plots
+//! when all is done.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::{CellAlignment, ContentArrangement, Table};
+
+use crate::Method;
+use crate::generator::Latency;
+use crate::load::Work;
+use crate::memory::Figure;
+use crate::peer::Workshop;
+use crate::plot;
+use crate::scenario::Scenario;
+use crate::slices::{AGREEMENT, Run, Sample};
+use crate::statistics::{Quartiles, quartiles};
+
+/// One server in all runs of a scenario that count.
+pub(crate) struct Standing {
+    pub(crate) label: &'static str,
+    work: Work,
+    samples: Vec<Sample>,
+    latency: Option<Latency>,
+    resident_bytes: u64,
+}
+
+impl Standing {
+    fn quartiles(&self, of: fn(&Sample) -> f64) -> Quartiles {
+        quartiles(self.samples.iter().map(of).collect())
+    }
+
+    /// Rate to the base's, each cycle for itself.
+    pub(crate) fn rate_ratio(&self) -> Quartiles {
+        self.quartiles(|sample| sample.rate_ratio)
+    }
+
+    /// Cost to the base's, each cycle for itself.
+    pub(crate) fn cost_ratio(&self) -> Quartiles {
+        self.quartiles(|sample| sample.cost_ratio)
+    }
+}
+
+/// All that is known of one scenario.
+struct Chapter {
+    scenario: &'static Scenario,
+    standings: Vec<Standing>,
+    figures: Vec<Figure>,
+    notes: Vec<String>,
+}
+
+/// The whole report, as it grows.
+pub(crate) struct Report {
+    head: String,
+    chapters: Vec<Chapter>,
+}
+
+impl Report {
+    /// An empty report that knows how it came about.
+    pub(crate) fn new(workshop: &Workshop, method: &Method) -> Self {
+        Self {
+            head: head(workshop, method),
+            chapters: Vec::new(),
+        }
+    }
+
+    /// Adds a run and prints its table.
+    pub(crate) fn add_run(&mut self, scenario: &'static Scenario, run: Run) {
+        let apart = format!("the two bases differ by {:.1} %", run.disagreement * 100.0);
+        let verdict = if run.counts() { "" } else { "NOT COUNTED: " };
+        let counts = run.counts();
+        let tries = run.tries;
+        let standings = merge(Vec::new(), run);
+        println!("{verdict}{apart}, try {tries}\n{}", terminal_table(&standings));
+        let chapter = self.chapter(scenario);
+        if counts {
+            merge_standings(&mut chapter.standings, standings);
+        } else {
+            let names: Vec<&str> = standings.iter().map(|standing| standing.label).collect();
+            let limit = AGREEMENT * 100.0;
+            let names = names.join(", ");
+            chapter.notes.push(format!(
+                "Not counted after {tries} tries, as {apart}, more than {limit} %: {names}."
+            ));
+        }
+    }
+
+    /// Adds one figure and prints it.
+    pub(crate) fn add_figure(&mut self, scenario: &'static Scenario, figure: Figure) {
+        println!("{:20}{:42}{}", figure.label, figure.what, figure.value);
+        self.chapter(scenario).figures.push(figure);
+    }
+
+    /// Notes that a scenario could not be measured.
+    pub(crate) fn failed(&mut self, scenario: &'static Scenario, why: &str) {
+        println!("{}: not measured: {why}", scenario.name);
+        self.chapter(scenario).notes.push(format!("Not measured: {why}."));
+    }
+
+    /// Writes the Markdown file, and the plots in a folder beside it.
+    pub(crate) fn write(&self, path: &Path) -> Result<(), String> {
+        let plots = path.with_extension("");
+        let fail = |path: &Path, error| format!("cannot write {}: {error}", path.display());
+        fs::create_dir_all(&plots).map_err(|error| fail(&plots, error))?;
+        let mut text = self.head.clone();
+        for chapter in &self.chapters {
+            let name = format!("{}.svg", chapter.scenario.name);
+            let has_plot = !chapter.standings.is_empty();
+            if has_plot {
+                plot::draw(&plots.join(&name), chapter.scenario, &chapter.standings)?;
+            }
+            let folder = plots.file_name().unwrap_or_default().to_string_lossy();
+            chapter.write(&mut text, has_plot.then(|| format!("{folder}/{name}")));
+        }
+        fs::write(path, text).map_err(|error| fail(path, error))
+    }
+
+    fn chapter(&mut self, scenario: &'static Scenario) -> &mut Chapter {
+        let place = self
+            .chapters
+            .iter()
+            .position(|chapter| chapter.scenario.name == scenario.name);
+        let place = place.unwrap_or_else(|| {
+            let chapter = Chapter {
+                scenario,
+                standings: Vec::new(),
+                figures: Vec::new(),
+                notes: Vec::new(),
+            };
+            self.chapters.push(chapter);
+            self.chapters.len() - 1
+        });
+        &mut self.chapters[place]
+    }
+}
+
+/// The outcomes of a run, those of the same name put together.
+fn merge(mut standings: Vec<Standing>, run: Run) -> Vec<Standing> {
+    let outcomes = run.outcomes.into_iter().map(|outcome| Standing {
+        label: outcome.label,
+        work: outcome.work,
+        samples: outcome.samples,
+        latency: outcome.latency,
+        resident_bytes: outcome.resident_bytes,
+    });
+    merge_standings(&mut standings, outcomes.collect());
+    standings
+}
+
+fn merge_standings(into: &mut Vec<Standing>, from: Vec<Standing>) {
+    for standing in from {
+        match into.iter_mut().find(|known| known.label == standing.label) {
+            Some(known) => {
+                known.samples.extend(standing.samples);
+                known.resident_bytes = known.resident_bytes.max(standing.resident_bytes);
+                known.latency = known.latency.zip(standing.latency).map(worse);
+            }
+            None => into.push(standing),
+        }
+    }
+}
+
+/// Of two runs the longer waits: percentiles cannot be averaged.
+fn worse((one, other): (Latency, Latency)) -> Latency {
+    Latency {
+        p50: one.p50.max(other.p50),
+        p99: one.p99.max(other.p99),
+        p999: one.p999.max(other.p999),
+        max: one.max.max(other.max),
+    }
+}
+
+const COLUMNS: [&str; 9] = [
+    "",
+    "rate",
+    "to base",
+    "CPU each",
+    "to base",
+    "busy",
+    "p50 / p99 / p99.9",
+    "longest",
+    "RSS",
+];
+
+fn row(standing: &Standing) -> [String; 9] {
+    let rate = standing.quartiles(|sample| sample.rate).median;
+    let cost = standing.quartiles(|sample| sample.cost).median;
+    let (rate, cost) = match standing.work {
+        Work::Bulk { .. } => (
+            format!("{:.0} MB/s", rate / 1e6),
+            format!("{:.0} ns/KiB", cost * 1024.0),
+        ),
+        Work::Ping { .. } => (format!("{:.0} k/s", rate / 1e3), format!("{cost:.0} ns")),
+        Work::Connect { .. } => (format!("{:.1} k/s", rate / 1e3), format!("{:.1} us", cost / 1e3)),
+    };
+    let (spread, longest) = standing.latency.map_or_else(Default::default, |latency| {
+        let [p50, p99, p999] = [latency.p50, latency.p99, latency.p999].map(microseconds);
+        (
+            format!("{p50} / {p99} / {p999} us"),
+            format!("{:.1} ms", latency.max.as_secs_f64() * 1e3),
+        )
+    });
+    [
+        standing.label.to_owned(),
+        rate,
+        ratio(standing.rate_ratio()),
+        cost,
+        ratio(standing.cost_ratio()),
+        format!("{:.0} %", standing.quartiles(|sample| sample.busy).median * 100.0),
+        spread,
+        longest,
+        format!("{:.1} MB", standing.resident_bytes as f64 / f64::from(1 << 20)),
+    ]
+}
+
+fn microseconds(time: Duration) -> String {
+    format!("{:.0}", time.as_secs_f64() * 1e6)
+}
+
+fn ratio(of: Quartiles) -> String {
+    format!("{:.3} ({:.3}-{:.3})", of.median, of.low, of.high)
+}
+
+fn terminal_table(standings: &[Standing]) -> Table {
+    let mut table = Table::new();
+    table
+        .load_style(UTF8_HORIZONTAL_ONLY)
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .set_header(COLUMNS);
+    table.add_rows(standings.iter().map(row));
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+impl Chapter {
+    fn write(&self, text: &mut String, plot: Option<String>) {
+        let Scenario {
+            name, title, goal, ..
+        } = self.scenario;
+        let mut lines = vec![format!("\n## {name}\n"), format!("{title}. Goal: {goal}.\n")];
+        if !self.standings.is_empty() {
+            lines.push(format!("| {} |", COLUMNS.join(" | ")));
+            lines.push(format!("| --- |{}", " ---: |".repeat(COLUMNS.len() - 1)));
+            lines.extend(
+                self.standings
+                    .iter()
+                    .map(|standing| format!("| {} |", row(standing).join(" | "))),
+            );
+        }
+        if !self.figures.is_empty() {
+            lines.push("| server | what | measured |\n| --- | --- | ---: |".into());
+            lines.extend(
+                self.figures
+                    .iter()
+                    .map(|f| format!("| {} | {} | {} |", f.label, f.what, f.value)),
+            );
+        }
+        lines.extend(self.notes.iter().map(|note| format!("\n{note}")));
+        lines.extend(plot.map(|path| format!("\n![{title}]({path})")));
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{}", lines.join("\n"));
+    }
+}
+
+fn head(workshop: &Workshop, method: &Method) -> String {
+    let versions: Vec<String> = workshop
+        .versions()
+        .iter()
+        .map(|(name, version)| format!("| {name} | {version} |"))
+        .collect();
+    let date = Command::new("date").args(["-u", "+%Y-%m-%d"]).output();
+    let date = date
+        .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        .unwrap_or_default();
+    let words: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|word| word != "--bench")
+        .collect();
+    let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let processor = processor
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .unwrap_or_default();
+    let processor = processor.trim_start_matches([' ', '\t', ':']);
+    format!(
+        "# Benchmarks
+
+Written by `cargo bench --bench compare -- {words}` on {date}, on two cores of: {processor}.
+
+All servers of a table were alive at once, on one core; their clients on the other. In each of {cycles} cycles
+every server had one slice of {slice} ms, in random order (`--seed {seed}`), and its ratios to the base were taken
+inside that cycle. The base, named first, took part twice; a run counts only when the two agree within {agree} %.
+Ratios are medians, with the quartiles in brackets. *CPU each* is the time that the server spent on its core for
+each message, KiB or connection: the honest figure where *busy* is below 100 %, since there the clients were the
+limit. Latencies are those of the slowest run. Every server reads at most 64 KiB at once, unless it is one that
+people install, which then has its own defaults.
+
+| what | version |
+| --- | --- |
+{versions}
+",
+        words = words.join(" "),
+        cycles = method.cycles,
+        slice = method.slice.as_millis(),
+        seed = method.seed,
+        agree = AGREEMENT * 100.0,
+        versions = versions.join("\n"),
+    )
+}

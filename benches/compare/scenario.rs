@@ -1,0 +1,465 @@
+//! What is compared with what, and what we want to see: the goals by name.
+
+use crate::load::Work;
+use crate::peer::Workshop;
+
+/// One named comparison.
+pub(crate) struct Scenario {
+    pub(crate) name: &'static str,
+    pub(crate) title: &'static str,
+    pub(crate) goal: &'static str,
+    /// Part of the short form.
+    pub(crate) is_quick: bool,
+    pub(crate) measure: Measure,
+}
+
+/// How it is measured.
+pub(crate) enum Measure {
+    /// Slices side by side.
+    Speed(Contest),
+    /// One server after the other, in bytes and milliseconds.
+    Memory(Trial),
+}
+
+/// A server with its clients.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seat {
+    pub(crate) label: &'static str,
+    pub(crate) peer: &'static str,
+    pub(crate) arguments: &'static [&'static str],
+    pub(crate) work: Work,
+    pub(crate) clients: usize,
+    /// Clients that send and never read, beside the others.
+    pub(crate) stalled: usize,
+}
+
+/// Servers side by side.
+pub(crate) struct Contest {
+    /// What all others are compared with; it takes part twice.
+    base: Seat,
+    /// Takes part in every run.
+    always: &'static [Seat],
+    /// Take part in turns, as more than four at once disturb each other.
+    peers: &'static [Seat],
+}
+
+/// The most different servers in one run.
+const MOST_SERVERS_A_RUN: usize = 4;
+
+/// The most peers of the short form.
+const QUICK_PEERS: usize = 1;
+
+/// The seats of one run; the first two are the base, twice.
+pub(crate) type Team = Vec<Seat>;
+
+impl Contest {
+    /// Who runs with whom. Peers that are not here are left out.
+    pub(crate) fn teams(&self, only: &[String], is_quick: bool, workshop: &Workshop) -> Vec<Team> {
+        let wanted =
+            |seat: &&Seat| only.is_empty() || only.iter().any(|name| name == seat.peer || name == seat.label);
+        let mut peers: Vec<Seat> = self
+            .peers
+            .iter()
+            .filter(wanted)
+            .filter(|seat| workshop.has(seat.peer))
+            .copied()
+            .collect();
+        if is_quick {
+            peers.truncate(QUICK_PEERS);
+        }
+        let always = || [&[self.base, self.base], self.always].concat();
+        let room = MOST_SERVERS_A_RUN.saturating_sub(1 + self.always.len()).max(1);
+        if peers.is_empty() {
+            return vec![always()];
+        }
+        peers
+            .chunks(room)
+            .map(|peers| [always(), peers.to_vec()].concat())
+            .collect()
+    }
+}
+
+/// What is measured one server after the other.
+pub(crate) enum Trial {
+    /// Resident memory of idle clients, and what is left when they have gone.
+    Idle { clients: usize },
+    /// Kernel and resident memory of stalled clients.
+    Stalled {
+        peers: &'static [(&'static str, &'static [&'static str])],
+        clients: usize,
+    },
+    /// How late stalled clients are disconnected.
+    Deadlines { clients: usize },
+    /// Instructions for each message, those of the kernel not included.
+    Instructions {
+        peers: &'static [&'static str],
+        clients: usize,
+    },
+    /// System calls for each message.
+    Calls {
+        peers: &'static [&'static str],
+        clients: usize,
+    },
+}
+
+const MESSAGE_BYTES: usize = 64;
+
+/// A seat with the ordinary 64-byte messages.
+const fn seat(peer: &'static str, clients: usize) -> Seat {
+    let work = Work::Ping {
+        size: MESSAGE_BYTES,
+        in_flight: 1,
+    };
+    Seat {
+        label: peer,
+        peer,
+        arguments: &[],
+        work,
+        clients,
+        stalled: 0,
+    }
+}
+
+impl Seat {
+    const fn doing(mut self, work: Work) -> Self {
+        self.work = work;
+        self
+    }
+
+    const fn with(mut self, arguments: &'static [&'static str]) -> Self {
+        self.arguments = arguments;
+        self
+    }
+
+    const fn beside(mut self, stalled: usize) -> Self {
+        self.stalled = stalled;
+        self
+    }
+
+    const fn called(mut self, label: &'static str) -> Self {
+        self.label = label;
+        self
+    }
+}
+
+const PIPELINED: Work = Work::Ping {
+    size: MESSAGE_BYTES,
+    in_flight: 16,
+};
+const BULK: Work = Work::Bulk { frame: None };
+const FRAMED_BULK: Work = Work::Bulk {
+    frame: Some(64 * 1024),
+};
+const SHORT: Work = Work::Connect { size: MESSAGE_BYTES };
+
+/// Connections at a time, where each lasts for one echo only.
+const SHORT_AT_A_TIME: usize = 16;
+
+/// Every defence stays on, but none comes to an end while its cost is measured.
+const PATIENT: &[&str] = &["--grace", "1h", "--drain-timeout", "1h"];
+
+/// All scenarios, the most telling first.
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "echo-50",
+        title: "64-byte echo, 50 clients",
+        goal: "rate at least 0.98 of the floor, CPU per message at most 1.03",
+        is_quick: true,
+        measure: Measure::Speed(Contest {
+            base: seat("floor", 50),
+            always: &[seat("highwater", 50)],
+            peers: &[
+                seat("tokio", 50),
+                seat("libevent", 50),
+                seat("libuv", 50),
+                seat("tokio-multi", 50),
+                seat("go", 50),
+                seat("node", 50),
+            ],
+        }),
+    },
+    Scenario {
+        name: "echo-1000",
+        title: "64-byte echo, 1,000 clients",
+        goal: "rate at least 0.98 of the floor and 1.10 of tokio, CPU per message at most 1.03",
+        is_quick: true,
+        measure: Measure::Speed(Contest {
+            base: seat("floor", 1000),
+            always: &[seat("highwater", 1000)],
+            peers: &[
+                seat("tokio", 1000),
+                seat("libevent", 1000),
+                seat("libuv", 1000),
+                seat("tokio-multi", 1000),
+                seat("go", 1000),
+                seat("node", 1000),
+            ],
+        }),
+    },
+    Scenario {
+        name: "bulk-1",
+        title: "bulk echo, every byte verified, 1 client",
+        goal: "rate at least 1.00 of the floor",
+        is_quick: true,
+        measure: Measure::Speed(Contest {
+            base: seat("floor", 1).doing(BULK),
+            always: &[seat("highwater", 1).doing(BULK)],
+            peers: &[
+                seat("tokio", 1).doing(BULK),
+                seat("libevent", 1).doing(BULK),
+                seat("libuv", 1).doing(BULK),
+                seat("go", 1).doing(BULK),
+                seat("node", 1).doing(BULK),
+            ],
+        }),
+    },
+    Scenario {
+        name: "connect",
+        title: "connect, one 64-byte echo, close; 16 at a time",
+        goal: "rate at least 1.00 of the floor",
+        is_quick: true,
+        measure: Measure::Speed(Contest {
+            base: seat("floor", SHORT_AT_A_TIME).doing(SHORT),
+            always: &[seat("highwater", SHORT_AT_A_TIME).doing(SHORT)],
+            peers: &[
+                seat("tokio", SHORT_AT_A_TIME).doing(SHORT),
+                seat("libevent", SHORT_AT_A_TIME).doing(SHORT),
+                seat("libuv", SHORT_AT_A_TIME).doing(SHORT),
+                seat("go", SHORT_AT_A_TIME).doing(SHORT),
+            ],
+        }),
+    },
+    Scenario {
+        name: "tunnel-50",
+        title: "64-byte echo through a tunnel, 50 clients",
+        goal: "rate at least 0.98 of the bare C tunnel",
+        is_quick: true,
+        measure: Measure::Speed(Contest {
+            base: seat("floor-tunnel", 50),
+            always: &[seat("highwater-tunnel", 50)],
+            peers: &[
+                seat("nginx", 50),
+                seat("haproxy", 50),
+                seat("tokio-tunnel", 50),
+                seat("haproxy-splice", 50),
+                seat("socat", 50),
+                seat("select", 50),
+            ],
+        }),
+    },
+    Scenario {
+        name: "tunnel-bulk",
+        title: "bulk through a tunnel, both ways, every byte verified, 1 client",
+        goal: "CPU per KiB at most 1.00 of the bare C tunnel by recv and send, at most 0.45 by splice",
+        is_quick: true,
+        measure: Measure::Speed(Contest {
+            base: seat("floor-tunnel", 1).doing(BULK),
+            always: &[seat("highwater-tunnel", 1).doing(BULK)],
+            peers: &[
+                seat("haproxy-splice", 1).doing(BULK),
+                seat("floor-splice", 1).doing(BULK),
+                seat("nginx", 1).doing(BULK),
+                seat("haproxy", 1).doing(BULK),
+                seat("tokio-tunnel", 1).doing(BULK),
+                seat("socat", 1).doing(BULK),
+            ],
+        }),
+    },
+    Scenario {
+        name: "echo-1",
+        title: "64-byte echo, 1 client",
+        goal: "rate at least 0.98 of the floor",
+        is_quick: false,
+        measure: Measure::Speed(Contest {
+            base: seat("floor", 1),
+            always: &[seat("highwater", 1)],
+            peers: &[seat("tokio", 1), seat("libevent", 1)],
+        }),
+    },
+    Scenario {
+        name: "echo-8000",
+        title: "64-byte echo, 8,000 clients",
+        goal: "rate at least 0.98 of the floor",
+        is_quick: false,
+        measure: Measure::Speed(Contest {
+            base: seat("floor", 8000),
+            always: &[seat("highwater", 8000)],
+            peers: &[seat("tokio", 8000), seat("libevent", 8000)],
+        }),
+    },
+    Scenario {
+        name: "pipelined",
+        title: "64-byte echo, 50 clients, 16 messages in flight each",
+        goal: "rate at least 1.00 of the floor",
+        is_quick: false,
+        measure: Measure::Speed(Contest {
+            base: seat("floor", 50).doing(PIPELINED),
+            always: &[seat("highwater", 50).doing(PIPELINED)],
+            peers: &[
+                seat("tokio", 50).doing(PIPELINED),
+                seat("libevent", 50).doing(PIPELINED),
+            ],
+        }),
+    },
+    Scenario {
+        name: "bulk-16",
+        title: "bulk echo, every byte verified, 16 clients",
+        goal: "rate at least 1.00 of the floor",
+        is_quick: false,
+        measure: Measure::Speed(Contest {
+            base: seat("floor", 16).doing(BULK),
+            always: &[seat("highwater", 16).doing(BULK)],
+            peers: &[seat("tokio", 16).doing(BULK), seat("libevent", 16).doing(BULK)],
+        }),
+    },
+    Scenario {
+        name: "framed-bulk",
+        title: "bulk echo of 64 KiB frames, every byte verified, 1 client; the floor knows no frames",
+        goal: "rate at least 0.92 of the floor",
+        is_quick: false,
+        measure: Measure::Speed(Contest {
+            base: seat("floor", 1).doing(FRAMED_BULK),
+            always: &[seat("highwater", 1)
+                .doing(FRAMED_BULK)
+                .with(&["--framing", "length"])],
+            peers: &[],
+        }),
+    },
+    Scenario {
+        name: "beside-1000",
+        title: "64-byte echo, 50 clients, beside 1,000 stalled ones; compared with itself alone",
+        goal: "rate at least 0.97 of its own without them",
+        is_quick: false,
+        measure: Measure::Speed(Contest {
+            base: seat("highwater", 50).with(PATIENT).called("highwater, alone"),
+            always: &[seat("highwater", 50)
+                .with(PATIENT)
+                .beside(1000)
+                .called("highwater, beside 1,000")],
+            peers: &[],
+        }),
+    },
+    Scenario {
+        name: "beside-5000",
+        title: "64-byte echo, 50 clients, beside 5,000 stalled ones at each server",
+        goal: "rate at least 1.6 of the floor in the same trouble, longest wait at most 8 ms",
+        is_quick: false,
+        measure: Measure::Speed(Contest {
+            base: seat("floor", 50).beside(5000),
+            always: &[seat("highwater", 50).with(PATIENT).beside(5000)],
+            peers: &[],
+        }),
+    },
+    Scenario {
+        name: "growth",
+        title: "64-byte echo: CPU per message at 16,000 clients to that at 50",
+        goal: "CPU per message at most 1.25 of that at 50 clients",
+        is_quick: false,
+        measure: Measure::Speed(Contest {
+            base: seat("highwater", 50).called("highwater, 50"),
+            always: &[
+                seat("highwater", 16_000).called("highwater, 16,000"),
+                seat("floor", 50).called("floor, 50"),
+                seat("floor", 16_000).called("floor, 16,000"),
+            ],
+            peers: &[],
+        }),
+    },
+    Scenario {
+        name: "calls",
+        title: "system calls for each 64-byte message, 50 clients",
+        goal: "2.00, and at most 0.1 of epoll_wait",
+        is_quick: true,
+        measure: Measure::Memory(Trial::Calls {
+            peers: &["floor", "highwater", "tokio", "libevent", "libuv", "go", "node"],
+            clients: 50,
+        }),
+    },
+    Scenario {
+        name: "instructions",
+        title: "instructions for each 64-byte message, 50 clients, counted by callgrind",
+        goal: "a change shows on a noisy machine too",
+        is_quick: false,
+        measure: Measure::Memory(Trial::Instructions {
+            peers: &["floor", "highwater", "libevent", "libuv"],
+            clients: 50,
+        }),
+    },
+    Scenario {
+        name: "idle",
+        title: "resident memory of 10,000 idle clients",
+        goal: "at most 256 B each, at most 4 MB left after they close",
+        is_quick: true,
+        measure: Measure::Memory(Trial::Idle { clients: 10_000 }),
+    },
+    Scenario {
+        name: "kernel-memory",
+        title: "memory of stalled clients that send and never read",
+        goal: "kernel at most 250 KB each, also after fast traffic; resident at most 68 KiB each",
+        is_quick: false,
+        measure: Measure::Memory(Trial::Stalled {
+            peers: &[
+                ("floor", &[]),
+                ("highwater", PATIENT),
+                ("tokio", &[]),
+                ("node", &[]),
+            ],
+            clients: 100,
+        }),
+    },
+    Scenario {
+        name: "tunnel-kernel-memory",
+        title: "memory of stalled tunnels, whose clients send and never read",
+        goal: "kernel at most 0.8 MB each",
+        is_quick: false,
+        measure: Measure::Memory(Trial::Stalled {
+            peers: &[
+                ("floor-tunnel", &[]),
+                ("highwater-tunnel", PATIENT),
+                ("tokio-tunnel", &[]),
+                ("nginx", &[]),
+                ("haproxy", &[]),
+            ],
+            clients: 40,
+        }),
+    },
+    Scenario {
+        name: "deadlines",
+        title: "10,000 stalled clients, disconnected after the default grace",
+        goal: "each within 20 ms of its deadline",
+        is_quick: false,
+        measure: Measure::Memory(Trial::Deadlines { clients: 10_000 }),
+    },
+];
+
+/// The scenarios of these names; without names all, or those of the short form.
+pub(crate) fn choose(names: &[String], is_quick: bool) -> Result<Vec<&'static Scenario>, String> {
+    if let Some(unknown) = names
+        .iter()
+        .find(|&name| SCENARIOS.iter().all(|scenario| scenario.name != name))
+    {
+        let known: Vec<&str> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
+        return Err(format!(
+            "no scenario is called `{unknown}`; there are: {}",
+            known.join(", ")
+        ));
+    }
+    let chosen = |scenario: &&Scenario| {
+        if names.is_empty() {
+            !is_quick || scenario.is_quick
+        } else {
+            names.iter().any(|name| name == scenario.name)
+        }
+    };
+    Ok(SCENARIOS.iter().filter(chosen).collect())
+}
+
+/// Prints what there is.
+pub(crate) fn print_list() {
+    for scenario in SCENARIOS {
+        println!(
+            "{:22}{}\n{:22}goal: {}",
+            scenario.name, scenario.title, "", scenario.goal
+        );
+    }
+}

@@ -1,0 +1,344 @@
+#!/usr/bin/env bash
+# Runs `highwater probe` on real servers and on this project's examples, and
+# writes what it found to docs/servers.md, with the plots in docs/servers/.
+#
+#   scripts/probe-peers.sh            all of them, then the page
+#   scripts/probe-peers.sh NAME...    only these, then the page from all results so far
+#   scripts/probe-peers.sh --list     the names
+#
+# Servers get free ports and a temporary directory and are stopped at the end.
+# What is not installed is skipped with a line (scripts/install-peers.sh installs).
+# HIGHWATER names the binary to use; else the release build is made and used.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+peers=scripts/peers
+results=target/probe-peers
+plots=docs/servers
+# No probe here takes longer; one that does is ended, and its scenario is lost.
+probe_seconds=180
+PATH="$PATH:/usr/sbin:/sbin"
+
+# --- small tools -------------------------------------------------------------
+
+say() { printf 'probe-peers: %s\n' "$*" >&2; }
+
+free_port() {
+    python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+}
+
+listens() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+
+wait_for_port() {
+    local tries
+    for ((tries = 0; tries < 200; tries++)); do
+        if listens "$1"; then return 0; fi
+        sleep 0.05
+    done
+    return 1
+}
+
+# fill TEMPLATE FILE NAME=VALUE...: copies a configuration, with values for @NAME@.
+fill() {
+    local template=$1 file=$2 pair
+    local rules=(-e "s|@DIR@|$dir|g" -e "s|@PORT@|$port|g")
+    shift 2
+    for pair in "$@"; do rules+=(-e "s|@${pair%%=*}@|${pair#*=}|g"); done
+    sed "${rules[@]}" "$peers/$template" >"$file"
+}
+
+# Each server is the leader of a process group of its own, so that what it forks
+# ends with it, and nothing else does.
+pids=()
+spawn() {
+    set -m
+    "$@" >>"$dir/output" 2>&1 &
+    set +m
+    pids+=("$!")
+    server_pid=$!
+}
+
+stop_servers() {
+    local pid
+    for pid in "${pids[@]}"; do
+        kill -TERM -- "-$pid" 2>/dev/null || true
+    done
+    for pid in "${pids[@]}"; do
+        local tries
+        for ((tries = 0; tries < 40; tries++)); do
+            kill -0 -- "-$pid" 2>/dev/null || break
+            sleep 0.05
+        done
+        kill -KILL -- "-$pid" 2>/dev/null || true
+        wait "$pid" 2>/dev/null || true
+    done
+    pids=()
+}
+
+# --- the servers -------------------------------------------------------------
+# Each function starts one on $port with its files in $dir, and says in $command
+# what was run, with $PORT, $UPSTREAM and $DIR for what differs every time.
+
+start_redis() {
+    version=$(redis-server --version | sed -n 's/.* v=\([^ ]*\).*/redis \1/p')
+    fill redis.conf "$dir/redis.conf"
+    command="redis-server scripts/peers/redis.conf"
+    spawn redis-server "$dir/redis.conf"
+}
+
+start_nats() {
+    version=$(nats-server --version | sed 's/: v/ /')
+    fill nats.conf "$dir/nats.conf"
+    command="nats-server -c scripts/peers/nats.conf"
+    spawn nats-server -c "$dir/nats.conf"
+}
+
+nginx_version() { nginx -v 2>&1 | sed 's/.*: //; s|/| |'; }
+
+# start_nginx_file TIMEOUT RESET
+start_nginx_file() {
+    version=$(nginx_version)
+    mkdir -p "$dir/files"
+    truncate -s 16M "$dir/files/large.bin"
+    fill nginx-file.conf "$dir/nginx.conf" "TIMEOUT=$1" "RESET=$2"
+    command="nginx -p \$DIR -c scripts/peers/nginx-file.conf (send_timeout $1; reset_timedout_connection $2)"
+    spawn nginx -p "$dir" -e "$dir/error.log" -c "$dir/nginx.conf"
+}
+
+# start_nginx_stream TIMEOUT
+start_nginx_stream() {
+    version=$(nginx_version)
+    # Debian has the stream module as a file of its own, others have it built in.
+    local module=/usr/lib/nginx/modules/ngx_stream_module.so load=""
+    if [[ -e $module ]]; then load="load_module $module;"; fi
+    start_upstream
+    fill nginx-stream.conf "$dir/nginx.conf" "TIMEOUT=$1" "UPSTREAM=$upstream" "MODULE=$load"
+    command="nginx -p \$DIR -c scripts/peers/nginx-stream.conf (proxy_timeout $1)"
+    spawn nginx -p "$dir" -e "$dir/error.log" -c "$dir/nginx.conf"
+}
+
+# start_haproxy TIMEOUT [UPSTREAM-FUNCTION]
+start_haproxy() {
+    "${2:-start_upstream}"
+    version=$(haproxy -v | sed -n '1s/HAProxy version \([^ ]*\).*/HAProxy \1/p')
+    fill haproxy.cfg "$dir/haproxy.cfg" "TIMEOUT=$1" "UPSTREAM=$upstream"
+    command="haproxy -db -f scripts/peers/haproxy.cfg (timeout client $1; timeout server $1)"
+    spawn haproxy -db -f "$dir/haproxy.cfg"
+}
+
+# start_socat SECONDS
+start_socat() {
+    version=$(socat -V | sed -n '2s/socat version \([^ ]*\).*/socat \1/p')
+    start_upstream
+    local listen="TCP-LISTEN:$port,bind=127.0.0.1,reuseaddr,fork,backlog=128"
+    command="socat -T $1 TCP-LISTEN:\$PORT,bind=127.0.0.1,reuseaddr,fork,backlog=128 TCP:127.0.0.1:\$UPSTREAM"
+    spawn socat -T "$1" "$listen" "TCP:127.0.0.1:$upstream"
+}
+
+start_node() {
+    version="Node.js $(node --version)"
+    command="node scripts/peers/node_pipe.mjs \$PORT"
+    spawn node "$peers/node_pipe.mjs" "$port"
+    wait_for_port "$port" && warm_up "$port"
+}
+
+# A just-in-time compiler needs some work before its speed means anything.
+warm_up() {
+    "$highwater" probe --port "$1" --stalled 0 --talkers 0 --paused 0 --steady 0 --baseline 1s >/dev/null 2>&1 || true
+}
+
+# What the proxies stand in front of: an echo that pauses its source, keeps
+# little, and disconnects nobody, so that all that is seen is the proxy's doing.
+start_upstream() {
+    upstream=$(free_port)
+    spawn node "$peers/node_pipe.mjs" "$upstream"
+    wait_for_port "$upstream" && warm_up "$upstream"
+}
+
+# The same for downloads: nginx with a large file, and far more patience than the proxy.
+start_file_upstream() {
+    upstream=$(free_port)
+    local port=$upstream
+    start_nginx_file 600s off
+    wait_for_port "$upstream"
+}
+
+start_highwater() {
+    version=$("$highwater" --version)
+    command="highwater echo --port \$PORT"
+    spawn "$highwater" echo --port "$port" --log-level warn
+}
+
+# start_example NAME OPTION...
+start_example() {
+    local name=$1
+    shift
+    version="this project's examples/$name.rs"
+    command="$name --port \$PORT${*:+ $*}"
+    spawn "$(dirname "$highwater")/examples/$name" --port "$port" "$@"
+}
+
+start_tunnel_example() {
+    start_upstream
+    start_example select_tunnel --to "127.0.0.1:$upstream"
+    command="select_tunnel --port \$PORT --to 127.0.0.1:\$UPSTREAM"
+}
+
+# --- what is probed ----------------------------------------------------------
+# One line each: name | programs it needs | how to start it | title.
+scenarios=(
+    "redis|redis-server|start_redis|Redis, a subscriber under \`client-output-buffer-limit pubsub 0 1mb 5\`"
+    "nats|nats-server|start_nats|NATS, a subscriber, as it comes"
+    "nginx_file|nginx|start_nginx_file 5s off|nginx, a large file, \`send_timeout 5s\`"
+    "nginx_file_reset|nginx|start_nginx_file 5s on|nginx, the same with \`reset_timedout_connection on\`"
+    "nginx_stream|nginx node|start_nginx_stream 5s|nginx as a TCP proxy, \`proxy_timeout 5s\`"
+    "haproxy|haproxy node|start_haproxy 5s|HAProxy as a TCP proxy, \`timeout client 5s\`"
+    "socat|socat node|start_socat 5|socat as a TCP proxy, \`-T 5\`"
+    "node|node|start_node|Node.js, \`socket.pipe(socket)\`"
+    "unbounded_echo||start_example unbounded_echo|the example \`unbounded_echo\`"
+    "blocking_echo||start_example blocking_echo|the example \`blocking_echo\`"
+    "select_tunnel|node|start_tunnel_example|the example \`select_tunnel\`"
+    "timeout_echo||start_example timeout_echo|the example \`timeout_echo\`"
+    "timeout_echo_plain||start_example timeout_echo --plain-close|the example \`timeout_echo --plain-close\`"
+    "highwater||start_highwater|highwater echo"
+    "nginx_file_3s|nginx|start_nginx_file 3s off|nginx, a large file, \`send_timeout 3s\`"
+    "haproxy_3s|haproxy nginx|start_haproxy 3s start_file_upstream|HAProxy before a large file, \`timeout client 3s\`"
+    "timeout_echo_steady||start_example timeout_echo|the example \`timeout_echo\`"
+    "highwater_steady||start_highwater|highwater echo"
+)
+
+# Which of the page's two tables a scenario belongs to: slow clients of all kinds,
+# or only readers that are slow and healthy.
+table_of() {
+    case "$1" in
+    *_3s | *_steady) echo steady ;;
+    *) echo slow ;;
+    esac
+}
+
+# The options of the probe for a scenario, one a line, so that they may hold blanks.
+probe_options() {
+    local payload slow=(--trickle 2)
+    payload=$(printf '%4096s' '' | tr ' ' x)
+    case "$(table_of "$1")" in
+    steady) slow=(--stalled 0 --talkers 0 --paused 0 --steady 3 --steady-rate 128KiB/s) ;;
+    esac
+    case "$1" in
+    # What is published cannot wait for its readers: at 4 MiB/s nobody who reads 64 KiB/s can be kept.
+    redis)
+        slow+=(--steady 0)
+        printf '%s\n' --protocol push --send 'SUBSCRIBE channel\r\n' --publish "PUBLISH channel $payload\\r\\n"
+        ;;
+    nats)
+        slow+=(--steady 0 --within 12s)
+        printf '%s\n' --protocol push --send 'CONNECT {"verbose":false}\r\nSUB subject 1\r\n'
+        printf '%s\n' --publish "PUB subject 4096\\r\\n$payload\\r\\n"
+        ;;
+    # Whole files take the healthy clients longer than pings, so that fewer of them do.
+    nginx_file* | haproxy_3s) printf '%s\n' --protocol http --path /large.bin --fast 2 ;;
+    # Two connections for each client, so the kernel alone hides twice as much both ways.
+    nginx_stream | haproxy | socat | select_tunnel) printf '%s\n' --fill 64MiB ;;
+    esac
+    printf '%s\n' "${slow[@]}"
+}
+
+# --- one scenario ------------------------------------------------------------
+
+missing_of() {
+    local program
+    for program in $1; do
+        command -v "$program" >/dev/null || { echo "$program"; return; }
+    done
+}
+
+# The command for the page: without the port, and long payloads cut.
+show_probe_command() {
+    local option shown="highwater probe --port \$PORT"
+    for option in "$@"; do
+        option=$(sed -E 's/x{64,}/x…x/' <<<"$option")
+        case "$option" in
+        *[\ \\\"]*) shown+=" '$option'" ;;
+        *) shown+=" $option" ;;
+        esac
+    done
+    echo "$shown"
+}
+
+probe_one() {
+    local name=$1 start=$2 title=$3 options=() code=0 load
+    dir=$work/$name
+    mkdir -p "$dir"
+    port=$(free_port)
+    # The words of `start` are a function and its arguments.
+    read -r -a start <<<"$start"
+    read -r load _ </proc/loadavg
+    "${start[@]}"
+    if ! wait_for_port "$port"; then
+        say "$name does not listen; it says: $(tail -n 3 "$dir/output" | tr '\n' ' ')"
+        stop_servers
+        return 0
+    fi
+    readarray -t options < <(probe_options "$name")
+    timeout --kill-after=5 "$probe_seconds" "$highwater" probe --port "$port" --pid "$server_pid" \
+        "${options[@]}" --json --plot "$dir/plot.svg" >"$dir/probe.json" 2>"$dir/probe.log" || code=$?
+    stop_servers
+    if ((code > 1)); then
+        say "$name: the probe failed with code $code: $(tail -n 3 "$dir/probe.log" | tr '\n' ' ')"
+        return 0
+    fi
+    mkdir -p "$results"
+    cp "$dir/probe.json" "$results/$name.json"
+    # A result never keeps the plot of an older one.
+    rm -f "$results/$name.svg"
+    if [[ -e $dir/plot.svg ]]; then cp "$dir/plot.svg" "$results/$name.svg"; fi
+    {
+        printf 'title\t%s\nversion\t%s\nserver\t%s\n' "$title" "$version" "$command"
+        printf 'probe\t%s\n' "$(show_probe_command "${options[@]}")"
+        printf 'table\t%s\nload\t%s\nprocessors\t%s\n' "$(table_of "$name")" "$load" "$(nproc)"
+        printf 'code\t%s\ndate\t%s\nkernel\t%s\n' "$code" "$(date -u +%F)" "$(uname -sr | sed 's/-.*//')"
+    } >"$results/$name.tsv"
+    say "$name: $( ((code == 0)) && echo pass || echo fail)"
+}
+
+# --- all ---------------------------------------------------------------------
+
+names() {
+    local line
+    for line in "${scenarios[@]}"; do echo "${line%%|*}"; done
+}
+
+if [[ ${1:-} == --list ]]; then
+    names
+    exit 0
+fi
+for name in "$@"; do
+    if ! names | grep -qx -- "$name"; then
+        echo "probe-peers: there is no scenario '$name'; --list names them" >&2
+        exit 2
+    fi
+done
+
+highwater=${HIGHWATER:-}
+if [[ -z $highwater ]]; then
+    cargo build -j2 --quiet --release --bins --examples
+    highwater=target/release/highwater
+fi
+work=$(mktemp -d)
+trap 'stop_servers; rm -rf "$work"' EXIT
+
+for line in "${scenarios[@]}"; do
+    IFS='|' read -r name needs start title <<<"$line"
+    if (($# > 0)) && [[ " $* " != *" $name "* ]]; then continue; fi
+    missing=$(missing_of "$needs")
+    if [[ -n $missing ]]; then
+        say "$name: skipped, $missing is not installed"
+        continue
+    fi
+    say "$name: probing …"
+    probe_one "$name" "$start" "$title"
+done
+
+mkdir -p "$plots"
+mapfile -t order < <(names)
+python3 "$peers/report.py" --results "$results" --template "$peers/servers.md.in" --plots "$plots" \
+    --page docs/servers.md "${order[@]}"

@@ -1,0 +1,73 @@
+//! The progress bar: live counts while a probe runs, on standard error.
+//!
+//! Nothing at all where standard error is no terminal. Also notices Ctrl-C.
+
+use std::io::IsTerminal;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::error::ProbeError;
+use super::watcher::{Live, Watcher};
+
+/// A bar, and the ear for SIGINT and SIGTERM.
+pub(crate) struct Progress {
+    bar: ProgressBar,
+    stop: Arc<AtomicBool>,
+}
+
+impl Progress {
+    /// Draws nothing yet. The first signal ends the probe with what it has
+    /// measured so far; a second one ends the process at once.
+    pub(crate) fn start() -> Result<Self, ProbeError> {
+        let stop = Arc::new(AtomicBool::new(false));
+        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+            // In this order: the first signal finds the flag down, raises it, and the second finds it up.
+            signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&stop))
+                .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))
+                .map_err(ProbeError::system("listen for signals"))?;
+        }
+        let target = if std::io::stderr().is_terminal() {
+            ProgressDrawTarget::stderr()
+        } else {
+            ProgressDrawTarget::hidden()
+        };
+        let bar = ProgressBar::with_draw_target(Some(1), target);
+        let template = "{prefix:>10} [{bar:20}] {msg}";
+        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        bar.set_style(style.progress_chars("=> "));
+        Ok(Self { bar, stop })
+    }
+
+    /// Takes the bar away.
+    pub(crate) fn finish(self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+impl Watcher for Progress {
+    fn observe(&mut self, live: &Live) -> ControlFlow<()> {
+        let expected = live.expected.max(live.elapsed);
+        self.bar
+            .set_length(u64::try_from(expected.as_millis()).unwrap_or(u64::MAX));
+        self.bar
+            .set_position(u64::try_from(live.elapsed.as_millis()).unwrap_or(u64::MAX));
+        self.bar.set_prefix(live.phase.name());
+        self.bar.set_message(format!(
+            "{:.1} s; healthy: {:.0} answers/s, longest wait {:.1} ms; slow: {} connected, {} full, {} gone",
+            live.elapsed.as_secs_f64(),
+            live.messages_per_second,
+            live.longest_wait.as_secs_f64() * 1e3,
+            live.slow_connected,
+            live.slow_full,
+            live.slow_ended
+        ));
+        if self.stop.load(Ordering::Relaxed) {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! The connection that makes a server push: sends one line again and again at a rate.
+//!
+//! Reads and forgets what it is answered. Generic over the stream; knows no clock.
+
+use std::io::{self, Read, Write};
+use std::time::Instant;
+
+use super::pace::Pace;
+
+/// A publisher over any stream.
+#[derive(Debug)]
+pub(crate) struct Publisher<S> {
+    stream: S,
+    line: Vec<u8>,
+    /// Offset in the line that goes next.
+    offset: usize,
+    pace: Pace,
+    published: u64,
+    is_gone: bool,
+}
+
+/// Reads and writes of one turn.
+const MOST_CALLS_PER_TURN: usize = 64;
+
+impl<S: Read + Write> Publisher<S> {
+    /// `line` is not empty.
+    pub(crate) fn new(stream: S, line: Vec<u8>, bytes_per_second: u64, now: Instant) -> Self {
+        Self {
+            stream,
+            line,
+            offset: 0,
+            pace: Pace::new(bytes_per_second, now),
+            published: 0,
+            is_gone: false,
+        }
+    }
+
+    /// Whether the server ended it.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.is_gone
+    }
+
+    /// Lines sent whole.
+    pub(crate) fn published(&self) -> u64 {
+        self.published
+    }
+
+    /// Sends what is due, reads what is there. Call again at the next tick.
+    pub(crate) fn turn(&mut self, now: Instant, buffer: &mut [u8]) {
+        if !self.is_gone {
+            self.is_gone = self.send(now).is_err() || self.discard(buffer).is_err();
+        }
+    }
+
+    fn send(&mut self, now: Instant) -> io::Result<()> {
+        let mut allowed = self.pace.allowed(now);
+        // A line may be longer than one tick's share; it goes out whole, and the pace catches up later.
+        while allowed > 0 || self.offset > 0 {
+            match self.stream.write(&self.line[self.offset..]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    self.pace.take(written);
+                    allowed = allowed.saturating_sub(written);
+                    self.offset += written;
+                    if self.offset == self.line.len() {
+                        self.offset = 0;
+                        self.published += 1;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::NotConnected => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn discard(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+        for _ in 0..MOST_CALLS_PER_TURN {
+            match self.stream.read(buffer) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) => {}
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected
+                    ) =>
+                {
+                    return Ok(());
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,175 @@
+//! Accepting: many at once, none for want of descriptors, and no more than
+//! was asked for.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use highwater::event_loop::raise_descriptor_limit;
+use rustix::process::Signal;
+use support::server::Server;
+use support::sockets::{End, connect, ping, read_to_end};
+use support::{holds_within, wait_until};
+
+/// More than the 128 that a listener usually has, fewer than our backlog.
+const STORM_CLIENTS: usize = 3_000;
+
+#[test]
+fn a_storm_of_connects_waits_in_the_backlog_and_is_served_whole() {
+    raise_descriptor_limit().unwrap();
+    let server = Server::echo(&[]);
+    server.signal(Signal::STOP);
+    let began = Instant::now();
+    // Nobody accepts, so all of these are in the backlog together. A client
+    // that finds it full would be kept waiting for a second.
+    let mut storm: Vec<_> = (0..STORM_CLIENTS)
+        .map(|_| TcpStream::connect_timeout(&server.address(), Duration::from_secs(5)).unwrap())
+        .collect();
+    let connected = began.elapsed();
+    server.signal(Signal::CONT);
+    for client in &mut storm {
+        client.set_read_timeout(Some(support::PATIENCE)).unwrap();
+        ping(client, b"in");
+    }
+    println!(
+        "{STORM_CLIENTS} connected in {connected:?}, served after {:?}",
+        began.elapsed()
+    );
+    let summary = server.stop();
+    assert!(summary.contains("3000 clients served"), "{summary}");
+}
+
+/// Whether this client is served: its byte comes back within `time`.
+fn is_served_within(client: &mut TcpStream, time: Duration) -> bool {
+    client.set_read_timeout(Some(time)).unwrap();
+    matches!(client.read(&mut [0]), Ok(1))
+}
+
+/// A server that can open five more descriptors, and ten clients that each
+/// sent a byte: five of them wait.
+fn out_of_descriptors(options: &[&str]) -> (Server, Vec<TcpStream>, Vec<TcpStream>) {
+    let server = Server::echo(options);
+    server.leave_descriptors(5);
+    let mut clients: Vec<_> = (0..10).map(|_| connect(server.address())).collect();
+    for client in &mut clients {
+        client.write_all(b"?").unwrap();
+    }
+    let mut waiting = clients.split_off(5);
+    for client in &mut clients {
+        assert!(is_served_within(client, support::PATIENCE));
+    }
+    server.wait_for_line("cannot accept: ");
+    for client in &mut waiting {
+        assert!(!is_served_within(client, Duration::from_millis(10)));
+    }
+    (server, clients, waiting)
+}
+
+#[test]
+fn out_of_descriptors_the_server_rests_and_goes_on_once_there_are_some_again() {
+    const WATCHED: Duration = Duration::from_secs(2);
+    let (server, mut served, mut waiting) = out_of_descriptors(&[]);
+    let before = server.cpu_time();
+    let began = Instant::now();
+    while began.elapsed() < WATCHED {
+        for client in &mut served {
+            ping(client, b"those who are in are served");
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+    let used = server.cpu_time() - before;
+    println!("{used:?} of processor time in {:?}", began.elapsed());
+    assert!(used < began.elapsed() / 20, "{used:?} of processor time");
+
+    let left = Instant::now();
+    drop(served.split_off(3));
+    for client in &mut waiting[..2] {
+        assert!(is_served_within(client, Duration::from_secs(2)));
+    }
+    let served_after = left.elapsed();
+    println!("those who waited were served {served_after:?} after others left");
+    assert!(served_after < Duration::from_millis(500), "{served_after:?}");
+    assert!(!is_served_within(&mut waiting[2], Duration::from_millis(100)));
+
+    // Nobody leaves now: only the timer can tell that there is room.
+    server.leave_descriptors(1000);
+    for client in &mut waiting[2..] {
+        assert!(is_served_within(client, Duration::from_millis(500)));
+    }
+    server.wait_for_line("accepting again after");
+    assert_eq!(server.lines_with("cannot accept").len(), 1, "{}", server.log());
+    assert_eq!(server.lines_with("accepting again").len(), 1, "{}", server.log());
+}
+
+#[test]
+fn at_the_edge_of_the_descriptors_many_who_come_and_go_are_no_flood_in_the_log() {
+    let (server, mut served, waiting) = out_of_descriptors(&[]);
+    drop(waiting);
+    for _ in 0..50 {
+        let mut next = connect(server.address());
+        next.write_all(b"?").unwrap();
+        drop(served.remove(0));
+        assert!(is_served_within(&mut next, Duration::from_secs(2)));
+        served.push(next);
+    }
+    let lines = server.lines_with("accept");
+    assert!(lines.len() <= 4, "{} lines", lines.len());
+}
+
+#[test]
+fn over_the_most_clients_a_new_one_is_refused_at_once_and_counted() {
+    let server = Server::echo(&["--max-clients", "3"]);
+    let mut served: Vec<_> = (0..3).map(|_| connect(server.address())).collect();
+    for client in &mut served {
+        ping(client, b"in");
+    }
+    for _ in 0..20 {
+        let began = Instant::now();
+        let mut refused = connect(server.address());
+        assert_eq!(read_to_end(&mut refused), (Vec::new(), End::Reset));
+        assert!(
+            began.elapsed() < Duration::from_millis(500),
+            "{:?}",
+            began.elapsed()
+        );
+    }
+    let lines = server.lines_with("refused");
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].contains("--max-clients 3"), "{lines:?}");
+    for client in &mut served {
+        ping(client, b"unharmed");
+    }
+    // A place that is left is taken again.
+    drop(served.pop());
+    let admitted = holds_within(Duration::from_secs(5), || {
+        let mut next = connect(server.address());
+        let _ = next.write_all(b"?");
+        matches!(next.read(&mut [0]), Ok(1))
+    });
+    assert!(admitted);
+    let summary = server.stop();
+    let refused: usize = summary
+        .split_once(" refused")
+        .and_then(|(front, _)| front.rsplit(' ').next()?.parse().ok())
+        .unwrap();
+    assert!(refused >= 20, "{summary}");
+}
+
+#[test]
+fn a_client_that_was_gone_before_it_was_accepted_is_nobodys_trouble() {
+    let server = Server::echo(&[]);
+    let idle = server.descriptors();
+    server.signal(Signal::STOP);
+    for number in 0..200 {
+        let client = connect(server.address());
+        if number % 2 == 0 {
+            support::sockets::reset(client);
+        }
+    }
+    server.signal(Signal::CONT);
+    ping(&mut connect(server.address()), b"served");
+    wait_until("all who left are gone", || server.descriptors() == idle);
+}

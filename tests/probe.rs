@@ -1,0 +1,476 @@
+//! The probe tells good servers from bad ones, whatever the protocol, and says
+//! in one line why it cannot probe at all.
+//!
+//! The servers are small threads in this process, each with one virtue or vice.
+
+#![cfg(target_os = "linux")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that fails should say so at once"
+)]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "these tests wait for other processes by the real clock"
+)]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Output, Stdio};
+use std::sync::{Mutex, PoisonError, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use highwater::probe::{Load, NoWatcher, Outcome, Plan, ProbeError, Protocol, Report, probe};
+use socket2::SockRef;
+
+/// A server that gives every client a thread of its own.
+fn serve(client: impl Fn(TcpStream) + Clone + Send + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let client = client.clone();
+            thread::spawn(move || client(stream));
+        }
+    });
+    address
+}
+
+/// Echoes; a write that takes longer than a second ends the client with a reset.
+fn strict_echo(mut stream: TcpStream) {
+    stream.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
+    let socket = SockRef::from(&stream);
+    socket.set_tcp_notsent_lowat(16 << 10).unwrap();
+    socket.set_linger(Some(Duration::ZERO)).unwrap();
+    let mut buffer = vec![0; 16 << 10];
+    while let Ok(len) = stream.read(&mut buffer) {
+        if len == 0 || stream.write_all(&buffer[..len]).is_err() {
+            return;
+        }
+    }
+}
+
+/// Echoes without any limit on what waits for the client.
+fn unbounded_echo(mut stream: TcpStream) {
+    let (queue, waiting) = mpsc::channel::<Vec<u8>>();
+    let mut writer = stream.try_clone().unwrap();
+    thread::spawn(move || waiting.iter().try_for_each(|bytes| writer.write_all(&bytes)));
+    let mut buffer = vec![0; 64 << 10];
+    while let Ok(len @ 1..) = stream.read(&mut buffer) {
+        if queue.send(buffer[..len].to_vec()).is_err() {
+            return;
+        }
+    }
+}
+
+/// Short phases, few clients, no slow ones.
+fn short(address: SocketAddr) -> Plan {
+    Plan {
+        fast: 3,
+        baseline: Duration::from_millis(300),
+        within: Duration::from_secs(3),
+        pause: Duration::from_millis(500),
+        fill: 8 << 20,
+        ..Plan::new(address).without_slow_clients()
+    }
+}
+
+/// One probe at a time: each can fill two processors by itself.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+fn run(plan: &Plan) -> Report {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    probe(plan, "the test's server", &mut NoWatcher).unwrap()
+}
+
+fn outcome(report: &Report, finding: &str) -> Outcome {
+    report.finding(finding).unwrap().outcome
+}
+
+#[test]
+fn a_server_that_resets_stalled_clients_in_time_passes() {
+    let plan = Plan {
+        stalled: 3,
+        talkers: 1,
+        ..short(serve(strict_echo))
+    };
+    let report = run(&plan);
+    for finding in [
+        "stalled-disconnected",
+        "stalled-in-time",
+        "talkers-disconnected",
+        "healthy-served",
+        "memory-bounded",
+    ] {
+        assert_eq!(
+            outcome(&report, finding),
+            Outcome::Pass,
+            "{:?}",
+            report.finding(finding)
+        );
+    }
+    let stalled = &report.groups[0];
+    assert_eq!(
+        (stalled.clients, stalled.full, stalled.reset, stalled.corrupt),
+        (3, 3, 3, 0)
+    );
+    let longest = stalled.seconds_to_end.unwrap().maximum;
+    assert!((0.5..3.0).contains(&longest), "{longest}");
+}
+
+#[test]
+fn findings_that_were_not_tested_never_count_as_pass() {
+    let report = run(&short(serve(strict_echo)));
+    assert_eq!(outcome(&report, "healthy-served"), Outcome::Pass);
+    for finding in [
+        "stalled-disconnected",
+        "stalled-in-time",
+        "talkers-disconnected",
+        "tricklers-disconnected",
+        "paused-kept",
+        "steady-kept",
+        "healthy-unaffected",
+        "memory-bounded",
+        "nothing-left-in-kernel",
+    ] {
+        assert_eq!(outcome(&report, finding), Outcome::NotTested, "{finding}");
+    }
+    assert_eq!(report.measured.slow, []);
+}
+
+#[test]
+fn a_paused_client_that_is_kept_and_a_paused_client_that_is_not_are_told_apart() {
+    let address = serve(strict_echo);
+    let kept = run(&Plan {
+        paused: 2,
+        ..short(address)
+    });
+    assert_eq!(
+        outcome(&kept, "paused-kept"),
+        Outcome::Pass,
+        "{:?}",
+        kept.finding("paused-kept")
+    );
+    assert!(
+        kept.measured
+            .slow
+            .iter()
+            .all(|client| client.complete && client.received_bytes > 0)
+    );
+    let lost = run(&Plan {
+        paused: 1,
+        pause: Duration::from_secs(3),
+        ..short(address)
+    });
+    assert_eq!(outcome(&lost, "paused-kept"), Outcome::Fail);
+    assert_eq!(lost.verdict, Outcome::Fail);
+}
+
+#[test]
+fn a_steady_reader_is_kept_and_a_trickling_one_goes() {
+    let plan = Plan {
+        steady: 1,
+        steady_rate: 512 << 10,
+        trickle: 1,
+        within: Duration::from_secs(4),
+        ..short(serve(strict_echo))
+    };
+    let report = run(&plan);
+    assert_eq!(
+        outcome(&report, "steady-kept"),
+        Outcome::Pass,
+        "{:?}",
+        report.finding("steady-kept")
+    );
+    assert_eq!(outcome(&report, "tricklers-disconnected"), Outcome::Pass);
+}
+
+#[test]
+fn a_queue_without_limit_fails_for_memory_and_for_keeping_stalled_clients() {
+    let plan = Plan {
+        stalled: 2,
+        within: Duration::from_secs(1),
+        ..short(serve(unbounded_echo))
+    };
+    let report = run(&plan);
+    for finding in ["memory-bounded", "stalled-disconnected", "stalled-in-time"] {
+        assert_eq!(outcome(&report, finding), Outcome::Fail, "{finding}");
+    }
+    assert_eq!(outcome(&report, "healthy-served"), Outcome::Pass);
+    assert!(
+        report
+            .measured
+            .slow
+            .iter()
+            .all(|client| client.offer_exhausted && client.intact == Some(true))
+    );
+}
+
+#[test]
+fn a_server_that_loses_one_byte_is_found_out() {
+    let address = serve(|mut stream| {
+        let mut buffer = [0; 4096];
+        for turn in 0.. {
+            match stream.read(&mut buffer) {
+                Ok(len @ 1..) => {
+                    let lost = usize::from(turn == 100);
+                    if stream.write_all(&buffer[lost..len]).is_err() {
+                        return;
+                    }
+                }
+                _ => return,
+            }
+        }
+    });
+    let report = run(&short(address));
+    let finding = report.finding("healthy-served").unwrap();
+    assert_eq!(finding.outcome, Outcome::Fail);
+    assert!(finding.reason.contains("byte"), "{}", finding.reason);
+}
+
+#[test]
+fn a_load_counts_verified_answers_and_stays_connected_between_slices() {
+    let address = serve(strict_echo);
+    for (size, pipeline) in [(64, 1), (1000, 8), (100_000, 2)] {
+        let mut load = Load::connect(address, 4, size, pipeline, false).unwrap();
+        for _ in 0..3 {
+            let slice = load.run_for(Duration::from_millis(50)).unwrap();
+            assert_eq!(slice.lost, 0);
+            assert!(slice.messages > 0 && slice.waits.len() >= slice.messages);
+        }
+    }
+}
+
+/// Answers every request with this.
+fn http_server(answer: &'static str) -> SocketAddr {
+    serve(move |stream| {
+        let mut requests = BufReader::new(stream.try_clone().unwrap()).lines();
+        let mut stream = stream;
+        while let Some(Ok(line)) = requests.next() {
+            if line.is_empty() && stream.write_all(answer.as_bytes()).is_err() {
+                return;
+            }
+        }
+    })
+}
+
+fn http(address: SocketAddr) -> Plan {
+    let protocol = Protocol::Http {
+        path: "/".into(),
+        host: "localhost".into(),
+    };
+    Plan {
+        protocol,
+        ..short(address)
+    }
+}
+
+#[test]
+fn a_web_server_is_probed_and_every_body_compared() {
+    let report = run(&Plan {
+        paused: 1,
+        ..http(http_server("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"))
+    });
+    assert_eq!(outcome(&report, "healthy-served"), Outcome::Pass);
+    assert_eq!(
+        outcome(&report, "paused-kept"),
+        Outcome::Pass,
+        "{:?}",
+        report.finding("paused-kept")
+    );
+}
+
+#[test]
+fn an_answer_of_503_is_not_available() {
+    let address = http_server("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n");
+    let refusal = probe(&http(address), "x", &mut NoWatcher).unwrap_err();
+    assert!(matches!(refusal, ProbeError::WrongAnswer { .. }));
+    assert!(
+        refusal
+            .to_string()
+            .contains("GET / got status 503 Service Unavailable"),
+        "{refusal}"
+    );
+}
+
+#[test]
+fn clients_that_listen_are_served_by_a_server_that_pushes() {
+    let address = serve(|mut stream| {
+        let mut greeting = [0; 4];
+        if stream.read_exact(&mut greeting).is_err() || greeting != *b"go\r\n" {
+            return;
+        }
+        stream.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
+        SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+        while stream.write_all(&[7; 32 << 10]).is_ok() {
+            thread::sleep(Duration::from_millis(1));
+        }
+    });
+    let protocol = Protocol::Push {
+        send: b"go\r\n".to_vec(),
+        publish: None,
+        publish_rate: 1,
+    };
+    let report = run(&Plan {
+        protocol,
+        stalled: 2,
+        within: Duration::from_secs(4),
+        ..short(address)
+    });
+    assert_eq!(outcome(&report, "healthy-served"), Outcome::Pass);
+    assert_eq!(
+        outcome(&report, "stalled-disconnected"),
+        Outcome::Pass,
+        "{:?}",
+        report.measured.slow
+    );
+    assert!(
+        report.measured.slow.iter().all(|client| client.intact.is_none()),
+        "nobody knows what is pushed"
+    );
+}
+
+fn highwater(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_highwater"))
+        .arg("probe")
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+/// The line on standard error of a probe that cannot be made.
+fn refusal(arguments: &[&str]) -> String {
+    let output = highwater(arguments);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(output.stdout.is_empty());
+    said
+}
+
+fn one_line(arguments: &[&str]) -> String {
+    let said = refusal(arguments);
+    assert_eq!(said.lines().count(), 1, "{said}");
+    said
+}
+
+#[test]
+fn a_server_that_cannot_be_probed_gets_one_clear_line() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let nobody = free.local_addr().unwrap().to_string();
+    drop(free);
+    assert!(one_line(&[&nobody]).contains("cannot connect"));
+    let hangs_up = serve(drop).to_string();
+    assert!(one_line(&[&hangs_up]).contains("closed the first client"));
+    let silent = serve(|mut stream| drop(stream.read_to_end(&mut Vec::new()))).to_string();
+    assert!(one_line(&[&silent]).contains("did not answer 64 bytes within 3 s"));
+    let wrong = serve(|mut stream| {
+        let _ = stream.write_all(b"220 ready\r\n");
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    assert!(one_line(&[&wrong.to_string()]).contains("answered wrongly"));
+    assert!(one_line(&["nowhere.invalid:1"]).contains("nowhere.invalid:1"));
+}
+
+#[test]
+fn wrong_arguments_are_named_with_what_would_be_right() {
+    assert!(refusal(&["--port", "1", "--steady-rate", "fast"]).contains("64KiB/s"));
+    assert!(refusal(&["--port", "1", "--pause", "4"]).contains("4s"));
+    assert!(refusal(&["--port", "1", "--send", "\\q"]).contains("\\xHH"));
+    assert!(refusal(&["--port", "1", "--path", "x"]).contains("begins with /"));
+    assert!(one_line(&["--port", "1", "--size", "0"]).contains("--size"));
+    assert!(refusal(&[]).contains("HOST:PORT"));
+    assert!(one_line(&["--port", "1", "--plot", "/nonexistent/x.svg"]).contains("/nonexistent/x.svg"));
+}
+
+#[test]
+fn more_clients_than_descriptors_are_refused_by_number() {
+    let address = serve(strict_echo).to_string();
+    let script = format!(
+        "ulimit -n 100; exec {} probe {address} --fast 500",
+        env!("CARGO_BIN_EXE_highwater")
+    );
+    let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(
+        said.contains("descriptors") && said.contains("may open 100"),
+        "{said}"
+    );
+}
+
+#[test]
+fn json_is_all_that_standard_output_gets_and_the_plot_is_drawn() {
+    let address = serve(strict_echo).to_string();
+    let directory = tempfile::tempdir().unwrap();
+    let plot = directory.path().join("timeline.svg");
+    let arguments = [
+        &address,
+        "--json",
+        "--baseline",
+        "300ms",
+        "--within",
+        "2s",
+        "--stalled",
+        "1",
+        "--talkers",
+        "0",
+        "--paused",
+        "0",
+        "--steady",
+        "0",
+        "--plot",
+        plot.to_str().unwrap(),
+    ];
+    let output = highwater(&arguments);
+    assert!(
+        output.stderr.is_empty(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["schema"], "highwater-probe/1");
+    assert_eq!(report["findings"].as_array().unwrap().len(), 10);
+    assert_eq!(report["findings"][0]["name"], "stalled-disconnected");
+    assert_eq!(report["findings"][0]["verdict"], "pass");
+    assert_eq!(output.status.code(), Some(i32::from(report["verdict"] != "pass")));
+    let drawn = std::fs::read_to_string(plot).unwrap();
+    assert!(drawn.starts_with("<svg") && drawn.contains("stalled") && drawn.contains("seconds"));
+}
+
+#[test]
+fn an_interrupt_ends_the_probe_with_what_it_has_measured() {
+    let address = serve(strict_echo).to_string();
+    let started = Instant::now();
+    let child = Command::new(env!("CARGO_BIN_EXE_highwater"))
+        .args(["probe", &address, "--json", "--baseline", "60s"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Before it is caught, the signal would end the process.
+    let id = child.id();
+    while !catches_interrupts(id) {
+        assert!(
+            started.elapsed() < Duration::from_secs(20),
+            "the probe never caught SIGINT"
+        );
+        thread::yield_now();
+    }
+    let pid = rustix::process::Pid::from_raw(i32::try_from(id).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(started.elapsed() < Duration::from_secs(30));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["interrupted"], true);
+    assert_ne!(report["verdict"], "pass");
+    assert_eq!(output.status.code(), Some(1));
+}
+
+/// Whether the process has its handlers (the mask of caught signals in `/proc/PID/status`): SIGTERM's is the last.
+fn catches_interrupts(id: u32) -> bool {
+    const SIGTERM: u32 = 15;
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let mask = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & (1 << (SIGTERM - 1)) != 0)
+}

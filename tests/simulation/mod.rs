@@ -1,0 +1,421 @@
+//! A deterministic simulation of the whole server but the kernel: the real
+//! turn, clients, policy and services on simulated streams, readiness and
+//! clock, all from one seed.
+//!
+//! After every turn the invariants are checked against books that are kept
+//! from the outside ([`model`]); a fault ends the run at the turn in which it
+//! was seen.
+
+pub(crate) mod content;
+pub(crate) mod kernel;
+pub(crate) mod model;
+pub(crate) mod plan;
+pub(crate) mod services;
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use highwater::event_loop::turn::{Next, Turn};
+use highwater::event_loop::{ClientId, Clock, Event, Service};
+use highwater::limits::{ACCEPT_RETRY, TURN_ALLOWANCE};
+use highwater::services::{Echo, FramedEcho};
+
+use kernel::{Shared, SimulatedNetwork, World};
+use model::{Model, Seen};
+use plan::{Kind, Plan, Trouble};
+use services::{Herald, Witness};
+
+/// What a run of one seed came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Report {
+    pub(crate) turns: u64,
+    /// System calls, events, and acts of peers.
+    pub(crate) events: u64,
+    /// All that happened, folded into a number.
+    pub(crate) digest: u64,
+    pub(crate) seen: Seen,
+    pub(crate) refused_accepts: u64,
+    pub(crate) stale_events: u64,
+    pub(crate) jumps: u64,
+    pub(crate) links: u64,
+}
+
+/// The first fault of a run.
+#[derive(Clone, Debug)]
+pub(crate) struct Fault {
+    pub(crate) plan: Plan,
+    pub(crate) turn: u64,
+    pub(crate) what: String,
+    pub(crate) trace: Vec<String>,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plan = &self.plan;
+        writeln!(
+            f,
+            "seed {} ({:?}), turn {}: {}",
+            plan.seed, plan.kind, self.turn, self.what
+        )?;
+        writeln!(f, "troubles needed: {:?}", plan.troubles())?;
+        writeln!(f, "{plan:?}")?;
+        for line in &self.trace {
+            writeln!(f, "  {line}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Runs one plan to its end or to its first fault.
+pub(crate) fn run(plan: &Plan) -> Result<Report, Fault> {
+    run_traced(plan, false)
+}
+
+/// Runs one seed; at a fault, looks for the fewest troubles that show one.
+pub(crate) fn run_and_shrink(plan: &Plan) -> Result<Report, Fault> {
+    let Err(mut fault) = run(plan) else {
+        return run(plan);
+    };
+    for trouble in plan.troubles() {
+        if let Err(smaller) = run(&fault.plan.without(trouble)) {
+            fault = smaller;
+        }
+    }
+    for turns in [5, 10, 20, 50] {
+        let shorter = Plan {
+            turns,
+            ..fault.plan.clone()
+        };
+        if turns < fault.plan.turns
+            && let Err(smaller) = run(&shorter)
+        {
+            fault = smaller;
+            break;
+        }
+    }
+    match run_traced(&fault.plan, true) {
+        Err(traced) => Err(traced),
+        Ok(_) => Err(fault),
+    }
+}
+
+thread_local! {
+    static SEED: Cell<u64> = const { Cell::new(0) };
+}
+
+/// The seed that this thread is running.
+pub(crate) fn current_seed() -> u64 {
+    SEED.get()
+}
+
+fn run_traced(plan: &Plan, traced: bool) -> Result<Report, Fault> {
+    SEED.set(plan.seed);
+    let mut progress = Progress::default();
+    let outcome = catch_unwind(AssertUnwindSafe(|| dispatch(plan, traced, &mut progress)));
+    let what = match outcome {
+        Ok(Ok(report)) => return Ok(report),
+        Ok(Err(what)) => what,
+        Err(panic) => {
+            let said = panic.downcast_ref::<String>().cloned();
+            let said = said.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+            format!("panic: {}", said.unwrap_or_default())
+        }
+    };
+    Err(Fault {
+        plan: plan.clone(),
+        turn: progress.turns,
+        what,
+        trace: progress.trace,
+    })
+}
+
+#[derive(Default)]
+struct Progress {
+    turns: u64,
+    trace: Vec<String>,
+}
+
+fn dispatch(plan: &Plan, traced: bool, progress: &mut Progress) -> Result<Report, String> {
+    let start = start();
+    let model = Model::new(
+        plan.kind,
+        &plan.limits,
+        usize::MAX / 2,
+        plan.max_frame_bytes,
+        start,
+    );
+    let mut world = World::new(plan, model);
+    if traced {
+        world.trace = Some(std::collections::VecDeque::new());
+    }
+    let world: Shared = Rc::new(RefCell::new(world));
+    let result = match plan.kind {
+        Kind::Echo => Driver::drive(plan, &world, Echo, start, progress),
+        Kind::FramedEcho => {
+            let service = FramedEcho::new(plan.max_frame_bytes)?;
+            Driver::drive(plan, &world, service, start, progress)
+        }
+        Kind::Tunnel => Driver::drive(plan, &world, Echo, start, progress),
+        Kind::Herald => Driver::drive(plan, &world, Herald::new(&world, plan.seed), start, progress),
+    };
+    if let Some(trace) = &world.borrow().trace {
+        progress.trace = trace.iter().cloned().collect();
+    }
+    result
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "an instant can only be had from the clock"
+)]
+fn start() -> Instant {
+    use std::sync::OnceLock;
+    static START: OnceLock<Instant> = OnceLock::new();
+    // Far from the end of the clock's range, wherever this runs.
+    *START.get_or_init(Instant::now)
+}
+
+/// Turns that everybody needs at most to end in order, once they all want to.
+const LAST_TURNS: usize = 3000;
+
+/// Turns in which a loop may find nothing to do, one after the other: an
+/// interrupted call is tried again, and an edge may turn out to be used up.
+const IDLE_TURNS: usize = 3;
+
+/// Wakes a turn up, feeds it, and checks it.
+struct Driver<'a, S: Service> {
+    world: &'a Shared,
+    turn: Turn<SimulatedNetwork, Witness<S>>,
+    clock: Clock,
+    rng: Rng,
+    plan: &'a Plan,
+    start: Instant,
+    real: Instant,
+    charged: Instant,
+    wait: Option<Duration>,
+    batch: Vec<(ClientId, Event)>,
+    idle_turns: usize,
+    report: Report,
+    stopped: bool,
+}
+
+impl<'a, S: Service> Driver<'a, S> {
+    fn drive(
+        plan: &'a Plan,
+        world: &'a Shared,
+        service: S,
+        start: Instant,
+        progress: &mut Progress,
+    ) -> Result<Report, String> {
+        let witness = Witness::new(service, world, plan.kind);
+        let network = SimulatedNetwork(Rc::clone(world));
+        let budget = usize::MAX / 2;
+        let turn = Turn::new(network, witness, &plan.limits, budget, plan.max_clients, start)
+            .map_err(|error| error.to_string())?;
+        let mut driver = Self {
+            world,
+            turn,
+            clock: Clock::new(start),
+            rng: Rng::with_seed(plan.seed ^ 0xc10c),
+            plan,
+            start,
+            real: start,
+            charged: start,
+            wait: Some(Duration::ZERO),
+            batch: Vec::new(),
+            idle_turns: 0,
+            report: Report::default(),
+            stopped: false,
+        };
+        let outcome = driver.drive_to_the_end();
+        progress.turns = driver.report.turns;
+        outcome?;
+        let world = world.borrow();
+        Ok(Report {
+            events: world.events,
+            digest: world.digest,
+            seen: world.model.seen,
+            refused_accepts: world.refused_accepts,
+            stale_events: world.stale_events,
+            links: world.links.len() as u64,
+            ..driver.report
+        })
+    }
+
+    fn drive_to_the_end(&mut self) -> Result<(), String> {
+        let stop_at = self
+            .plan
+            .has(Trouble::Stop)
+            .then(|| self.rng.usize(..self.plan.turns));
+        for at in 0..self.plan.turns {
+            self.world.borrow_mut().act();
+            if stop_at == Some(at) {
+                self.turn.stop();
+            }
+            self.step()?;
+            if self.stopped {
+                return self.check_end();
+            }
+        }
+        self.world.borrow_mut().calm_down();
+        self.run_until("everybody has ended", |driver| driver.turn.client_count() == 0)?;
+        self.turn.stop();
+        self.run_until("the server has stopped", |driver| driver.stopped)?;
+        self.check_end()
+    }
+
+    fn run_until(&mut self, what: &str, done: impl Fn(&Self) -> bool) -> Result<(), String> {
+        for _ in 0..LAST_TURNS {
+            if self.stopped || (done(self) && self.world.borrow().backlog() == 0) {
+                return Ok(());
+            }
+            self.world.borrow_mut().act_calmly();
+            self.step()?;
+        }
+        let world = self.world.borrow();
+        let alive = world.model.alive();
+        let first = alive
+            .first()
+            .map(|&number| (&world.links[number], &world.model.ledgers[number]));
+        Err(format!(
+            "not so after {LAST_TURNS} turns: {what}; {} in the backlog; {alive:?}, the first {first:?}",
+            world.backlog()
+        ))
+    }
+
+    /// One wait and one turn, and all checks.
+    fn step(&mut self) -> Result<(), String> {
+        self.pass_time()?;
+        self.hear();
+        let calls = self.world.borrow().calls;
+        let next = self.turn.take(self.charged);
+        self.report.turns += 1;
+        self.check(next, calls)?;
+        self.wait = match next {
+            Next::WaitFor(time) => Some(time),
+            Next::Wait => None,
+            Next::Stopped => {
+                self.stopped = true;
+                Some(Duration::ZERO)
+            }
+        };
+        Ok(())
+    }
+
+    /// Lets the real clock go on as a wait, and trouble, would have it.
+    fn pass_time(&mut self) -> Result<(), String> {
+        let has_events = self.world.borrow().has_events();
+        let micros =
+            |rng: &mut Rng, most: Duration| Duration::from_micros(rng.u64(..=most.as_micros() as u64));
+        let mut ran = match self.wait {
+            Some(wait) if has_events => micros(&mut self.rng, wait),
+            Some(wait) => wait,
+            None => micros(&mut self.rng, Duration::from_secs(3)),
+        };
+        ran += Duration::from_micros(self.rng.u64(..100));
+        if self.plan.has(Trouble::Delays) && self.rng.u8(..8) == 0 {
+            ran += micros(&mut self.rng, Duration::from_millis(90));
+        }
+        let most = self.wait.map(|wait| wait + TURN_ALLOWANCE);
+        let mut elapsed = ran;
+        if self.plan.has(Trouble::Jumps) && self.rng.u8(..24) == 0 {
+            elapsed += micros(&mut self.rng, Duration::from_secs(60));
+            self.report.jumps += 1;
+        }
+        self.real += elapsed;
+        let charged = self.clock.advance(self.real, self.wait);
+        let delta = charged - self.charged;
+        let right = match most {
+            None => delta == elapsed,
+            Some(most) => delta == elapsed.min(most),
+        };
+        if !right {
+            return Err(format!(
+                "{delta:?} charged for {elapsed:?} after a wait of {:?}",
+                self.wait
+            ));
+        }
+        self.charged = charged;
+        let mut world = self.world.borrow_mut();
+        let real_ns = self.real.duration_since(self.start).as_nanos() as u64;
+        world.note_turn(charged, real_ns);
+        world.model.begin_turn(charged);
+        Ok(())
+    }
+
+    fn hear(&mut self) {
+        let listener = self.world.borrow_mut().take_listener_edge();
+        if listener || (self.plan.has(Trouble::SpuriousEvents) && self.rng.u8(..32) == 0) {
+            self.turn.hear_listener();
+        }
+        let mut batch = std::mem::take(&mut self.batch);
+        self.world.borrow_mut().collect(&mut batch);
+        if self.plan.has(Trouble::Wakes) && self.rng.u8(..16) == 0 {
+            self.turn.hear_wake();
+        }
+        for &(id, event) in &batch {
+            self.turn.hear(id, event);
+        }
+        self.idle_turns = if batch.is_empty() { self.idle_turns } else { 0 };
+        self.batch = batch;
+    }
+
+    fn check(&mut self, next: Next, calls_before: u64) -> Result<(), String> {
+        let mut world = self.world.borrow_mut();
+        let clients = self.turn.client_count();
+        world.model.check_turn(next, self.turn.queued_bytes(), clients);
+        let sleeps = match next {
+            Next::WaitFor(time) => !time.is_zero(),
+            Next::Wait => true,
+            Next::Stopped => false,
+        };
+        if sleeps {
+            world.check_nobody_forgotten();
+        }
+        let retries = matches!(next, Next::WaitFor(time) if time <= ACCEPT_RETRY);
+        if world.awaits_retry()
+            && sleeps
+            && !retries
+            && world.backlog() > 0
+            && world.model.stopping_since.is_none()
+        {
+            world
+                .model
+                .accuse(|| format!("{next:?}, though accepting has to be tried again"));
+        }
+        let idle = !sleeps && world.calls == calls_before && next != Next::Stopped;
+        self.idle_turns = if idle { self.idle_turns + 1 } else { 0 };
+        if self.idle_turns > IDLE_TURNS {
+            world
+                .model
+                .accuse(|| "the loop spins: nothing to do, and it does not wait".to_owned());
+        }
+        if next == Next::Stopped && world.model.stopping_since.is_none() {
+            world.model.accuse(|| "stopped without being asked to".to_owned());
+        }
+        world.tidy();
+        match world.model.fault.take() {
+            Some(fault) => Err(fault),
+            None => Ok(()),
+        }
+    }
+
+    fn check_end(&mut self) -> Result<(), String> {
+        let world = self.world.borrow();
+        if world.open_streams != 0 {
+            return Err(format!("{} streams were never closed", world.open_streams));
+        }
+        let silent = world
+            .links
+            .iter()
+            .position(|link| link.id.is_some() && !link.said_closed);
+        if let Some(number) = silent {
+            return Err(format!("link {number} is gone and its service was never told"));
+        }
+        Ok(())
+    }
+}

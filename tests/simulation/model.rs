@@ -1,0 +1,701 @@
+//! What the engine owes each client, worked out from what its sockets saw.
+//!
+//! Owns a second set of books: bytes asked for and taken, pauses and drains,
+//! clocks, the sum of all queues, and who may be closed and why. They are
+//! kept from the outside alone: from reads and writes on the simulated
+//! streams, from what services are told and ask for, and from the limits.
+//! Refuses to look into the engine.
+//!
+//! What is read is taken to be asked for at once. Whether it waits is only
+//! known after the write that may follow directly, so an ask is judged
+//! ("settled") at the first thing that happens to anything else.
+
+use std::time::{Duration, Instant};
+
+use highwater::backpressure::{Answer, Reason};
+use highwater::error::CloseReason;
+use highwater::event_loop::turn::Next;
+use highwater::limits::{LONGEST_WAIT, Limits, SMALLEST_READ_BYTES};
+
+use super::content::{Content, FrameScan};
+use super::plan::Kind;
+
+/// How late a client may be gone that did not take the last of its bytes:
+/// its time begins when the engine first finds nothing left to read.
+const LINGER_SLACK: Duration = Duration::from_millis(300);
+
+/// Deadlines that one turn works off at least.
+const EXPIRIES_IN_ONE_TURN: usize = 64;
+
+/// Why the model says that a client has to go, or has gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Doom {
+    /// The kernel failed one of its operations.
+    Failed,
+    /// A limit was exceeded inside a turn.
+    Slow(Reason),
+    /// Its service wants it reset.
+    Rejected,
+    Reset,
+    /// It has gone.
+    Closed,
+}
+
+/// One client's page in the books.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    /// Bytes that the engine was asked to send, those included that the
+    /// socket took at once.
+    pub(crate) asked: u64,
+    /// Bytes that the socket took.
+    pub(crate) taken: u64,
+    /// Bytes read from it.
+    pub(crate) read: u64,
+    /// Bytes read from it that went nowhere, as it is being closed.
+    pub(crate) thrown: u64,
+    /// Its end was read.
+    pub(crate) end_read: bool,
+    /// Nothing further is sent to it.
+    pub(crate) ended: bool,
+    /// Input is thrown away.
+    pub(crate) closing: bool,
+    /// The stop of the server closed it, not its service.
+    pub(crate) stopped: bool,
+    /// Its connection is still being made, since then.
+    pub(crate) connecting_since: Option<Instant>,
+    /// An answer *pause* stands.
+    pub(crate) paused: bool,
+    pub(crate) doom: Option<Doom>,
+    pub(crate) frames: FrameScan,
+    pub(crate) held: usize,
+    queue: usize,
+    over_since: Option<Instant>,
+    waiting_since: Option<Instant>,
+    both_ended_since: Option<Instant>,
+    drains_owed: u64,
+    drains_said: u64,
+    /// Where it stands in the engine's table, which breaks ties.
+    pub(crate) place: u32,
+}
+
+impl Ledger {
+    pub(crate) const fn is_alive(&self) -> bool {
+        self.doom.is_none()
+    }
+
+    pub(crate) const fn queue(&self) -> usize {
+        self.queue
+    }
+
+    /// Whether anything may still be sent to it.
+    pub(crate) const fn accepts(&self) -> bool {
+        !self.ended && self.is_alive()
+    }
+}
+
+/// What happened, so that a test can tell whether it ever did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) slow: [u64; Reason::ALL.len()],
+    pub(crate) finished: u64,
+    pub(crate) failed: u64,
+    pub(crate) rejected: u64,
+    pub(crate) reset: u64,
+    pub(crate) not_acknowledged: u64,
+    pub(crate) stopped: u64,
+    pub(crate) connect_timed_out: u64,
+    pub(crate) pauses: u64,
+    pub(crate) drains: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Model {
+    kind: Kind,
+    limits: Limits,
+    budget_bytes: usize,
+    max_frame_bytes: usize,
+    pub(crate) ledgers: Vec<Ledger>,
+    /// Clients that are there and not doomed.
+    alive: Vec<usize>,
+    pub(crate) now: Instant,
+    unsettled: Option<usize>,
+    /// The client that a framed service is being called for.
+    pub(crate) inside_framed: Option<usize>,
+    sum: usize,
+    /// Somebody's time is over in this turn, so it is not known from outside
+    /// at which point inside of it that queue is given up.
+    loose: bool,
+    over_budget_seen: bool,
+    pub(crate) stopping_since: Option<Instant>,
+    pub(crate) stopped_turn: u64,
+    pub(crate) turn: u64,
+    pub(crate) fault: Option<String>,
+    pub(crate) seen: Seen,
+}
+
+impl Model {
+    pub(crate) fn new(
+        kind: Kind,
+        limits: &Limits,
+        budget_bytes: usize,
+        max_frame_bytes: usize,
+        now: Instant,
+    ) -> Self {
+        Self {
+            kind,
+            limits: limits.clone(),
+            budget_bytes: limits.memory_budget_bytes.unwrap_or(budget_bytes),
+            max_frame_bytes,
+            ledgers: Vec::new(),
+            alive: Vec::new(),
+            now,
+            unsettled: None,
+            inside_framed: None,
+            sum: 0,
+            loose: false,
+            over_budget_seen: false,
+            stopping_since: None,
+            stopped_turn: 0,
+            turn: 0,
+            fault: None,
+            seen: Seen::default(),
+        }
+    }
+
+    /// Keeps the first fault; what comes after may only follow from it.
+    pub(crate) fn accuse(&mut self, fault: impl FnOnce() -> String) {
+        if self.fault.is_none() {
+            self.fault = Some(fault());
+        }
+    }
+
+    /// A turn begins at this charged instant.
+    pub(crate) fn begin_turn(&mut self, now: Instant) {
+        self.now = now;
+        self.over_budget_seen = false;
+        self.loose = self
+            .alive
+            .iter()
+            .any(|&number| self.earliest(number).is_some_and(|due| due <= now));
+    }
+
+    /// When the first clock of a client runs out.
+    fn earliest(&self, number: usize) -> Option<Instant> {
+        let ledger = &self.ledgers[number];
+        let due = [
+            ledger.over_since.map(|since| since + self.limits.grace),
+            ledger
+                .waiting_since
+                .map(|since| since + self.limits.drain_timeout()),
+            ledger.both_ended_since.map(|since| since + self.limits.grace),
+            ledger
+                .connecting_since
+                .map(|since| since + self.limits.connect_timeout),
+        ];
+        due.into_iter().flatten().min()
+    }
+
+    /// A connection was taken into the table.
+    pub(crate) fn admit(&mut self, number: usize, place: u32, connecting: bool) {
+        while self.ledgers.len() <= number {
+            self.ledgers.push(Ledger::default());
+        }
+        let ledger = &mut self.ledgers[number];
+        ledger.place = place;
+        ledger.connecting_since = connecting.then_some(self.now);
+        self.alive.push(number);
+    }
+
+    pub(crate) fn connected(&mut self, number: usize) {
+        self.ledgers[number].connecting_since = None;
+    }
+
+    /// Bytes were read from a client, and go to `to`.
+    pub(crate) fn read(&mut self, number: usize, count: usize, to: Option<usize>, content: &Content) {
+        self.settle();
+        let (kind, max_frame_bytes) = (self.kind, self.max_frame_bytes);
+        let ledger = &mut self.ledgers[number];
+        ledger.read += count as u64;
+        if ledger.closing {
+            ledger.thrown += count as u64;
+            return;
+        }
+        match kind {
+            Kind::Echo | Kind::Tunnel => {
+                if let Some(to) = to {
+                    self.ask(to, count);
+                }
+            }
+            Kind::FramedEcho => {
+                let there = ledger.read;
+                ledger.frames.advance(content, there, max_frame_bytes);
+            }
+            Kind::Herald => {}
+        }
+    }
+
+    /// The end of a client was read.
+    pub(crate) fn read_end(&mut self, number: usize, to: Option<usize>) {
+        self.settle();
+        let closing = self.ledgers[number].closing;
+        self.ledgers[number].end_read = true;
+        match self.kind {
+            Kind::Echo | Kind::Tunnel if !closing => {
+                if let Some(to) = to {
+                    self.end(to);
+                }
+            }
+            Kind::FramedEcho => self.end(number),
+            _ => {}
+        }
+        self.note_both_ended(number);
+    }
+
+    /// Something is to be sent; what part of it waits is seen later. Says
+    /// whether it may be.
+    pub(crate) fn ask(&mut self, number: usize, count: usize) -> bool {
+        self.settle();
+        let ledger = &mut self.ledgers[number];
+        if !ledger.accepts() {
+            return false;
+        }
+        ledger.asked += count as u64;
+        self.unsettled = Some(number);
+        true
+    }
+
+    /// What an answer to a write must be, after [`settle`](Self::settle).
+    pub(crate) fn answer(&self, number: usize) -> Answer {
+        let ledger = &self.ledgers[number];
+        if ledger.is_alive() && ledger.queue >= self.limits.high_water_mark_bytes {
+            Answer::Pause
+        } else {
+            Answer::Continue
+        }
+    }
+
+    /// The socket took bytes.
+    pub(crate) fn take(&mut self, number: usize, count: usize) {
+        let ledger = &mut self.ledgers[number];
+        ledger.taken += count as u64;
+        if self.inside_framed == Some(number) {
+            return;
+        }
+        if ledger.taken > ledger.asked {
+            let (taken, asked) = (ledger.taken, ledger.asked);
+            self.accuse(|| format!("link {number}: {taken} bytes written, only {asked} were to be"));
+            return;
+        }
+        if self.unsettled == Some(number) && ledger.queue == 0 {
+            return;
+        }
+        self.settle();
+        self.judge_flush(number);
+    }
+
+    /// What an outer service asked for is only known from the queue as it is
+    /// after the call.
+    pub(crate) fn settle_framed(&mut self, number: usize, queued: usize) {
+        self.inside_framed = None;
+        let ledger = &mut self.ledgers[number];
+        if !ledger.is_alive() {
+            return;
+        }
+        if ledger.frames.too_long {
+            return self.doom(number, Doom::Rejected);
+        }
+        let asked = ledger.taken + queued as u64;
+        let (before, whole) = (ledger.asked, ledger.frames.whole_bytes);
+        ledger.asked = asked;
+        if asked < before || asked > whole {
+            self.accuse(|| {
+                format!(
+                    "link {number}: {asked} bytes on their way after {before}, of {whole} in whole frames"
+                )
+            });
+        }
+        if asked > before {
+            self.judge_ask(number);
+        }
+        let ledger = &self.ledgers[number];
+        let left_over = ledger.frames.whole_bytes - ledger.asked.min(ledger.frames.whole_bytes);
+        if left_over > 0 && !ledger.paused {
+            self.accuse(|| format!("link {number}: {left_over} bytes of whole frames forgotten"));
+        }
+    }
+
+    /// Judges the last ask, now that it is known what was taken directly.
+    pub(crate) fn settle(&mut self) {
+        if let Some(number) = self.unsettled.take() {
+            self.judge_ask(number);
+        }
+    }
+
+    fn set_queue(&mut self, number: usize) {
+        let ledger = &mut self.ledgers[number];
+        let queue = (ledger.asked - ledger.taken.min(ledger.asked)) as usize;
+        self.sum = self.sum - ledger.queue + queue;
+        ledger.queue = queue;
+    }
+
+    fn judge_ask(&mut self, number: usize) {
+        if !self.ledgers[number].is_alive() {
+            return;
+        }
+        let before = self.ledgers[number].queue;
+        self.set_queue(number);
+        let now = self.now;
+        let queue = self.ledgers[number].queue;
+        if queue == before && queue == 0 {
+            return;
+        }
+        if queue > self.limits.hard_limit() {
+            return self.doom(number, Doom::Slow(Reason::HardLimit));
+        }
+        let ledger = &mut self.ledgers[number];
+        if queue >= self.limits.high_water_mark_bytes {
+            self.seen.pauses += u64::from(!ledger.paused);
+            ledger.paused = true;
+        }
+        ledger.waiting_since.get_or_insert(now);
+        if queue >= self.limits.limit() {
+            ledger.over_since.get_or_insert(now);
+        }
+        self.check_bound(number);
+        self.keep_budget();
+    }
+
+    /// No queue that can be paused goes further over its mark than one
+    /// smallest read.
+    fn check_bound(&mut self, number: usize) {
+        let queue = self.ledgers[number].queue;
+        let bound = match self.kind {
+            Kind::Herald => self.limits.hard_limit() + 1,
+            _ => self.limits.high_water_mark_bytes + SMALLEST_READ_BYTES,
+        };
+        if queue >= bound {
+            self.accuse(|| format!("link {number}: a queue of {queue} bytes, bound {bound}"));
+        }
+    }
+
+    fn keep_budget(&mut self) {
+        while self.sum > self.budget_bytes {
+            self.over_budget_seen = true;
+            if self.loose {
+                return;
+            }
+            let longest = self
+                .alive
+                .iter()
+                .copied()
+                .filter(|&number| self.ledgers[number].is_alive());
+            let longest = longest.max_by_key(|&number| {
+                let ledger = &self.ledgers[number];
+                (ledger.queue + ledger.held, ledger.place)
+            });
+            let Some(longest) = longest else { return };
+            self.doom(longest, Doom::Slow(Reason::MemoryBudget));
+        }
+    }
+
+    fn judge_flush(&mut self, number: usize) {
+        self.set_queue(number);
+        let limit = self.limits.limit();
+        let ledger = &mut self.ledgers[number];
+        if ledger.queue == 0 {
+            if ledger.paused && !ledger.ended {
+                ledger.drains_owed += 1;
+                self.seen.drains += 1;
+            }
+            ledger.paused = false;
+            ledger.over_since = None;
+            ledger.waiting_since = None;
+            self.note_both_ended(number);
+        } else if ledger.queue < limit && !ledger.paused {
+            ledger.over_since = None;
+        }
+    }
+
+    /// A service holds bytes for a client.
+    pub(crate) fn hold(&mut self, number: usize, held: usize) {
+        self.settle();
+        if !self.ledgers[number].is_alive() {
+            return;
+        }
+        let before = std::mem::replace(&mut self.ledgers[number].held, held);
+        self.sum = self.sum - before + held;
+        self.keep_budget();
+    }
+
+    /// Nothing further is to be sent to a client.
+    pub(crate) fn end(&mut self, number: usize) {
+        self.settle();
+        self.ledgers[number].ended = true;
+        self.note_both_ended(number);
+    }
+
+    /// A client is to be closed once everything sent has arrived.
+    pub(crate) fn close(&mut self, number: usize) {
+        self.settle();
+        let ledger = &mut self.ledgers[number];
+        ledger.ended = true;
+        ledger.closing = true;
+        self.note_both_ended(number);
+    }
+
+    fn note_both_ended(&mut self, number: usize) {
+        let now = self.now;
+        let ledger = &mut self.ledgers[number];
+        if ledger.is_alive() && ledger.ended && ledger.queue == 0 && (ledger.end_read || ledger.closing) {
+            ledger.both_ended_since.get_or_insert(now);
+        }
+    }
+
+    /// The server drains its clients from now on.
+    pub(crate) fn stop(&mut self) {
+        self.settle();
+        self.stopping_since = Some(self.now);
+        self.stopped_turn = self.turn;
+        for at in 0..self.alive.len() {
+            let number = self.alive[at];
+            if !self.ledgers[number].closing {
+                self.ledgers[number].stopped = true;
+                self.close(number);
+            }
+        }
+    }
+
+    /// A client has to go.
+    pub(crate) fn doom(&mut self, number: usize, doom: Doom) {
+        let ledger = &mut self.ledgers[number];
+        if !ledger.is_alive() {
+            return;
+        }
+        self.sum -= ledger.queue + ledger.held;
+        (ledger.queue, ledger.held, ledger.paused) = (0, 0, false);
+        ledger.doom = Some(doom);
+    }
+
+    /// The kernel failed an operation on a client's socket.
+    pub(crate) fn fail(&mut self, number: usize) {
+        if self.unsettled == Some(number) {
+            // The direct write failed, so nothing comes to wait.
+            self.unsettled = None;
+        }
+        self.settle();
+        self.doom(number, Doom::Failed);
+    }
+
+    pub(crate) fn drained(&mut self, number: usize) {
+        self.settle();
+        let ledger = &mut self.ledgers[number];
+        ledger.drains_said += 1;
+        if ledger.drains_said > ledger.drains_owed {
+            let (said, owed) = (ledger.drains_said, ledger.drains_owed);
+            self.accuse(|| format!("link {number}: drain said {said} times, owed {owed} times"));
+        }
+    }
+
+    /// A client is said to be gone.
+    pub(crate) fn closed(&mut self, number: usize, reason: &CloseReason, was_settled: bool) {
+        self.settle();
+        let now = self.now;
+        let limits = &self.limits;
+        let ledger = &self.ledgers[number];
+        let over = |since: Option<Instant>, time| since.is_some_and(|since| now - since >= time);
+        let doom = ledger.doom.clone();
+        let owed = match (reason, &doom) {
+            (_, Some(Doom::Closed)) => false,
+            (CloseReason::Slow(Reason::MemoryBudget), _) if self.loose => self.over_budget_seen,
+            (CloseReason::Failed(..), doom) => *doom == Some(Doom::Failed),
+            (CloseReason::Rejected(_), doom) => *doom == Some(Doom::Rejected),
+            (CloseReason::Reset, doom) => *doom == Some(Doom::Reset) || self.kind == Kind::Tunnel,
+            (CloseReason::Slow(reason), Some(doom)) => *doom == Doom::Slow(*reason),
+            (_, Some(_)) => false,
+            (CloseReason::Slow(Reason::OverLimit), None) => over(ledger.over_since, limits.grace),
+            (CloseReason::Slow(Reason::NotDrained), None) => {
+                over(ledger.waiting_since, limits.drain_timeout())
+            }
+            (CloseReason::Slow(Reason::MemoryBudget | Reason::HardLimit), None) => false,
+            (CloseReason::Finished, None) => {
+                ledger.ended
+                    && ledger.queue == 0
+                    && (ledger.end_read || ledger.closing)
+                    && (was_settled || ledger.connecting_since.is_some())
+                    && !(ledger.stopped && ledger.thrown > 0)
+            }
+            (CloseReason::NotAcknowledged, None) => {
+                over(ledger.both_ended_since, limits.grace) && !was_settled
+            }
+            (CloseReason::Stopped, None) => ledger.stopped || over(self.stopping_since, limits.grace),
+            (CloseReason::ConnectTimedOut(_), None) => over(ledger.connecting_since, limits.connect_timeout),
+        };
+        if !owed {
+            let page = format!("{ledger:?}");
+            self.accuse(|| {
+                format!(
+                    "link {number}: closed as '{reason}', which was not owed (settled {was_settled}); {page}"
+                )
+            });
+        }
+        self.count(reason);
+        self.doom(number, Doom::Closed);
+        self.ledgers[number].doom = Some(Doom::Closed);
+        self.alive.retain(|&there| there != number);
+    }
+
+    const fn count(&mut self, reason: &CloseReason) {
+        let seen = &mut self.seen;
+        let counter = match reason {
+            CloseReason::Finished => &mut seen.finished,
+            CloseReason::Slow(reason) => &mut seen.slow[*reason as usize],
+            CloseReason::Failed(..) => &mut seen.failed,
+            CloseReason::Rejected(_) => &mut seen.rejected,
+            CloseReason::Reset => &mut seen.reset,
+            CloseReason::NotAcknowledged => &mut seen.not_acknowledged,
+            CloseReason::Stopped => &mut seen.stopped,
+            CloseReason::ConnectTimedOut(_) => &mut seen.connect_timed_out,
+        };
+        *counter += 1;
+    }
+
+    /// Everything that must hold after a turn.
+    pub(crate) fn check_turn(&mut self, next: Next, queued_bytes: usize, clients: usize) {
+        self.settle();
+        if clients != self.alive.len() {
+            let alive = self.alive.len();
+            self.accuse(|| format!("{clients} clients in the table, {alive} should be"));
+        }
+        self.check_sum(queued_bytes);
+        let mut overdue = 0;
+        for at in 0..self.alive.len() {
+            overdue += usize::from(self.check_client(self.alive[at]));
+        }
+        if overdue > 0 && (overdue < EXPIRIES_IN_ONE_TURN && !self.loose_crowd()) {
+            let now = self.now;
+            let who: Vec<_> = self
+                .alive
+                .iter()
+                .filter(|&&number| self.is_overdue(number))
+                .collect();
+            let pages: Vec<_> = who.iter().map(|&&number| &self.ledgers[number]).collect();
+            let fault =
+                format!("links {who:?}: their time is over and they are still there; now {now:?}; {pages:?}");
+            self.accuse(|| fault);
+        }
+        self.check_next(next);
+    }
+
+    /// More are due than one turn works off.
+    fn loose_crowd(&self) -> bool {
+        self.alive.len() >= EXPIRIES_IN_ONE_TURN
+    }
+
+    fn check_sum(&mut self, queued_bytes: usize) {
+        let sum = self.sum;
+        let held = |ledger: &Ledger| (ledger.read - ledger.thrown).saturating_sub(ledger.asked) as usize;
+        let (least, most) = match self.kind {
+            Kind::FramedEcho => {
+                let alive = self.alive.iter().map(|&number| &self.ledgers[number]);
+                let least: usize = alive
+                    .clone()
+                    .filter(|ledger| !ledger.end_read && !ledger.closing)
+                    .map(held)
+                    .sum();
+                let capacity = 2
+                    * (self.max_frame_bytes
+                        + 4
+                        + 2 * SMALLEST_READ_BYTES
+                        + self.limits.high_water_mark_bytes);
+                let most = alive.filter(|ledger| ledger.read > 0).count() * capacity;
+                (sum + least, sum + most)
+            }
+            _ => (sum, sum),
+        };
+        if queued_bytes < least || queued_bytes > most {
+            self.accuse(|| {
+                format!("the budget counts {queued_bytes} bytes, the queues have {least} to {most}")
+            });
+        }
+        let budget = self.budget_bytes;
+        if queued_bytes > budget {
+            self.accuse(|| format!("{queued_bytes} bytes are queued, budget {budget}"));
+        }
+    }
+
+    fn is_overdue(&self, number: usize) -> bool {
+        let ledger = &self.ledgers[number];
+        let gone_by =
+            |since: Option<Instant>, time: Duration| since.is_some_and(|since| since + time <= self.now);
+        gone_by(ledger.over_since, self.limits.grace)
+            || gone_by(ledger.waiting_since, self.limits.drain_timeout())
+            || gone_by(ledger.both_ended_since, self.limits.grace + LINGER_SLACK)
+            || gone_by(ledger.connecting_since, self.limits.connect_timeout)
+    }
+
+    /// Says whether the client's time is over.
+    fn check_client(&mut self, number: usize) -> bool {
+        let ledger = &self.ledgers[number];
+        if let Some(doom) = &ledger.doom {
+            let fault = format!("link {number}: is still there after {doom:?}; {ledger:?}");
+            self.accuse(|| fault);
+            return false;
+        }
+        if ledger.drains_said != ledger.drains_owed {
+            let (said, owed) = (ledger.drains_said, ledger.drains_owed);
+            self.accuse(|| format!("link {number}: drain said {said} times, owed {owed} times"));
+        }
+        self.is_overdue(number)
+    }
+
+    /// The loop may not sleep past the first deadline, nor so long that a
+    /// stop of the process could not be told from the sleep.
+    fn check_next(&mut self, next: Next) {
+        let clocks = self
+            .alive
+            .iter()
+            .filter_map(|&number| self.earliest(number))
+            .min();
+        let Some(due) = clocks else { return };
+        let most = due.saturating_duration_since(self.now).min(LONGEST_WAIT);
+        let ends = self
+            .alive
+            .iter()
+            .any(|&number| self.ledgers[number].both_ended_since.is_some());
+        let most = if ends { LONGEST_WAIT } else { most };
+        match next {
+            Next::WaitFor(wait) if wait <= most => {}
+            Next::Stopped => {}
+            _ => self.accuse(|| format!("{next:?}, though a deadline is at most {most:?} away")),
+        }
+    }
+
+    /// Whether the order of things inside this turn is not known from outside.
+    pub(crate) const fn is_loose(&self) -> bool {
+        self.loose
+    }
+
+    /// Clients that are there and not doomed.
+    pub(crate) fn alive(&self) -> &[usize] {
+        &self.alive
+    }
+
+    /// Whether a client may be read now, by the rule that its destination has
+    /// no pause standing.
+    pub(crate) fn may_be_read(&self, number: usize, to: Option<usize>) -> bool {
+        let ledger = &self.ledgers[number];
+        if !ledger.is_alive() || ledger.end_read || ledger.connecting_since.is_some() {
+            return false;
+        }
+        if ledger.closing {
+            return true;
+        }
+        match self.kind {
+            Kind::Echo | Kind::FramedEcho => !ledger.paused,
+            Kind::Herald => true,
+            Kind::Tunnel => {
+                to.is_some_and(|to| !self.ledgers[to].paused && self.ledgers[to].connecting_since.is_none())
+            }
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! What one seed decides before anything happens: the service, the limits,
+//! which troubles may occur, and how the peers are.
+//!
+//! Owns every number of a run. Refuses to look at a clock or at any other
+//! source of chance, so that a seed repeats exactly.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+use highwater::limits::{Limits, SMALLEST_READ_BYTES};
+
+/// The services that are simulated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Echo,
+    FramedEcho,
+    Tunnel,
+    /// Writes from ticks and from every callback, and cannot pause.
+    Herald,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 4] = [Self::Echo, Self::FramedEcho, Self::Tunnel, Self::Herald];
+}
+
+/// A trouble that a run may have, as one bit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// Events that announce nothing new.
+    SpuriousEvents,
+    /// Events of clients that are gone, whose place may be taken again.
+    StaleEvents,
+    /// Some events are kept back for a later wait, and merge there.
+    LateEvents,
+    /// Events say only what is new, and data behind unread data is not.
+    SparseEvents,
+    /// Calls interrupted by signals.
+    Interrupts,
+    /// Peers act between two system calls of one turn.
+    MidTurn,
+    /// Writes that take less than there is room for.
+    ShortWrites,
+    /// Peers that reset, or close both ways with data still coming.
+    Resets,
+    /// Peers that stop reading.
+    Stalls,
+    /// Peers that read a little at a time.
+    Trickles,
+    /// Many connects at once.
+    Storms,
+    /// Descriptors that have run out, and accepts that fail.
+    FailedAccepts,
+    /// The process is stopped for seconds.
+    Jumps,
+    /// Turns that take long, and waits that last too long.
+    Delays,
+    /// The server is stopped in order in the middle.
+    Stop,
+    /// Much data at once, past every budget of a turn.
+    Floods,
+    /// A memory budget that does not hold all queues.
+    TightBudget,
+    /// Calls from another thread.
+    Wakes,
+}
+
+impl Trouble {
+    pub(crate) const ALL: [Self; 18] = [
+        Self::SpuriousEvents,
+        Self::StaleEvents,
+        Self::LateEvents,
+        Self::SparseEvents,
+        Self::Interrupts,
+        Self::MidTurn,
+        Self::ShortWrites,
+        Self::Resets,
+        Self::Stalls,
+        Self::Trickles,
+        Self::Storms,
+        Self::FailedAccepts,
+        Self::Jumps,
+        Self::Delays,
+        Self::Stop,
+        Self::Floods,
+        Self::TightBudget,
+        Self::Wakes,
+    ];
+
+    const fn bit(self) -> u32 {
+        1 << self as u32
+    }
+}
+
+/// Everything that a run depends on.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) seed: u64,
+    pub(crate) kind: Kind,
+    pub(crate) limits: Limits,
+    pub(crate) max_clients: usize,
+    pub(crate) max_frame_bytes: usize,
+    /// Turns before everybody is made to end in order.
+    pub(crate) turns: usize,
+    /// Connections that come in the course of the run, storms aside.
+    pub(crate) peers: usize,
+    /// Most acts of peers between two turns.
+    pub(crate) acts: usize,
+    /// Largest piece that a peer sends or reads at once.
+    pub(crate) piece_bytes: usize,
+    /// Most that a peer sends altogether.
+    pub(crate) stream_bytes: usize,
+    /// What the kernel holds for a connection, each way.
+    pub(crate) kernel_bytes: usize,
+    pub(crate) descriptors: usize,
+    pub(crate) troubles: u32,
+}
+
+impl Plan {
+    /// The plan of a seed.
+    pub(crate) fn new(seed: u64) -> Self {
+        Self::with_kind(seed, Kind::ALL[(seed % 4) as usize])
+    }
+
+    /// As [`new`](Self::new), for one service.
+    pub(crate) fn with_kind(seed: u64, kind: Kind) -> Self {
+        let mut rng = Rng::with_seed(seed);
+        let mut troubles = 0;
+        for trouble in Trouble::ALL {
+            let chance = match trouble {
+                Trouble::Floods => 6,
+                Trouble::TightBudget | Trouble::Stop | Trouble::Storms => 4,
+                _ => 2,
+            };
+            if rng.u32(..chance) == 0 {
+                troubles |= trouble.bit();
+            }
+        }
+        let floods = troubles & Trouble::Floods.bit() != 0;
+        let one_of = |rng: &mut Rng, of: &[usize]| of[rng.usize(..of.len())];
+        let mark = if floods {
+            one_of(&mut rng, &[4096, 65_536, 65_536, 200_000])
+        } else {
+            one_of(&mut rng, &[1, 100, 1000, 1000, 4096, 10_000, 65_536])
+        };
+        let peers = match rng.u8(..4) {
+            0 => 1,
+            1 => rng.usize(1..4),
+            2 => rng.usize(2..10),
+            _ => rng.usize(4..30),
+        };
+        let max_frame_bytes = one_of(&mut rng, &[1, 50, 1000, 5000, 20_000]);
+        let limits = limits(
+            &mut rng,
+            kind,
+            mark,
+            troubles & Trouble::TightBudget.bit() != 0,
+            peers,
+        );
+        Self {
+            seed,
+            kind,
+            limits,
+            max_clients: if rng.u8(..4) == 0 {
+                rng.usize(1..=peers + 2)
+            } else {
+                1000
+            },
+            max_frame_bytes,
+            turns: one_of(&mut rng, &[20, 100, 100, 300]),
+            peers,
+            acts: one_of(&mut rng, &[1, 4, 4, 10, 30]),
+            piece_bytes: if floods {
+                200_000
+            } else {
+                one_of(&mut rng, &[1, 30, 500, 3000, 10_000])
+            },
+            stream_bytes: if floods {
+                rng.usize(..1_000_000)
+            } else {
+                rng.usize(..100_000)
+            },
+            kernel_bytes: if floods {
+                200_000
+            } else {
+                one_of(&mut rng, &[1, 100, 2000, 10_000, 30_000])
+            },
+            descriptors: rng.usize(1..=2 * peers + 4),
+            troubles,
+        }
+    }
+
+    pub(crate) const fn has(&self, trouble: Trouble) -> bool {
+        self.troubles & trouble.bit() != 0
+    }
+
+    /// The same run without one trouble.
+    pub(crate) fn without(&self, trouble: Trouble) -> Self {
+        Self {
+            troubles: self.troubles & !trouble.bit(),
+            ..self.clone()
+        }
+    }
+
+    /// The names of its troubles.
+    pub(crate) fn troubles(&self) -> Vec<Trouble> {
+        let mut troubles = Trouble::ALL.to_vec();
+        troubles.retain(|&trouble| self.has(trouble));
+        troubles
+    }
+}
+
+fn limits(rng: &mut Rng, kind: Kind, mark: usize, tight: bool, peers: usize) -> Limits {
+    let least = mark + SMALLEST_READ_BYTES;
+    let limit = match rng.u8(..8) {
+        0 => Some((mark / 2).max(1)),
+        1 => Some(3 * mark),
+        2 if kind == Kind::Herald => Some(mark + 5000),
+        _ => None,
+    };
+    let hard = match rng.u8(..3) {
+        0 => Some(least.max(limit.unwrap_or(0)) + rng.usize(..2 * mark + 10)),
+        _ if kind == Kind::Herald => Some(least.max(limit.unwrap_or(0)) + 50_000),
+        _ => Some((16 * mark).max(least).max(2 * limit.unwrap_or(0))),
+    };
+    let milliseconds = |rng: &mut Rng, of: &[u64]| Duration::from_millis(of[rng.usize(..of.len())]);
+    let budget = if tight && kind != Kind::FramedEcho {
+        least + rng.usize(..=least * peers.min(4))
+    } else {
+        usize::MAX / 2
+    };
+    Limits {
+        high_water_mark_bytes: mark,
+        limit_bytes: limit,
+        grace: milliseconds(rng, &[1, 50, 300, 300, 1000, 5000]),
+        drain_timeout: Some(milliseconds(rng, &[200, 1000, 3000, 60_000])),
+        hard_limit_bytes: hard,
+        memory_budget_bytes: Some(budget),
+        connect_timeout: milliseconds(rng, &[20, 500, 5000]),
+        ..Limits::default()
+    }
+}

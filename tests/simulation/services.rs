@@ -1,0 +1,329 @@
+//! Services under simulation: a witness around any of them, and the herald,
+//! which writes from every callback and cannot pause.
+//!
+//! Owns what is entered into the books on behalf of services: drains and ends
+//! that were said, and for the herald all that it asks for. Refuses to help
+//! the engine in any way.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fastrand::Rng;
+use highwater::backpressure::Answer;
+use highwater::error::CloseReason;
+use highwater::event_loop::{Actions, ClientId, Service};
+
+use super::content::piece;
+use super::kernel::Shared;
+use super::model::Doom;
+use super::plan::Kind;
+
+/// Hears everything that a service hears.
+pub(crate) struct Witness<S> {
+    pub(crate) service: S,
+    world: Shared,
+    kind: Kind,
+}
+
+impl<S> Witness<S> {
+    pub(crate) fn new(service: S, world: &Shared, kind: Kind) -> Self {
+        let world = Rc::clone(world);
+        Self { service, world, kind }
+    }
+
+    /// Calls the service for one client.
+    fn call(
+        &mut self,
+        client: ClientId,
+        actions: &mut Actions<'_>,
+        what: impl FnOnce(&mut S, &mut Actions<'_>),
+    ) {
+        let framed = self.kind == Kind::FramedEcho;
+        let number = {
+            let mut world = self.world.borrow_mut();
+            let number = world.link_of(client);
+            world.called_for = number;
+            world.model.settle();
+            if framed {
+                world.model.inside_framed = number;
+            }
+            number
+        };
+        what(&mut self.service, actions);
+        if let Some(number) = number
+            && framed
+        {
+            let queued = actions.queued(client);
+            self.world.borrow_mut().model.settle_framed(number, queued);
+        }
+    }
+}
+
+impl<S: Service> Service for Witness<S> {
+    fn connected(&mut self, client: ClientId, actions: &mut Actions<'_>) {
+        self.call(client, actions, |service, actions| {
+            service.connected(client, actions)
+        });
+    }
+
+    fn received(&mut self, client: ClientId, data: &[u8], actions: &mut Actions<'_>) {
+        self.call(client, actions, |service, actions| {
+            service.received(client, data, actions)
+        });
+    }
+
+    fn drained(&mut self, client: ClientId, actions: &mut Actions<'_>) {
+        {
+            let mut world = self.world.borrow_mut();
+            match world.link_of(client) {
+                Some(number) => world.model.drained(number),
+                None => world
+                    .model
+                    .accuse(|| format!("drain said to {client:?}, which is nobody")),
+            }
+        }
+        self.call(client, actions, |service, actions| {
+            service.drained(client, actions)
+        });
+    }
+
+    fn ended(&mut self, client: ClientId, actions: &mut Actions<'_>) {
+        self.call(client, actions, |service, actions| service.ended(client, actions));
+    }
+
+    fn closed(&mut self, client: ClientId, reason: &CloseReason, actions: &mut Actions<'_>) {
+        {
+            let mut world = self.world.borrow_mut();
+            let Some(number) = world.link_of(client) else {
+                return world
+                    .model
+                    .accuse(|| format!("{client:?} was never there and is closed"));
+            };
+            let link = &mut world.links[number];
+            let (was_settled, is_reset, is_closed) = (link.is_settled(), link.close_is_reset, link.closed);
+            let twice = std::mem::replace(&mut link.said_closed, true);
+            world.model.closed(number, reason, was_settled);
+            let orderly = matches!(reason, CloseReason::Finished);
+            if orderly == is_reset || !is_closed || twice {
+                world.model.accuse(|| {
+                    format!(
+                        "link {number} '{reason}': reset {is_reset}, closed {is_closed}, said before {twice}"
+                    )
+                });
+            }
+            world.called_for = Some(number);
+        }
+        self.service.closed(client, reason, actions);
+    }
+
+    fn tick_interval(&self) -> Option<Duration> {
+        self.service.tick_interval()
+    }
+
+    fn ticked(&mut self, actions: &mut Actions<'_>) {
+        self.service.ticked(actions);
+    }
+
+    fn woken(&mut self, actions: &mut Actions<'_>) {
+        self.service.woken(actions);
+    }
+
+    fn stopping(&mut self, actions: &mut Actions<'_>) {
+        self.service.stopping(actions);
+        self.world.borrow_mut().model.stop();
+    }
+}
+
+/// A service that says what it likes, whenever it is called, to whom it
+/// likes, also to those who are gone; it heeds no *pause*.
+pub(crate) struct Herald {
+    world: Shared,
+    rng: Rng,
+    /// Everybody who ever was a client.
+    clients: Vec<ClientId>,
+    longest_bytes: usize,
+    interval: Option<Duration>,
+    last_tick: Option<std::time::Instant>,
+    shared: Bytes,
+}
+
+/// Bytes that the herald can share between clients.
+const SHARED_BYTES: usize = 40_000;
+
+impl Herald {
+    pub(crate) fn new(world: &Shared, seed: u64) -> Self {
+        let mut rng = Rng::with_seed(seed ^ 0x4e7a1d);
+        let longest_bytes = [1, 100, 2000, 20_000][rng.usize(..4)];
+        let interval = [None, Some(1), Some(20), Some(400)][rng.usize(..4)];
+        Self {
+            world: Rc::clone(world),
+            clients: Vec::new(),
+            longest_bytes,
+            interval: interval.map(Duration::from_millis),
+            last_tick: None,
+            shared: Bytes::from_static(piece(0, SHARED_BYTES)),
+            rng,
+        }
+    }
+
+    fn speak(&mut self, actions: &mut Actions<'_>) {
+        if self.world.borrow().calm || self.clients.is_empty() {
+            return;
+        }
+        for _ in 0..self.rng.usize(..4) {
+            let newest = self.clients.len().min(20);
+            let among = if self.rng.u8(..8) == 0 {
+                self.clients.len()
+            } else {
+                newest
+            };
+            let client = self.clients[self.clients.len() - 1 - self.rng.usize(..among)];
+            match self.rng.u8(..64) {
+                0 => self.end(client, actions),
+                1 => self.dismiss(client, actions),
+                2..6 => self.hold(client, actions),
+                _ => self.send(client, actions),
+            }
+        }
+    }
+
+    fn send(&mut self, client: ClientId, actions: &mut Actions<'_>) {
+        let length = match self.rng.u8(..8) {
+            0 => 0,
+            1 => self.longest_bytes,
+            _ => self.rng.usize(..=self.longest_bytes),
+        };
+        let at = self.rng.usize(..SHARED_BYTES - length);
+        let asked = {
+            let mut world = self.world.borrow_mut();
+            let number = world.link_of(client);
+            let asked = number.filter(|&number| world.model.ask(number, length));
+            if let Some(number) = asked
+                && length > 0
+            {
+                world.tell(number, at, length);
+            }
+            asked
+        };
+        let answer = if self.rng.bool() {
+            actions.send(client, piece(at, length))
+        } else {
+            actions.send_shared(client, &self.shared.slice(at..at + length))
+        };
+        let mut world = self.world.borrow_mut();
+        world.model.settle();
+        let expected = match asked {
+            // It did not survive this, and will hear so.
+            Some(number) if !world.model.ledgers[number].is_alive() => return,
+            Some(number) => world.model.answer(number),
+            None => Answer::Continue,
+        };
+        if answer != expected && !world.model.is_loose() {
+            world
+                .model
+                .accuse(|| format!("{client:?}: {length} bytes answered {answer:?}, not {expected:?}"));
+        }
+    }
+
+    fn hold(&mut self, client: ClientId, actions: &mut Actions<'_>) {
+        let held = self.rng.usize(..2000);
+        let number = self.world.borrow().link_of(client);
+        if let Some(number) = number {
+            self.world.borrow_mut().model.hold(number, held);
+        }
+        actions.hold(client, held);
+    }
+
+    fn end(&mut self, client: ClientId, actions: &mut Actions<'_>) {
+        let number = self.world.borrow().link_of(client);
+        let close = self.rng.bool();
+        if let Some(number) = number {
+            let model = &mut self.world.borrow_mut().model;
+            if model.ledgers[number].is_alive() {
+                if close {
+                    model.close(number)
+                } else {
+                    model.end(number)
+                }
+            }
+        }
+        if close {
+            actions.close(client);
+        } else {
+            actions.end(client);
+        }
+    }
+
+    fn dismiss(&mut self, client: ClientId, actions: &mut Actions<'_>) {
+        let number = self.world.borrow().link_of(client);
+        let reject = self.rng.bool();
+        if let Some(number) = number {
+            let doom = if reject { Doom::Rejected } else { Doom::Reset };
+            self.world.borrow_mut().doom(number, doom);
+        }
+        if reject {
+            actions.reject(client, "the herald does not like it");
+        } else {
+            actions.reset(client);
+        }
+    }
+}
+
+impl Service for Herald {
+    fn connected(&mut self, client: ClientId, actions: &mut Actions<'_>) {
+        self.clients.push(client);
+        self.speak(actions);
+    }
+
+    fn received(&mut self, _: ClientId, _: &[u8], actions: &mut Actions<'_>) {
+        self.speak(actions);
+    }
+
+    fn drained(&mut self, _: ClientId, actions: &mut Actions<'_>) {
+        self.speak(actions);
+    }
+
+    fn ended(&mut self, client: ClientId, actions: &mut Actions<'_>) {
+        self.speak(actions);
+        let number = self.world.borrow().link_of(client);
+        if let Some(number) = number {
+            let model = &mut self.world.borrow_mut().model;
+            if model.ledgers[number].is_alive() {
+                model.end(number);
+            }
+        }
+        actions.end(client);
+    }
+
+    fn closed(&mut self, _: ClientId, _: &CloseReason, actions: &mut Actions<'_>) {
+        self.speak(actions);
+    }
+
+    fn tick_interval(&self) -> Option<Duration> {
+        self.interval
+    }
+
+    fn ticked(&mut self, actions: &mut Actions<'_>) {
+        let now = actions.now();
+        if self.last_tick.replace(now) == Some(now) {
+            let world = &mut self.world.borrow_mut();
+            world.model.accuse(|| "two ticks at one instant".to_owned());
+        }
+        self.speak(actions);
+    }
+
+    fn woken(&mut self, actions: &mut Actions<'_>) {
+        if actions.now() != self.world.borrow().model.now {
+            let world = &mut self.world.borrow_mut();
+            world
+                .model
+                .accuse(|| "woken at an instant that is past".to_owned());
+        }
+        self.speak(actions);
+    }
+
+    fn stopping(&mut self, actions: &mut Actions<'_>) {
+        self.speak(actions);
+    }
+}

@@ -1,0 +1,309 @@
+//! The way to the upstream: names, addresses, refusals, and clients that do
+//! not wait for it.
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+use highwater::limits::Limits;
+use highwater::services::Tunnel;
+
+use crate::support::server::{InThread, Server, number_before};
+use crate::support::sockets::{Buffers, End, connect, half_close, ping, read_to_end, reset};
+use crate::support::tunnel::{Pair, Silent, Upstream, echo_upstream};
+use crate::support::{holds_within, kernel, wait_until};
+
+/// Long enough that a client would be served, had it not to wait.
+const A_WHILE: Duration = Duration::from_millis(500);
+
+type Found = io::Result<Vec<SocketAddr>>;
+
+/// A tunnel to a name whose look-ups the test answers, one by one; the last
+/// answer that is there is not given twice.
+fn tunnel_to_a_name(connect_timeout: Duration) -> (InThread, Sender<Found>) {
+    let (answers, questions): (Sender<Found>, Receiver<Found>) = channel();
+    let questions = Mutex::new(questions);
+    let look_up = move || match questions.lock().unwrap().recv() {
+        Ok(found) => found,
+        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    };
+    let limits = Limits {
+        connect_timeout,
+        ..Limits::default()
+    };
+    let tunnel = InThread::serve(limits, move |remote| {
+        Tunnel::to_name("service:1".into(), connect_timeout, remote, look_up)
+    });
+    (tunnel, answers)
+}
+
+/// An address of 127.0.0.1 where nobody listens.
+fn deserted() -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listener.local_addr().unwrap()
+}
+
+fn is_refused(mut client: TcpStream) {
+    assert_eq!(read_to_end(&mut client), (Vec::new(), End::Reset));
+}
+
+#[test]
+fn a_client_without_an_upstream_is_reset_and_one_line_says_why_and_how_long_it_took() {
+    let to = deserted().to_string();
+    let tunnel = Server::start("tunnel", &["--to", &to]);
+    is_refused(connect(tunnel.address()));
+    let line = tunnel.wait_for_line("disconnecting");
+    let expected = format!("cannot connect to {to}: {to}: Connection refused");
+    assert!(line.contains("client ") && line.contains(&expected), "{line}");
+    assert!(number_before(&line, "s (") < 1.0, "{line}");
+}
+
+#[test]
+fn a_hundred_refused_clients_are_one_line_and_the_upstream_that_comes_back_is_another() {
+    let upstream = Upstream::listen();
+    let address = upstream.address();
+    let tunnel = upstream.tunnel(&[]);
+    let mut pair = Pair::through(&tunnel, &upstream);
+    ping_pair(&mut pair);
+    // The upstream dies, with its listener and its connections.
+    drop(upstream);
+    reset(pair.upstream);
+    is_refused(pair.client);
+    for _ in 0..100 {
+        is_refused(connect(tunnel.address()));
+    }
+    assert_eq!(tunnel.lines_with("cannot connect").len(), 1);
+
+    let upstream = Upstream::listen_on(address, Buffers::default());
+    ping_pair(&mut Pair::through(&tunnel, &upstream));
+    let line = tunnel.wait_for_line("again after");
+    assert!(line.contains("100 clients were turned away"), "{line}");
+    let summary = tunnel.stop();
+    assert!(
+        summary.contains("2 upstreams, 100 failed to connect"),
+        "{summary}"
+    );
+}
+
+fn ping_pair(pair: &mut Pair) {
+    pair.client.write_all(b"up").unwrap();
+    let mut word = [0; 2];
+    pair.upstream.read_exact(&mut word).unwrap();
+    assert_eq!(&word, b"up");
+    pair.upstream.write_all(b"down").unwrap();
+    let mut word = [0; 4];
+    pair.client.read_exact(&mut word).unwrap();
+    assert_eq!(&word, b"down");
+}
+
+#[test]
+fn an_upstream_that_does_not_answer_costs_each_client_the_connect_timeout_and_the_others_nothing() {
+    let timeout = Duration::from_secs(1);
+    let mut silent = Silent::listen();
+    let to = silent.address.to_string();
+    let tunnel = Server::start("tunnel", &["--to", &to, "--connect-timeout", "1s"]);
+    let client = connect(tunnel.address());
+    let (upstream, _) = silent.listener.accept().unwrap();
+    let mut served = Pair {
+        client,
+        upstream: upstream.into(),
+    };
+    silent.fall_silent();
+
+    let began = Instant::now();
+    let waiting: Vec<_> = (0..20).map(|_| connect(tunnel.address())).collect();
+    let mut longest = Duration::ZERO;
+    while began.elapsed() < timeout / 2 {
+        let asked = Instant::now();
+        ping_pair(&mut served);
+        longest = longest.max(asked.elapsed());
+    }
+    assert!(longest < timeout / 4, "a ping took {longest:?}");
+    for client in waiting {
+        is_refused(client);
+    }
+    let waited = began.elapsed();
+    assert!(
+        waited >= timeout && waited < 5 * timeout,
+        "all twenty took {waited:?}"
+    );
+    let line = tunnel.wait_for_line("cannot connect");
+    assert!(line.contains("connect timed out after 1.000 s"), "{line}");
+    ping_pair(&mut served);
+}
+
+#[test]
+fn all_addresses_are_tried_in_turn_and_the_one_that_worked_comes_first_next_time() {
+    let silent = Silent::new();
+    let good = echo_upstream(Buffers::default());
+    let timeout = Duration::from_millis(700);
+    let (tunnel, answers) = tunnel_to_a_name(timeout);
+    answers
+        .send(Ok(vec![deserted(), silent.address, good, deserted()]))
+        .unwrap();
+    let mut first = connect(tunnel.address());
+    assert!(
+        ping(&mut first, b"third time lucky") >= timeout,
+        "the silent one was not tried"
+    );
+    let mut second = connect(tunnel.address());
+    assert!(
+        ping(&mut second, b"at once") < timeout,
+        "it began with the silent one again"
+    );
+    let counters = tunnel.stop();
+    assert_eq!((counters.upstreams, counters.failed_connects), (2, 2));
+}
+
+#[test]
+fn a_client_is_not_read_before_its_upstream_is_there_and_loses_nothing_by_it() {
+    let upstream = Upstream::listen();
+    let (tunnel, answers) = tunnel_to_a_name(Duration::from_secs(30));
+    let mut client = connect(tunnel.address());
+    client.write_all(b"early").unwrap();
+    half_close(&client);
+    let ours = client.local_addr().unwrap();
+    let unread = || kernel::connection(tunnel.address(), ours).map(|end| end.receive_queue_bytes);
+    // The end counts as one byte more.
+    let was_read = holds_within(A_WHILE, || unread().is_none_or(|bytes| bytes < 5));
+    assert!(!was_read, "{:?} bytes are left unread", unread());
+    answers.send(Ok(vec![upstream.address()])).unwrap();
+    let mut server = upstream.accept();
+    assert_eq!(read_to_end(&mut server), (b"early".to_vec(), End::Clean));
+    server.write_all(b"late").unwrap();
+    half_close(&server);
+    assert_eq!(read_to_end(&mut client), (b"late".to_vec(), End::Clean));
+}
+
+#[test]
+fn a_client_that_leaves_before_its_upstream_is_there_costs_no_connection() {
+    let upstream = Upstream::listen();
+    let (tunnel, answers) = tunnel_to_a_name(Duration::from_secs(30));
+    let client = connect(tunnel.address());
+    let ours = client.local_addr().unwrap();
+    wait_until("the client is accepted", || {
+        kernel::connection(tunnel.address(), ours).is_some()
+    });
+    reset(client);
+    let patient = connect(tunnel.address());
+    answers.send(Ok(vec![upstream.address()])).unwrap();
+    upstream.accept();
+    assert!(
+        upstream.accept_within(A_WHILE).is_none(),
+        "somebody connected for nobody"
+    );
+    drop(patient);
+    assert_eq!(tunnel.stop().upstreams, 1);
+}
+
+#[test]
+fn a_client_that_leaves_while_its_upstream_is_being_connected_ends_that_too() {
+    let silent = Silent::new();
+    let to = silent.address.to_string();
+    let tunnel = Server::start("tunnel", &["--to", &to, "--connect-timeout", "1h"]);
+    let idle = tunnel.descriptors();
+    let client = connect(tunnel.address());
+    wait_until("the upstream is being connected", || {
+        tunnel.descriptors() == idle + 2
+    });
+    reset(client);
+    wait_until("both sockets are closed", || tunnel.descriptors() == idle);
+}
+
+#[test]
+fn a_name_that_does_not_resolve_is_said_and_turns_clients_away() {
+    // RFC 6761 section 6.4 reserves this name to mean nothing.
+    let options = ["--to", "nowhere.invalid:80", "--connect-timeout", "2s"];
+    let tunnel = Server::start("tunnel", &options);
+    is_refused(connect(tunnel.address()));
+    let line = tunnel.wait_for_line("client ");
+    assert!(line.contains("cannot connect to nowhere.invalid:80: "), "{line}");
+    tunnel.stop();
+}
+
+#[test]
+fn a_name_that_resolves_later_serves_those_who_come_then() {
+    let good = echo_upstream(Buffers::default());
+    let (tunnel, answers) = tunnel_to_a_name(Duration::from_secs(30));
+    let client = connect(tunnel.address());
+    answers.send(Err(io::ErrorKind::NotFound.into())).unwrap();
+    is_refused(client);
+    answers.send(Ok(vec![good])).unwrap();
+    ping(&mut connect(tunnel.address()), b"now");
+}
+
+#[test]
+fn a_look_up_that_takes_too_long_is_not_waited_for() {
+    let timeout = Duration::from_millis(300);
+    let (tunnel, answers) = tunnel_to_a_name(timeout);
+    let began = Instant::now();
+    is_refused(connect(tunnel.address()));
+    assert!(began.elapsed() >= timeout);
+    drop(answers);
+}
+
+#[test]
+fn after_a_failure_the_name_is_looked_up_again_at_once_and_not_in_a_minute() {
+    let good = echo_upstream(Buffers::default());
+    let (tunnel, answers) = tunnel_to_a_name(Duration::from_secs(5));
+    answers.send(Ok(vec![deserted()])).unwrap();
+    is_refused(connect(tunnel.address()));
+    answers.send(Ok(vec![good])).unwrap();
+    wait_until("the new address is used", || {
+        let mut client = connect(tunnel.address());
+        let asked = client.write_all(b"?");
+        asked.and_then(|()| client.read_exact(&mut [0])).is_ok()
+    });
+}
+
+#[test]
+fn a_tunnel_does_not_connect_to_itself() {
+    let port = deserted().port().to_string();
+    let to = format!("127.0.0.1:{port}");
+    let tunnel = Server::start_on_port("tunnel", &port, &["--to", &to]);
+    is_refused(connect(tunnel.address()));
+    let line = tunnel.wait_for_line("disconnecting");
+    assert!(line.contains("that is this tunnel itself"), "{line}");
+}
+
+/// The header that the upstream of a tunnel with these options gets first.
+fn header_with(options: &[&str], length: usize) -> (Vec<u8>, SocketAddr, SocketAddr) {
+    let upstream = Upstream::listen();
+    let tunnel = upstream.tunnel(options);
+    let mut pair = Pair::through(&tunnel, &upstream);
+    pair.client.write_all(b"hello").unwrap();
+    let mut header = vec![0; length];
+    pair.upstream.read_exact(&mut header).unwrap();
+    let mut word = [0; 5];
+    pair.upstream.read_exact(&mut word).unwrap();
+    assert_eq!(&word, b"hello", "the stream follows the header");
+    (header, pair.client.local_addr().unwrap(), tunnel.address())
+}
+
+#[test]
+fn the_proxy_protocol_tells_the_upstream_the_clients_address_in_both_versions() {
+    let upstream = Upstream::listen();
+    let tunnel = upstream.tunnel(&["--proxy-protocol", "v1"]);
+    let mut pair = Pair::through(&tunnel, &upstream);
+    let client = pair.client.local_addr().unwrap();
+    let line = format!(
+        "PROXY TCP4 127.0.0.1 127.0.0.1 {} {}\r\n",
+        client.port(),
+        tunnel.port()
+    );
+    let mut header = vec![0; line.len()];
+    pair.upstream.read_exact(&mut header).unwrap();
+    assert_eq!(String::from_utf8(header).unwrap(), line);
+
+    let (header, client, tunnel) = header_with(&["--proxy-protocol", "v2"], 28);
+    let header = ppp::v2::Header::try_from(header.as_slice()).unwrap();
+    assert_eq!(header.addresses, ppp::v2::Addresses::from((client, tunnel)));
+}
+
+#[test]
+fn without_being_asked_for_there_is_no_header() {
+    let (nothing, _, _) = header_with(&[], 0);
+    assert!(nothing.is_empty());
+}
