@@ -162,6 +162,20 @@ impl<N: Network> Engine<N> {
         }
     }
 
+    /// After a client was served: what was read may have been all that its
+    /// end waited for, and what is left to do goes on the ready list.
+    pub(crate) fn settle(&mut self, id: ClientId) {
+        let Some(client) = self.clients.get(id) else {
+            return;
+        };
+        if client.queue.is_ended() {
+            self.advance_end(id);
+            self.list_if_work(id);
+        } else if client.has_work() {
+            self.list_if_work(id);
+        }
+    }
+
     /// How much a client may be read at once: what its destinations, or its
     /// own queue, still take below the mark, and never less than one small
     /// read.
@@ -181,15 +195,22 @@ impl<N: Network> Engine<N> {
 
     /// Hands what a piped client has sent to its destinations.
     pub(crate) fn write_to_destinations(&mut self, from: ClientId, data: &[u8]) {
+        if let Some(only) = self.clients.get(from).and_then(|client| client.pipe.only()) {
+            return self.write_to_destination(from, only, data);
+        }
         let mut index = 0;
         while let Some(to) = self.clients.get(from).and_then(|client| client.pipe.at(index)) {
-            if self.write(to, data) == Answer::Pause
-                && let Some(client) = self.clients.get_mut(from)
-            {
-                client.pipe.answered(to, Answer::Pause);
-                self.follow_window(from);
-            }
+            self.write_to_destination(from, to, data);
             index += 1;
+        }
+    }
+
+    fn write_to_destination(&mut self, from: ClientId, to: ClientId, data: &[u8]) {
+        if self.write(to, data) == Answer::Pause
+            && let Some(client) = self.clients.get_mut(from)
+        {
+            client.pipe.answered(to, Answer::Pause);
+            self.follow_window(from);
         }
     }
 

@@ -227,12 +227,9 @@ impl<N: Network, S: Service> Turn<N, S> {
                         self.flush(id);
                     }
                     self.read(id);
-                    // What was just read may have been all that its end
-                    // waited for.
-                    self.engine.advance_end(id);
                 }
             }
-            self.engine.list_if_work(id);
+            self.engine.settle(id);
         }
     }
 
