@@ -125,6 +125,9 @@ pub(crate) struct Model {
     /// Somebody's time is over in this turn, so it is not known from outside
     /// at which point inside of it that queue is given up.
     loose: bool,
+    /// Clients whose time is over as the turn begins; one turn works off only
+    /// so many.
+    due: usize,
     over_budget_seen: bool,
     pub(crate) stopping_since: Option<Instant>,
     pub(crate) stopped_turn: u64,
@@ -153,6 +156,7 @@ impl Model {
             inside_framed: None,
             sum: 0,
             loose: false,
+            due: 0,
             over_budget_seen: false,
             stopping_since: None,
             stopped_turn: 0,
@@ -173,10 +177,9 @@ impl Model {
     pub(crate) fn begin_turn(&mut self, now: Instant) {
         self.now = now;
         self.over_budget_seen = false;
-        self.loose = self
-            .alive
-            .iter()
-            .any(|&number| self.earliest(number).is_some_and(|due| due <= now));
+        let is_due = |&&number: &&usize| self.earliest(number).is_some_and(|due| due <= now);
+        self.due = self.alive.iter().filter(is_due).count();
+        self.loose = self.due > 0;
     }
 
     /// When the first clock of a client runs out.
@@ -260,7 +263,12 @@ impl Model {
             return false;
         }
         ledger.asked += count as u64;
-        self.unsettled = Some(number);
+        if ledger.queue > 0 {
+            // Behind what waits nothing is tried directly.
+            self.judge_ask(number);
+        } else {
+            self.unsettled = Some(number);
+        }
         true
     }
 
@@ -497,19 +505,33 @@ impl Model {
     }
 
     /// A client is said to be gone.
-    pub(crate) fn closed(&mut self, number: usize, reason: &CloseReason, was_settled: bool) {
+    pub(crate) fn closed(
+        &mut self,
+        number: usize,
+        reason: &CloseReason,
+        was_settled: bool,
+        was_quiet: bool,
+        has_partner: bool,
+    ) {
         self.settle();
         let now = self.now;
         let limits = &self.limits;
         let ledger = &self.ledgers[number];
         let over = |since: Option<Instant>, time| since.is_some_and(|since| now - since >= time);
-        let doom = ledger.doom.clone();
+        let by_service = matches!(ledger.doom, Some(Doom::Reset | Doom::Rejected));
+        let doom = match reason {
+            CloseReason::Reset | CloseReason::Rejected(_) => ledger.doom.clone(),
+            // The service may have come too late.
+            _ => ledger.doom.clone().filter(|_| !by_service),
+        };
         let owed = match (reason, &doom) {
             (_, Some(Doom::Closed)) => false,
             (CloseReason::Slow(Reason::MemoryBudget), _) if self.loose => self.over_budget_seen,
+            (CloseReason::Stopped, _) if over(self.stopping_since, limits.grace) => true,
             (CloseReason::Failed(..), doom) => *doom == Some(Doom::Failed),
             (CloseReason::Rejected(_), doom) => *doom == Some(Doom::Rejected),
-            (CloseReason::Reset, doom) => *doom == Some(Doom::Reset) || self.kind == Kind::Tunnel,
+            (CloseReason::Reset, doom) if self.kind != Kind::Tunnel => *doom == Some(Doom::Reset),
+            (CloseReason::Reset, doom) => doom.is_none() && !has_partner,
             (CloseReason::Slow(reason), Some(doom)) => *doom == Doom::Slow(*reason),
             (_, Some(_)) => false,
             (CloseReason::Slow(Reason::OverLimit), None) => over(ledger.over_since, limits.grace),
@@ -524,10 +546,8 @@ impl Model {
                     && (was_settled || ledger.connecting_since.is_some())
                     && !(ledger.stopped && ledger.thrown > 0)
             }
-            (CloseReason::NotAcknowledged, None) => {
-                over(ledger.both_ended_since, limits.grace) && !was_settled
-            }
-            (CloseReason::Stopped, None) => ledger.stopped || over(self.stopping_since, limits.grace),
+            (CloseReason::NotAcknowledged, None) => over(ledger.both_ended_since, limits.grace) && !was_quiet,
+            (CloseReason::Stopped, None) => ledger.stopped,
             (CloseReason::ConnectTimedOut(_), None) => over(ledger.connecting_since, limits.connect_timeout),
         };
         if !owed {
@@ -571,7 +591,7 @@ impl Model {
         for at in 0..self.alive.len() {
             overdue += usize::from(self.check_client(self.alive[at]));
         }
-        if overdue > 0 && (overdue < EXPIRIES_IN_ONE_TURN && !self.loose_crowd()) {
+        if overdue > 0 && self.due < EXPIRIES_IN_ONE_TURN {
             let now = self.now;
             let who: Vec<_> = self
                 .alive
@@ -584,11 +604,6 @@ impl Model {
             self.accuse(|| fault);
         }
         self.check_next(next);
-    }
-
-    /// More are due than one turn works off.
-    fn loose_crowd(&self) -> bool {
-        self.alive.len() >= EXPIRIES_IN_ONE_TURN
     }
 
     fn check_sum(&mut self, queued_bytes: usize) {
