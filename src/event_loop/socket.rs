@@ -11,20 +11,20 @@ use std::time::Duration;
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry};
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use super::client::Stream;
 use super::client_table::ClientId;
 use super::engine::Network;
 use super::peer_state::{PeerState, TcpFacts};
 use super::tcp_info;
-use crate::limits::{BACKLOG_CONNECTIONS, Limits};
+use crate::limits::{BACKLOG_CONNECTIONS, KEEPALIVE_AFTER, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES, Limits};
 
 /// The kernel's TCP, with one listener.
 pub struct KernelNetwork {
     listener: Option<TcpListener>,
     registry: Registry,
-    unsent_bytes: usize,
+    options: Options,
 }
 
 impl KernelNetwork {
@@ -42,12 +42,9 @@ impl KernelNetwork {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
         socket.set_reuse_address(true)?;
+        let options = Options::of(limits);
         // Accepted sockets inherit these when they are set before listen.
-        socket.set_tcp_nodelay(true)?;
-        bound_unsent(SockRef::from(&socket), limits.unsent_bytes)?;
-        if limits.receive_buffer_bytes > 0 {
-            socket.set_recv_buffer_size(limits.receive_buffer_bytes)?;
-        }
+        options.set_on(&socket)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG_CONNECTIONS)?;
         let mut listener = TcpListener::from_std(socket.into());
@@ -55,7 +52,7 @@ impl KernelNetwork {
         Ok(Self {
             listener: Some(listener),
             registry,
-            unsent_bytes: limits.unsent_bytes,
+            options,
         })
     }
 
@@ -68,10 +65,37 @@ impl KernelNetwork {
     }
 }
 
-fn bound_unsent(socket: SockRef<'_>, unsent_bytes: usize) -> io::Result<()> {
-    match u32::try_from(unsent_bytes) {
-        Ok(bytes) if bytes > 0 => socket.set_tcp_notsent_lowat(bytes),
-        _ => Ok(()),
+/// The options that all connections have, those from outside and our own.
+#[derive(Clone, Copy, Debug)]
+struct Options {
+    unsent_bytes: usize,
+    receive_buffer_bytes: usize,
+}
+
+impl Options {
+    const fn of(limits: &Limits) -> Self {
+        Self {
+            unsent_bytes: limits.unsent_bytes,
+            receive_buffer_bytes: limits.receive_buffer_bytes,
+        }
+    }
+
+    /// Sets them on a socket that neither listens nor connects yet.
+    fn set_on(self, socket: &Socket) -> io::Result<()> {
+        socket.set_tcp_nodelay(true)?;
+        socket.set_tcp_keepalive(
+            &TcpKeepalive::new()
+                .with_time(KEEPALIVE_AFTER)
+                .with_interval(KEEPALIVE_INTERVAL)
+                .with_retries(KEEPALIVE_PROBES),
+        )?;
+        if let Ok(bytes @ 1..) = u32::try_from(self.unsent_bytes) {
+            socket.set_tcp_notsent_lowat(bytes)?;
+        }
+        if self.receive_buffer_bytes > 0 {
+            socket.set_recv_buffer_size(self.receive_buffer_bytes)?;
+        }
+        Ok(())
     }
 }
 
@@ -91,10 +115,15 @@ impl Network for KernelNetwork {
     }
 
     fn connect(&mut self, address: SocketAddr) -> io::Result<KernelStream> {
-        let stream = TcpStream::connect(address)?;
-        let socket = SockRef::from(&stream);
-        socket.set_tcp_nodelay(true)?;
-        bound_unsent(socket, self.unsent_bytes)?;
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_nonblocking(true)?;
+        self.options.set_on(&socket)?;
+        match socket.connect(&address.into()) {
+            // The usual answer: it has begun (connect(2)).
+            Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
+            begun => begun?,
+        }
+        let stream = TcpStream::from_std(socket.into());
         Ok(KernelStream { stream })
     }
 
@@ -193,5 +222,54 @@ impl Stream for KernelStream {
 impl From<TcpFacts> for PeerState {
     fn from(facts: TcpFacts) -> Self {
         Self::read(&facts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn network() -> (mio::Poll, KernelNetwork) {
+        let poll = mio::Poll::new().unwrap();
+        let registry = poll.registry().try_clone().unwrap();
+        let address = ([127, 0, 0, 1], 0).into();
+        let network = KernelNetwork::listen(registry, mio::Token(0), address, &Limits::default());
+        (poll, network.unwrap())
+    }
+
+    #[test]
+    fn connections_from_outside_and_our_own_have_the_same_options() {
+        let (mut poll, mut network) = network();
+        let ours = network.connect(network.local_addr().unwrap()).unwrap();
+        poll.poll(&mut mio::Events::with_capacity(1), Some(Duration::from_secs(10)))
+            .unwrap();
+        let (theirs, _) = network.accept().unwrap();
+        for stream in [&ours.stream, &theirs.stream] {
+            let socket = SockRef::from(stream);
+            assert!(socket.tcp_nodelay().unwrap());
+            assert!(socket.keepalive().unwrap());
+            assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE_AFTER);
+            let limits = Limits::default();
+            // The kernel doubles what it is given, for its own bookkeeping.
+            assert_eq!(
+                socket.recv_buffer_size().unwrap(),
+                2 * limits.receive_buffer_bytes
+            );
+            let unsent = socket.tcp_notsent_lowat().unwrap();
+            assert_eq!(unsent as usize, limits.unsent_bytes);
+        }
+    }
+
+    #[test]
+    fn a_connection_that_the_kernel_joined_to_itself_counts_as_refused() {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+        let any_port: SocketAddr = ([127, 0, 0, 1], 0).into();
+        socket.bind(&any_port.into()).unwrap();
+        socket.connect(&socket.local_addr().unwrap()).unwrap();
+        let mut itself = KernelStream {
+            stream: TcpStream::from_std(socket.into()),
+        };
+        let refusal = itself.finish_connect().unwrap_err();
+        assert_eq!(refusal.kind(), io::ErrorKind::ConnectionRefused);
     }
 }
