@@ -17,6 +17,7 @@ use super::client::Stream;
 use super::client_table::ClientId;
 use super::engine::Network;
 use super::peer_state::{PeerState, TcpFacts};
+use super::receive_buffer::PeerWindow;
 use super::tcp_info;
 use crate::limits::{BACKLOG_CONNECTIONS, KEEPALIVE_AFTER, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES, Limits};
 
@@ -24,7 +25,7 @@ use crate::limits::{BACKLOG_CONNECTIONS, KEEPALIVE_AFTER, KEEPALIVE_INTERVAL, KE
 pub struct KernelNetwork {
     listener: Option<TcpListener>,
     registry: Registry,
-    options: Options,
+    unsent_bytes: usize,
 }
 
 impl KernelNetwork {
@@ -42,9 +43,8 @@ impl KernelNetwork {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
         socket.set_reuse_address(true)?;
-        let options = Options::of(limits);
         // Accepted sockets inherit these when they are set before listen.
-        options.set_on(&socket)?;
+        set_options(SockRef::from(&socket), limits.unsent_bytes)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG_CONNECTIONS)?;
         let mut listener = TcpListener::from_std(socket.into());
@@ -52,7 +52,7 @@ impl KernelNetwork {
         Ok(Self {
             listener: Some(listener),
             registry,
-            options,
+            unsent_bytes: limits.unsent_bytes,
         })
     }
 
@@ -65,37 +65,18 @@ impl KernelNetwork {
     }
 }
 
-/// The options that all connections have, those from outside and our own.
-#[derive(Clone, Copy, Debug)]
-struct Options {
-    unsent_bytes: usize,
-    receive_buffer_bytes: usize,
-}
-
-impl Options {
-    const fn of(limits: &Limits) -> Self {
-        Self {
-            unsent_bytes: limits.unsent_bytes,
-            receive_buffer_bytes: limits.receive_buffer_bytes,
-        }
-    }
-
-    /// Sets them on a socket that neither listens nor connects yet.
-    fn set_on(self, socket: &Socket) -> io::Result<()> {
-        socket.set_tcp_nodelay(true)?;
-        socket.set_tcp_keepalive(
-            &TcpKeepalive::new()
-                .with_time(KEEPALIVE_AFTER)
-                .with_interval(KEEPALIVE_INTERVAL)
-                .with_retries(KEEPALIVE_PROBES),
-        )?;
-        if let Ok(bytes @ 1..) = u32::try_from(self.unsent_bytes) {
-            socket.set_tcp_notsent_lowat(bytes)?;
-        }
-        if self.receive_buffer_bytes > 0 {
-            socket.set_recv_buffer_size(self.receive_buffer_bytes)?;
-        }
-        Ok(())
+/// Sets what all connections have, those from outside and our own.
+fn set_options(socket: SockRef<'_>, unsent_bytes: usize) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(
+        &TcpKeepalive::new()
+            .with_time(KEEPALIVE_AFTER)
+            .with_interval(KEEPALIVE_INTERVAL)
+            .with_retries(KEEPALIVE_PROBES),
+    )?;
+    match u32::try_from(unsent_bytes) {
+        Ok(bytes) if bytes > 0 => socket.set_tcp_notsent_lowat(bytes),
+        _ => Ok(()),
     }
 }
 
@@ -115,15 +96,8 @@ impl Network for KernelNetwork {
     }
 
     fn connect(&mut self, address: SocketAddr) -> io::Result<KernelStream> {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_nonblocking(true)?;
-        self.options.set_on(&socket)?;
-        match socket.connect(&address.into()) {
-            // The usual answer: it has begun (connect(2)).
-            Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
-            begun => begun?,
-        }
-        let stream = TcpStream::from_std(socket.into());
+        let stream = TcpStream::connect(address)?;
+        set_options(SockRef::from(&stream), self.unsent_bytes)?;
         Ok(KernelStream { stream })
     }
 
@@ -216,7 +190,18 @@ impl Stream for KernelStream {
         self.stream.local_addr().ok()
     }
 
-    fn clamp_receive_buffer(&mut self, _clamped: bool) {}
+    fn set_receive_buffer(&mut self, bytes: Option<u32>) {
+        // A buffer that stays as it was is a matter of memory or speed, not
+        // of right or wrong.
+        let _ = match bytes {
+            Some(bytes) => SockRef::from(&self.stream).set_recv_buffer_size(bytes as usize),
+            None => tcp_info::unlock_receive_buffer(self.stream.as_fd()),
+        };
+    }
+
+    fn peer_window(&self) -> Option<PeerWindow> {
+        tcp_info::peer_window(self.stream.as_fd())
+    }
 }
 
 impl From<TcpFacts> for PeerState {
@@ -249,14 +234,8 @@ mod tests {
             assert!(socket.tcp_nodelay().unwrap());
             assert!(socket.keepalive().unwrap());
             assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE_AFTER);
-            let limits = Limits::default();
-            // The kernel doubles what it is given, for its own bookkeeping.
-            assert_eq!(
-                socket.recv_buffer_size().unwrap(),
-                2 * limits.receive_buffer_bytes
-            );
             let unsent = socket.tcp_notsent_lowat().unwrap();
-            assert_eq!(unsent as usize, limits.unsent_bytes);
+            assert_eq!(unsent as usize, Limits::default().unsent_bytes);
         }
     }
 
