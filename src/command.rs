@@ -8,7 +8,7 @@ use std::thread;
 
 use clap::CommandFactory;
 use clap::error::ErrorKind;
-use log::{error, info, warn};
+use log::{Level, error, info, log_enabled, warn};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -82,8 +82,12 @@ pub(crate) fn serve<S: Service>(
             info!("stopped: {}", counters.summary(done));
             ExitCode::SUCCESS
         }
-        Err(failure) => {
+        Err(failure) if log_enabled!(Level::Error) => {
             error!("{failure}");
+            ExitCode::FAILURE
+        }
+        Err(failure) => {
+            eprintln!("error: {failure}");
             ExitCode::FAILURE
         }
     };

@@ -10,7 +10,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, TrySendError, channel, sync_channel};
 use std::thread;
 
 use log::LevelFilter;
@@ -54,7 +54,8 @@ impl std::fmt::Display for LogError {
 impl std::error::Error for LogError {}
 
 enum Message {
-    Line(Vec<u8>),
+    /// A line, and how many were lost right before it.
+    Line(Vec<u8>, u64),
     /// Everything before this has been written; say so.
     Flush(Sender<()>),
 }
@@ -141,8 +142,9 @@ impl Write for Backlog {
         self.line.extend_from_slice(data);
         if self.line.ends_with(b"\n") {
             let line = std::mem::take(&mut self.line);
-            if let Err(TrySendError::Full(_)) = self.sender.try_send(Message::Line(line)) {
-                self.lost.fetch_add(1, Ordering::Relaxed);
+            let lost_before = self.lost.swap(0, Ordering::Relaxed);
+            if let Err(TrySendError::Full(_)) = self.sender.try_send(Message::Line(line, lost_before)) {
+                self.lost.fetch_add(lost_before + 1, Ordering::Relaxed);
             }
         }
         Ok(data.len())
@@ -161,16 +163,28 @@ struct Writer {
 
 impl Writer {
     fn run(mut self, messages: &Receiver<Message>) {
-        for message in messages {
+        loop {
+            let message = match messages.try_recv() {
+                Ok(message) => message,
+                Err(TryRecvError::Disconnected) => return,
+                Err(TryRecvError::Empty) => {
+                    // Everything kept is written, so what was lost was last.
+                    self.report_all_lost();
+                    match messages.recv() {
+                        Ok(message) => message,
+                        Err(_) => return,
+                    }
+                }
+            };
             match message {
-                Message::Line(line) => {
-                    self.report_lost();
+                Message::Line(line, lost_before) => {
+                    self.report_lost(lost_before);
                     if self.sink.write_all(&line).is_err() {
                         self.lost.fetch_add(1, Ordering::Relaxed);
                     }
                 }
                 Message::Flush(done) => {
-                    self.report_lost();
+                    self.report_all_lost();
                     let _ = self.sink.flush();
                     let _ = done.send(());
                 }
@@ -178,9 +192,13 @@ impl Writer {
         }
     }
 
-    /// Says how many lines are missing before the first one that follows.
-    fn report_lost(&mut self) {
+    fn report_all_lost(&mut self) {
         let lost = self.lost.swap(0, Ordering::Relaxed);
+        self.report_lost(lost);
+    }
+
+    /// Says how many lines are missing, where they are missing.
+    fn report_lost(&mut self, lost: u64) {
         if lost == 0 {
             return;
         }
@@ -244,6 +262,8 @@ mod tests {
             text.contains(&format!("{lost} log lines lost")),
             "the count is logged"
         );
+        let last = text.lines().last().unwrap();
+        assert!(last.contains("log lines lost here"), "{last}: and in its place");
         assert!(text.contains("line 0\n"));
     }
 

@@ -52,16 +52,19 @@ fn is_served_within(client: &mut TcpStream, time: Duration) -> bool {
 /// sent a byte: five of them wait.
 fn out_of_descriptors(options: &[&str]) -> (Server, Vec<TcpStream>, Vec<TcpStream>) {
     let server = Server::echo(options);
-    server.set_descriptor_limit(server.descriptors() + 5);
+    server.leave_descriptors(5);
     let mut clients: Vec<_> = (0..10).map(|_| connect(server.address())).collect();
     for client in &mut clients {
         client.write_all(b"?").unwrap();
     }
-    let waiting = clients.split_off(5);
+    let mut waiting = clients.split_off(5);
     for client in &mut clients {
         assert!(is_served_within(client, support::PATIENCE));
     }
     server.wait_for_line("cannot accept: ");
+    for client in &mut waiting {
+        assert!(!is_served_within(client, Duration::from_millis(10)));
+    }
     (server, clients, waiting)
 }
 
@@ -92,7 +95,7 @@ fn out_of_descriptors_the_server_rests_and_goes_on_once_there_are_some_again() {
     assert!(!is_served_within(&mut waiting[2], Duration::from_millis(100)));
 
     // Nobody leaves now: only the timer can tell that there is room.
-    server.set_descriptor_limit(1000);
+    server.leave_descriptors(1000);
     for client in &mut waiting[2..] {
         assert!(is_served_within(client, Duration::from_millis(500)));
     }

@@ -4,8 +4,12 @@ mod support;
 
 use std::io::{Read, Write};
 
+use std::net::TcpStream;
+use std::thread;
+
+use highwater::event_loop::raise_descriptor_limit;
 use support::server::Server;
-use support::sockets::{End, connect, half_close, ping, read_to_end};
+use support::sockets::{Buffers, End, connect, connect_with, fill, half_close, ping, read_to_end};
 use support::{pattern, pattern_at};
 
 #[test]
@@ -58,8 +62,84 @@ fn a_client_that_sends_8_mib_ends_and_then_reads_gets_all_of_it_and_the_end() {
 
 #[test]
 fn both_families_are_served() {
-    for host in ["127.0.0.1", "::1"] {
+    for host in ["127.0.0.1", "::1", "localhost"] {
         let server = Server::echo(&["--host", host]);
+        assert!(server.address().ip().is_loopback());
         ping(&mut connect(server.address()), b"hello");
     }
+}
+
+#[test]
+fn with_small_buffers_on_all_sides_every_write_is_short_and_nothing_is_lost() {
+    let server = Server::echo(&[
+        "--unsent",
+        "4KiB",
+        "--receive-buffer",
+        "8KiB",
+        "--high-water-mark",
+        "1KiB",
+    ]);
+    let mut client = connect_with(server.address(), Buffers::SMALL);
+    let data = pattern(2 << 20);
+    let mut random = fastrand::Rng::with_seed(1);
+    let mut sender = client.try_clone().unwrap();
+    let back = thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut rest = &data[..];
+            while !rest.is_empty() {
+                let (piece, behind) = rest.split_at(rest.len().min(1 + random.usize(..20_000)));
+                sender.write_all(piece).unwrap();
+                rest = behind;
+            }
+            half_close(&sender);
+        });
+        let mut random = fastrand::Rng::with_seed(2);
+        let mut piece = vec![0; 20_000];
+        let mut back = Vec::new();
+        loop {
+            let wanted = 1 + random.usize(..20_000);
+            match client.read(&mut piece[..wanted]).unwrap() {
+                0 => return back,
+                count => back.extend_from_slice(&piece[..count]),
+            }
+        }
+    });
+    assert!(back == data, "{} bytes came back", back.len());
+}
+
+#[test]
+fn a_client_that_was_paused_is_read_again_from_where_it_stood() {
+    let server = Server::echo(&["--grace", "1h"]);
+    let mut client = connect_with(server.address(), Buffers::SMALL);
+    for round in 0..5 {
+        // Everything is full: queue, both kernels, and the client is paused.
+        let taken = fill(&mut client);
+        let mut back = vec![0; taken];
+        client.read_exact(&mut back).unwrap();
+        assert!(back == pattern(taken), "round {round}, {taken} bytes");
+    }
+    half_close(&client);
+    assert_eq!(read_to_end(&mut client), (Vec::new(), End::Clean));
+}
+
+#[test]
+fn five_thousand_clients_are_served_together_each_with_its_own_bytes() {
+    const CLIENTS: usize = 5_000;
+    raise_descriptor_limit().unwrap();
+    let server = Server::echo(&[]);
+    let message = |number: usize| format!("client number {number}").into_bytes();
+    let mut clients: Vec<TcpStream> = (0..CLIENTS).map(|_| connect(server.address())).collect();
+    for _ in 0..2 {
+        for (number, client) in clients.iter_mut().enumerate() {
+            client.write_all(&message(number)).unwrap();
+        }
+        for (number, client) in clients.iter_mut().enumerate() {
+            let mut back = message(0);
+            back.resize(message(number).len(), 0);
+            client.read_exact(&mut back).unwrap();
+            assert_eq!(back, message(number));
+        }
+    }
+    let summary = server.stop();
+    assert!(summary.contains("5000 clients served"), "{summary}");
 }

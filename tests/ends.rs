@@ -224,3 +224,22 @@ fn a_descriptor_that_is_taken_again_at_once_belongs_to_the_new_client_alone() {
     ping(&mut neighbour, b"still here");
     wait_for_descriptors(&server, descriptors);
 }
+
+#[test]
+fn an_end_that_the_network_swallows_leaves_no_orphan_for_longer_than_the_grace() {
+    let grace = Duration::from_millis(1_000);
+    let server = Server::echo(&["--grace", "1s", "--log-level", "debug"]);
+    let mut client = connect(server.address());
+    let ours = client.local_addr().unwrap();
+    ping(&mut client, b"everything has arrived");
+    support::sockets::cut_off(&client);
+    half_close(&client);
+    server.wait_for_line("closed: finished");
+    let began = Instant::now();
+    wait_until("the server's end is gone", || {
+        servers_end(&server, ours).is_none()
+    });
+    let stayed = began.elapsed();
+    println!("the kernel kept it for {stayed:?}");
+    assert!(stayed < 2 * grace, "{stayed:?}");
+}

@@ -22,7 +22,7 @@ use crate::backpressure::{Reason, Sent};
 use crate::error::{CloseReason, Operation, ServerError};
 use crate::limits::{
     ACCEPTS_PER_TURN, EXPIRIES_PER_TURN, LONGEST_WAIT, Limits, READ_BUFFER_BYTES, STOP_POLL,
-    TURN_BUDGET_BYTES,
+    TURN_BUDGET_BYTES, WINDOW_CHECK_BYTES,
 };
 
 /// An event loop without its waiting.
@@ -227,12 +227,9 @@ impl<N: Network, S: Service> Turn<N, S> {
                         self.flush(id);
                     }
                     self.read(id);
-                    // What was just read may have been all that its end
-                    // waited for.
-                    self.engine.advance_end(id);
                 }
             }
-            self.engine.list_if_work(id);
+            self.engine.settle(id);
         }
     }
 
@@ -314,6 +311,7 @@ impl<N: Network, S: Service> Turn<N, S> {
         let Some(client) = self.engine.clients.get_mut(id) else {
             return;
         };
+        let received_bytes = client.received_bytes;
         if client.phase == Phase::Closing {
             // Its reply to this is missing, if the server is what stopped it.
             client.cut |= client.stopped;
@@ -322,6 +320,9 @@ impl<N: Network, S: Service> Turn<N, S> {
                 .received(id, data, &mut Actions::new(&mut self.engine));
         } else {
             self.engine.write_to_destinations(id, data);
+        }
+        if passes_multiple(received_bytes, count as u64, WINDOW_CHECK_BYTES) {
+            self.engine.follow_window(id);
         }
     }
 
@@ -407,6 +408,8 @@ impl<N: Network, S: Service> Turn<N, S> {
             Engine::<N>::log_closed(&client, &reason);
             if reason.is_reset() {
                 client.stream.reset_on_close();
+            } else {
+                client.stream.bound_close(self.engine.limits.grace);
             }
             drop(client);
             self.accepting.note_close();
@@ -427,7 +430,7 @@ impl<N: Network, S: Service> Turn<N, S> {
                 let grace = self.engine.limits.grace;
                 info!(
                     "stopping: {} clients have {} to take what is queued",
-                    ids.len(),
+                    self.engine.client_count(),
                     humantime::format_duration(grace)
                 );
                 self.stop_by = Some(now + grace);
@@ -497,6 +500,11 @@ impl<N: Network, S: Service> Turn<N, S> {
             None => Next::Wait,
         }
     }
+}
+
+/// Whether the last `count` of `total` led past a multiple of `step`.
+const fn passes_multiple(total: u64, count: u64, step: u64) -> bool {
+    total / step != (total - count) / step
 }
 
 /// Places on the ready list that are kept when memory is given back.

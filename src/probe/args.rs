@@ -143,7 +143,7 @@ Examples:
   highwater probe --port 9000 --stalled 0 --talkers 0 --paused 0 --steady 5 --steady-rate 128KiB/s
       is a slow but healthy client kept?
   highwater probe --port 80 --protocol http --path /large.iso --stalled 20
-  highwater probe --port 6379 --protocol push --send 'SUBSCRIBE news\r\n' --publish 'PUBLISH news hello\r\n'
+  highwater probe --port 6379 --protocol push --send 'SUBSCRIBE news\\r\\n' --publish 'PUBLISH news hello\\r\\n'
       web servers, and servers that push
   highwater probe --port 9000 --json | jq .verdict
       for scripts

@@ -279,7 +279,10 @@ impl<'a> Driver<'a> {
 
     /// The longest that the middle phase can last.
     fn longest_during(&self) -> Duration {
-        CONNECT_PATIENCE + FILL_PATIENCE + self.plan.within.max(self.plan.pause + FILL_PATIENCE) + 2 * MARGIN
+        CONNECT_PATIENCE
+            + FILL_PATIENCE
+            + self.plan.within.max(self.plan.pause + 4 * FILL_PATIENCE)
+            + 2 * MARGIN
     }
 
     fn connect_one_slow(&mut self, kind: Kind) -> Result<(), ProbeError> {
@@ -327,7 +330,8 @@ impl<'a> Driver<'a> {
         let since = |start: Instant| now.saturating_duration_since(start);
         let joined = since(client.joined());
         match client.kind() {
-            Kind::Paused => joined > FILL_PATIENCE + self.plan.pause + FILL_PATIENCE,
+            // As long as bytes still come back, even a busy machine is given its time.
+            Kind::Paused => since(client.last_progress()) > self.plan.pause + FILL_PATIENCE,
             Kind::Steady => joined > self.plan.within + MARGIN,
             Kind::Trickle => joined > self.plan.within + 2 * MARGIN,
             Kind::Stalled | Kind::Quiet | Kind::Talker => match client.full_at() {

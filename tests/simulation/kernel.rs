@@ -1201,8 +1201,6 @@ impl Stream for SimulatedStream {
     fn peer_state(&self) -> PeerState {
         PeerState::NotReading
     }
-
-    fn clamp_receive_buffer(&mut self, _: bool) {}
 }
 
 impl Drop for SimulatedStream {

@@ -208,6 +208,14 @@ impl Server {
         kernel::descriptor_numbers(self.pid)
     }
 
+    /// Lets the running server open so many descriptors more, and no more.
+    pub(crate) fn leave_descriptors(&self, count: usize) {
+        let open = self.descriptor_numbers();
+        let free = (0..).filter(|number| !open.contains(number));
+        // The limit is the number above the highest that may be used.
+        self.set_descriptor_limit(free.take(count).last().map_or(0, |last| last + 1));
+    }
+
     /// Changes how many descriptors it may have open, while it runs.
     pub(crate) fn set_descriptor_limit(&self, limit: usize) {
         let maximum = getrlimit(Resource::Nofile).maximum;

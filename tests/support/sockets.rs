@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 
 use super::{PATIENCE, pattern_at};
 
@@ -126,7 +126,15 @@ pub(crate) fn reset(stream: TcpStream) {
     SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
 }
 
-/// Whether the other side has reset this connection. Takes no byte out of it.
+/// Cuts a client off: from now on its kernel throws away whatever arrives for
+/// it, and so acknowledges nothing, as if the network were gone.
+pub(crate) fn cut_off(client: &TcpStream) {
+    let drop_all = SockFilter::new((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, 0);
+    SockRef::from(client).attach_filter(&[drop_all]).unwrap();
+}
+
+/// Whether the other side has reset this connection; said once. Takes no byte
+/// out of it.
 pub(crate) fn is_reset(stream: &TcpStream) -> bool {
     matches!(stream.take_error(), Ok(Some(error)) if error.kind() == ErrorKind::ConnectionReset)
 }

@@ -124,3 +124,44 @@ pub(crate) fn echo_upstream(buffers: Buffers) -> SocketAddr {
     });
     address
 }
+
+/// A server that takes no connection: its backlog is full, and the kernel
+/// drops whatever else comes.
+pub(crate) struct Silent {
+    pub(crate) listener: Socket,
+    pub(crate) address: SocketAddr,
+    waiting: Vec<Socket>,
+}
+
+impl Silent {
+    /// Listens, and takes one connection at a time so far.
+    pub(crate) fn listen() -> Self {
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+        listener
+            .bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())
+            .unwrap();
+        listener.listen(0).unwrap();
+        let address = listener.local_addr().unwrap().as_socket().unwrap();
+        Self {
+            listener,
+            address,
+            waiting: Vec::new(),
+        }
+    }
+
+    pub(crate) fn fall_silent(&mut self) {
+        let waiting = (0..4).map(|_| {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            let _ = socket.connect(&self.address.into());
+            socket
+        });
+        self.waiting.extend(waiting);
+    }
+
+    pub(crate) fn new() -> Self {
+        let mut silent = Self::listen();
+        silent.fall_silent();
+        silent
+    }
+}

@@ -9,11 +9,10 @@ use std::time::{Duration, Instant};
 
 use highwater::limits::Limits;
 use highwater::services::Tunnel;
-use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::support::server::{InThread, Server, number_before};
 use crate::support::sockets::{Buffers, End, connect, half_close, ping, read_to_end, reset};
-use crate::support::tunnel::{Pair, Upstream, echo_upstream};
+use crate::support::tunnel::{Pair, Silent, Upstream, echo_upstream};
 use crate::support::{holds_within, kernel, wait_until};
 
 /// Long enough that a client would be served, had it not to wait.
@@ -44,47 +43,6 @@ fn tunnel_to_a_name(connect_timeout: Duration) -> (InThread, Sender<Found>) {
 fn deserted() -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     listener.local_addr().unwrap()
-}
-
-/// A server that takes no connection: its backlog is full, and the kernel
-/// drops whatever else comes.
-struct Silent {
-    listener: Socket,
-    address: SocketAddr,
-    waiting: Vec<Socket>,
-}
-
-impl Silent {
-    /// Listens, and takes one connection at a time so far.
-    fn listen() -> Self {
-        let listener = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
-        listener
-            .bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())
-            .unwrap();
-        listener.listen(0).unwrap();
-        let address = listener.local_addr().unwrap().as_socket().unwrap();
-        Self {
-            listener,
-            address,
-            waiting: Vec::new(),
-        }
-    }
-
-    fn fall_silent(&mut self) {
-        let waiting = (0..4).map(|_| {
-            let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
-            socket.set_nonblocking(true).unwrap();
-            let _ = socket.connect(&self.address.into());
-            socket
-        });
-        self.waiting.extend(waiting);
-    }
-
-    fn new() -> Self {
-        let mut silent = Self::listen();
-        silent.fall_silent();
-        silent
-    }
 }
 
 fn is_refused(mut client: TcpStream) {

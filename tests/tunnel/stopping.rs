@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
+use crate::support::server::Server;
 use crate::support::sockets::{Buffers, End, connect, fill_up_to, half_close, read_to_end};
-use crate::support::tunnel::{Pair, Upstream};
+use crate::support::tunnel::{Pair, Silent, Upstream};
 use crate::support::{kernel, pattern, wait_until};
 
 /// Most of this waits in a queue, as the kernel takes some 20 KiB.
@@ -102,15 +103,18 @@ fn a_stalled_client_holds_the_stop_up_for_the_grace_and_no_longer() {
 }
 
 #[test]
-fn a_client_whose_upstream_is_not_there_yet_is_reset_at_the_stop() {
-    // The name is looked up by nobody here: it takes as long as it takes, or
-    // fails at once; either way the client must not see a clean end.
-    let upstream = Upstream::listen();
-    let tunnel = upstream.tunnel(&[]);
-    let mut pair = Pair::through(&tunnel, &upstream);
-    let mut late = connect(tunnel.address());
-    tunnel.signal(Signal::TERM);
-    assert!(tunnel.wait_for_exit().success());
-    assert_eq!(read_to_end(&mut late).1, End::Reset);
-    assert_eq!(read_to_end(&mut pair.client).1, End::Reset);
+fn a_client_whose_upstream_is_not_there_yet_is_reset_at_once_and_never_sees_an_end() {
+    let silent = Silent::new();
+    let to = silent.address.to_string();
+    let tunnel = Server::start("tunnel", &["--to", &to, "--connect-timeout", "1h"]);
+    let idle = tunnel.descriptors();
+    let mut client = connect(tunnel.address());
+    wait_until("the upstream is being connected", || {
+        tunnel.descriptors() == idle + 2
+    });
+    let began = Instant::now();
+    let summary = tunnel.stop();
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    assert!(!summary.contains("upstreams"), "{summary}");
+    assert_eq!(read_to_end(&mut client), (Vec::new(), End::Reset));
 }

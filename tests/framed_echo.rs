@@ -1,0 +1,234 @@
+//! Framed echo: whole frames come back and nothing else does.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use support::server::{Server, number_before};
+use support::sockets::{Buffers, End, connect, connect_with, half_close, ping, read_to_end};
+use support::{holds_within, pattern, pattern_at, wait_until};
+
+fn framed(options: &[&str]) -> Server {
+    Server::echo(&[&["--framing", "length"], options].concat())
+}
+
+fn frame(payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap();
+    [&length.to_be_bytes()[..], payload].concat()
+}
+
+/// Whether nothing comes for a while.
+fn is_silent(client: &mut TcpStream) -> bool {
+    client.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    let silent = client.read(&mut [0]).is_err();
+    client.set_read_timeout(Some(support::PATIENCE)).unwrap();
+    silent
+}
+
+#[test]
+fn frames_of_every_length_come_back_whole() {
+    let server = framed(&[]);
+    let mut client = connect(server.address());
+    for length in [
+        0, 1, 2, 3, 4, 5, 4091, 4092, 4096, 65_531, 65_532, 65_536, 300_000,
+    ] {
+        ping(&mut client, &frame(&pattern(length)));
+    }
+    half_close(&client);
+    assert_eq!(read_to_end(&mut client), (Vec::new(), End::Clean));
+}
+
+#[test]
+fn a_frame_comes_back_only_when_its_last_byte_is_there() {
+    let server = framed(&[]);
+    let mut client = connect(server.address());
+    let message = frame(b"all or nothing");
+    for cut in [1, 3, 4, 5, message.len() - 1] {
+        client.write_all(&message[..cut]).unwrap();
+        assert!(is_silent(&mut client), "after {cut} bytes");
+        client.write_all(&message[cut..]).unwrap();
+        let mut back = vec![0; message.len()];
+        client.read_exact(&mut back).unwrap();
+        assert_eq!(back, message, "cut at {cut}");
+    }
+}
+
+#[test]
+fn a_whole_frame_does_not_wait_for_the_half_one_behind_it() {
+    let server = framed(&[]);
+    let mut client = connect(server.address());
+    let (first, second) = (frame(b"first"), frame(&pattern(100_000)));
+    client
+        .write_all(&[&first[..], &second[..50_000]].concat())
+        .unwrap();
+    let mut back = vec![0; first.len()];
+    client.read_exact(&mut back).unwrap();
+    assert_eq!(back, first);
+    assert!(is_silent(&mut client));
+    client.write_all(&second[50_000..]).unwrap();
+    let mut back = vec![0; second.len()];
+    client.read_exact(&mut back).unwrap();
+    assert!(back == second);
+}
+
+#[test]
+fn many_frames_of_many_lengths_survive_a_client_that_reads_late() {
+    let server = framed(&["--log-level", "debug"]);
+    let mut client = connect_with(server.address(), Buffers::SMALL);
+    let mut stream = Vec::new();
+    let mut random = fastrand::Rng::with_seed(2);
+    while stream.len() < 3 << 20 {
+        let longest = [10, 1_000, 70_000, 500_000][random.usize(..4)];
+        stream.extend(frame(&pattern_at(stream.len(), random.usize(..longest))));
+    }
+    let sending = {
+        let (mut sender, stream) = (client.try_clone().unwrap(), stream.clone());
+        thread::spawn(move || {
+            sender.write_all(&stream).unwrap();
+            half_close(&sender);
+        })
+    };
+    // The queue is full long before; then everything has to come.
+    server.wait_for_line("write blocked");
+    let (back, end) = read_to_end(&mut client);
+    sending.join().unwrap();
+    assert!(
+        back == stream,
+        "{} of {} bytes came back",
+        back.len(),
+        stream.len()
+    );
+    assert_eq!(end, End::Clean);
+    server.wait_for_line("closed: finished");
+}
+
+#[test]
+fn a_frame_longer_than_the_mark_keeps_the_mark() {
+    let server = framed(&["--grace", "700ms"]);
+    let mut client = connect_with(server.address(), Buffers::SMALL);
+    let message = frame(&pattern(1 << 20));
+    ping_slowly(&mut client, &message);
+    // Now nothing is read: the peak of the queue is in the line.
+    client.write_all(&message).unwrap();
+    let line = server.wait_for_line("write timeout, disconnecting");
+    let peak = number_before(&line.replace(')', " "), ", limit");
+    assert!((65_536.0..=65_536.0 + 4_096.0).contains(&peak), "{line}");
+}
+
+/// As `ping`, for a message that does not fit into the socket's buffers.
+fn ping_slowly(client: &mut TcpStream, message: &[u8]) {
+    let mut sender = client.try_clone().unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| sender.write_all(message).unwrap());
+        let mut back = vec![0; message.len()];
+        client.read_exact(&mut back).unwrap();
+        assert!(back == message);
+    });
+}
+
+#[test]
+fn an_oversize_frame_ends_that_client_at_once_with_its_length_and_the_limit_in_the_log() {
+    let server = framed(&["--max-frame", "1000"]);
+    let mut neighbour = connect(server.address());
+    ping(&mut neighbour, &frame(&pattern(1_000)));
+    let mut client = connect(server.address());
+    ping(&mut client, &frame(b"fine"));
+    let began = Instant::now();
+    // The header alone tells.
+    client.write_all(&1_001u32.to_be_bytes()).unwrap();
+    assert_eq!(read_to_end(&mut client), (Vec::new(), End::Reset));
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    let line = server.wait_for_line("disconnecting");
+    assert!(
+        line.contains("frame too long: 1001 bytes announced, limit 1000"),
+        "{line}"
+    );
+    assert!(line.contains(&client.local_addr().unwrap().to_string()), "{line}");
+    ping(&mut neighbour, &frame(b"unharmed"));
+    let summary = server.stop();
+    assert!(summary.contains(" 1 rejected"), "{summary}");
+}
+
+#[test]
+fn the_end_inside_a_frame_is_logged_and_the_half_frame_is_not_returned() {
+    let server = framed(&[]);
+    let mut client = connect(server.address());
+    let (whole, half) = (frame(b"whole"), frame(b"half"));
+    client.write_all(&[&whole[..], &half[..6]].concat()).unwrap();
+    half_close(&client);
+    assert_eq!(read_to_end(&mut client), (whole, End::Clean));
+    let line = server.wait_for_line("ended inside a frame");
+    assert!(line.contains("6 bytes thrown away"), "{line}");
+
+    let mut complete = connect(server.address());
+    complete.write_all(&frame(b"complete")).unwrap();
+    half_close(&complete);
+    assert_eq!(read_to_end(&mut complete), (frame(b"complete"), End::Clean));
+    assert_eq!(server.lines_with("inside a frame").len(), 1);
+}
+
+#[test]
+fn unfinished_frames_count_in_the_memory_budget_and_the_longest_goes_first() {
+    let server = framed(&["--memory-budget", "2MiB", "--grace", "1h"]);
+    let unfinished = |bytes: usize| {
+        let mut client = connect(server.address());
+        client.write_all(&(1u32 << 20).to_be_bytes()).unwrap();
+        client.write_all(&pattern(bytes)).unwrap();
+        client
+    };
+    let mut longest = unfinished(900_000);
+    let mut short: Vec<_> = (0..3).map(|_| unfinished(100_000)).collect();
+    thread::sleep(Duration::from_millis(100));
+    assert!(server.lines_with("disconnecting").is_empty(), "{}", server.log());
+    let more: Vec<_> = (0..20).map(|_| unfinished(100_000)).collect();
+    let line = server.wait_for_line("memory budget, disconnecting");
+    assert!(
+        line.contains(&longest.local_addr().unwrap().to_string()),
+        "{line}"
+    );
+    assert_eq!(read_to_end(&mut longest).1, End::Reset);
+    // Those whose frames are short can finish them.
+    let rest = pattern((1 << 20) - 100_000);
+    let finisher = &mut short[0];
+    drop(more);
+    let kept = holds_within(Duration::from_millis(200), || {
+        server
+            .lines_with("memory budget")
+            .iter()
+            .any(|line| line.contains(&finisher.local_addr().unwrap().to_string()))
+    });
+    assert!(!kept, "{}", server.log());
+    let mut sender = finisher.try_clone().unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| sender.write_all(&rest).unwrap());
+        let mut back = vec![0; 4 + (1 << 20)];
+        finisher.read_exact(&mut back).unwrap();
+        assert!(back[4..].starts_with(&pattern(100_000)) && back.ends_with(&rest));
+    });
+}
+
+#[test]
+fn memory_of_unfinished_frames_is_given_back_when_their_clients_go() {
+    let server = framed(&[]);
+    let mut neighbour = connect(server.address());
+    ping(&mut neighbour, &frame(b"warm"));
+    let before = server.resident_bytes();
+    let clients: Vec<_> = (0..50)
+        .map(|_| {
+            let mut client = connect(server.address());
+            client.write_all(&frame(&pattern(1_000_000))[..900_000]).unwrap();
+            client
+        })
+        .collect();
+    wait_until("the frames are in memory", || {
+        server.resident_bytes() > before + 50 * 850_000
+    });
+    drop(clients);
+    wait_until("the memory is given back", || {
+        server.resident_bytes() < before + 8 * 1024 * 1024
+    });
+    ping(&mut neighbour, &frame(b"unharmed"));
+}
