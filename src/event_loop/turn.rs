@@ -424,7 +424,6 @@ impl<N: Network, S: Service> Turn<N, S> {
             return;
         }
         let now = self.engine.now;
-        let ids: Vec<_> = self.engine.clients.iter().map(|(id, _)| id).collect();
         match self.stop_by {
             None => {
                 let grace = self.engine.limits.grace;
@@ -437,6 +436,7 @@ impl<N: Network, S: Service> Turn<N, S> {
                 self.engine.network.stop_listening();
                 self.accepting.stop();
                 self.service.stopping(&mut Actions::new(&mut self.engine));
+                let ids = self.ids();
                 for &id in &ids {
                     self.mark_cut(id);
                 }
@@ -445,17 +445,21 @@ impl<N: Network, S: Service> Turn<N, S> {
                 }
             }
             Some(by) if now >= by => {
-                for id in ids {
+                for id in self.ids() {
                     self.engine.doom(id, CloseReason::Stopped);
                 }
             }
             Some(_) => {
-                for id in ids {
+                for id in self.ids() {
                     self.engine.advance_end(id);
                 }
             }
         }
         self.sweep();
+    }
+
+    fn ids(&self) -> Vec<ClientId> {
+        self.engine.clients.iter().map(|(id, _)| id).collect()
     }
 
     /// What another connection was still to send to this client is lost when
