@@ -280,7 +280,9 @@ impl<N: Network> Engine<N> {
         let Some(client) = self.clients.get_mut(id) else {
             return;
         };
-        if client.phase == Phase::Doomed || !client.queue.is_ended() || !client.queue.is_empty() {
+        let is_open = matches!(client.phase, Phase::Open | Phase::Closing);
+        if !is_open || !client.queue.is_ended() || !client.queue.is_empty() {
+            // An end sent before the connection is made would break it off.
             return;
         }
         let both_ended = client.read_ended || client.phase == Phase::Closing;
