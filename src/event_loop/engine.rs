@@ -268,7 +268,7 @@ impl<N: Network> Engine<N> {
         client.slow.queue_changed(&self.policy, &client.queue, self.now);
         if let Some(error) = error {
             self.doom(id, CloseReason::Failed(Operation::Write, error));
-            return Sent::Empty;
+            return Sent::Waiting;
         }
         outcome
     }

@@ -253,9 +253,15 @@ impl<N: Network, S: Service> Turn<N, S> {
     }
 
     fn flush(&mut self, id: ClientId) {
-        if self.engine.flush(id) == Sent::Drained {
-            self.engine.resume_sources(id);
-            self.service.drained(id, &mut Actions::new(&mut self.engine));
+        match self.engine.flush(id) {
+            Sent::Drained => {
+                self.engine.resume_sources(id);
+                self.service.drained(id, &mut Actions::new(&mut self.engine));
+            }
+            // After an end nobody is told, but whom the queue held back must
+            // be read on: that is how their own end is found.
+            Sent::Empty => self.engine.resume_sources(id),
+            Sent::Waiting => {}
         }
         self.engine.advance_end(id);
     }
