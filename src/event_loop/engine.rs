@@ -248,7 +248,7 @@ impl<N: Network> Engine<N> {
             return Sent::Empty;
         };
         let before = client.queue.len();
-        let mut outcome = Sent::Empty;
+        let mut outcome = Sent::Waiting;
         let mut error = None;
         while client.readiness.is_writable() && !client.queue.is_empty() {
             match client.write_queue() {
