@@ -160,7 +160,9 @@ macro_rules! note {
         let world = &mut *$world;
         world.events += 1;
         world.fold($code, $number as u64, $value as u64);
-        if let Some(trace) = &mut world.trace {
+        if let Some(trace) = &mut world.trace
+            && world.model.fault.is_none()
+        {
             if trace.len() == TRACE_LINES {
                 trace.pop_front();
             }
@@ -978,7 +980,8 @@ impl World {
         let ledger = &self.model.ledgers[number];
         let both_ended = ledger.ended && (ledger.end_read || ledger.closing);
         let unread = link.waiting() > 0 && !link.edge_in;
-        if ledger.queue() > 0 || !link.is_settled() || !both_ended || !ledger.is_alive() || unread {
+        let may_close = ledger.is_alive() || ledger.is_dismissed();
+        if ledger.queue() > 0 || !link.is_settled() || !both_ended || !may_close || unread {
             let fault = format!("link {number}: closed without a reset, though {link:?}; {ledger:?}");
             self.model.accuse(|| fault);
         }

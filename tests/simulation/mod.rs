@@ -408,7 +408,7 @@ impl<'a, S: Service> Driver<'a, S> {
             world.model.accuse(|| "stopped without being asked to".to_owned());
         }
         world.tidy();
-        match world.model.fault.take() {
+        match world.model.fault.clone() {
             Some(fault) => Err(fault),
             None => Ok(()),
         }

@@ -24,8 +24,9 @@ use super::plan::Kind;
 /// its time begins when the engine first finds nothing left to read.
 const LINGER_SLACK: Duration = Duration::from_millis(300);
 
-/// Deadlines that one turn works off at least.
-const EXPIRIES_IN_ONE_TURN: usize = 64;
+/// Clients that one turn throws out at least, if their time is over. It works
+/// off 64 deadlines, and a client may have two.
+const EXPIRIES_IN_ONE_TURN: usize = 32;
 
 /// Why the model says that a client has to go, or has gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,6 +88,12 @@ impl Ledger {
         self.queue
     }
 
+    /// Whether its service wants it gone, which may come too late: the engine
+    /// may have marked it before for a reason of its own.
+    pub(crate) const fn is_dismissed(&self) -> bool {
+        matches!(self.doom, Some(Doom::Reset | Doom::Rejected))
+    }
+
     /// Whether anything may still be sent to it.
     pub(crate) const fn accepts(&self) -> bool {
         !self.ended && self.is_alive()
@@ -122,8 +129,9 @@ pub(crate) struct Model {
     /// The client that a framed service is being called for.
     pub(crate) inside_framed: Option<usize>,
     sum: usize,
-    /// Somebody's time is over in this turn, so it is not known from outside
-    /// at which point inside of it that queue is given up.
+    /// Somebody's time is over in this turn, or both its sides have ended
+    /// while its service holds bytes for it: at which point of the turn these
+    /// are given up cannot be seen from outside.
     loose: bool,
     /// Clients whose time is over as the turn begins; one turn works off only
     /// so many.
@@ -179,7 +187,11 @@ impl Model {
         self.over_budget_seen = false;
         let is_due = |&&number: &&usize| self.earliest(number).is_some_and(|due| due <= now);
         self.due = self.alive.iter().filter(is_due).count();
-        self.loose = self.due > 0;
+        let ends_holding = |&number: &usize| {
+            let ledger = &self.ledgers[number];
+            ledger.both_ended_since.is_some() && ledger.held > 0
+        };
+        self.loose = self.due > 0 || self.alive.iter().any(ends_holding);
     }
 
     /// When the first clock of a client runs out.
@@ -456,6 +468,7 @@ impl Model {
         let ledger = &mut self.ledgers[number];
         if ledger.is_alive() && ledger.ended && ledger.queue == 0 && (ledger.end_read || ledger.closing) {
             ledger.both_ended_since.get_or_insert(now);
+            self.loose |= ledger.held > 0;
         }
     }
 
@@ -518,10 +531,13 @@ impl Model {
         let limits = &self.limits;
         let ledger = &self.ledgers[number];
         let over = |since: Option<Instant>, time| since.is_some_and(|since| now - since >= time);
-        let by_service = matches!(ledger.doom, Some(Doom::Reset | Doom::Rejected));
+        let by_service = ledger.is_dismissed();
         let doom = match reason {
             CloseReason::Reset | CloseReason::Rejected(_) => ledger.doom.clone(),
-            // The service may have come too late.
+            // Its time may have been over before it came to a limit.
+            CloseReason::Slow(Reason::OverLimit | Reason::NotDrained) if self.loose => {
+                ledger.doom.clone().filter(|doom| *doom == Doom::Closed)
+            }
             _ => ledger.doom.clone().filter(|_| !by_service),
         };
         let owed = match (reason, &doom) {
@@ -586,7 +602,6 @@ impl Model {
             let alive = self.alive.len();
             self.accuse(|| format!("{clients} clients in the table, {alive} should be"));
         }
-        self.check_sum(queued_bytes);
         let mut overdue = 0;
         for at in 0..self.alive.len() {
             overdue += usize::from(self.check_client(self.alive[at]));
@@ -603,6 +618,7 @@ impl Model {
                 format!("links {who:?}: their time is over and they are still there; now {now:?}; {pages:?}");
             self.accuse(|| fault);
         }
+        self.check_sum(queued_bytes);
         self.check_next(next);
     }
 

@@ -238,7 +238,13 @@ impl Herald {
         let held = self.rng.usize(..2000);
         let number = self.world.borrow().link_of(client);
         if let Some(number) = number {
-            self.world.borrow_mut().model.hold(number, held);
+            let model = &mut self.world.borrow_mut().model;
+            if !model.ledgers[number].accepts() {
+                // It may have been marked to be closed, which is not seen
+                // from outside before it happens.
+                return;
+            }
+            model.hold(number, held);
         }
         actions.hold(client, held);
     }
