@@ -58,8 +58,3 @@ fn a_server_that_never_stops_for_a_stalled_client_is_no_success() {
 fn a_stalled_client_of_a_tunnel_is_missed_when_it_stays() {
     fails_without_the_defence("tunnel_stalled_client.sh");
 }
-
-#[test]
-fn a_stalled_client_of_a_tunnel_is_missed_when_it_stays() {
-    fails_without_the_defence("tunnel_stalled_client.sh");
-}
