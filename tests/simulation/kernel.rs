@@ -87,6 +87,8 @@ pub(crate) struct Link {
     read_in_turn: usize,
     /// The last turn in which a read found nothing left.
     dry_turn: u64,
+    /// The last turn in which a read was interrupted, and so told nothing.
+    interrupted_turn: u64,
 }
 
 impl Link {
@@ -102,9 +104,10 @@ impl Link {
         self.taken - self.arrived
     }
 
-    /// Whether nothing is under way, in neither direction.
-    pub(crate) const fn is_quiet(&self) -> bool {
-        self.is_settled() && !self.unread()
+    /// Whether nothing is under way in this turn, in neither direction, so
+    /// that the engine could know it.
+    pub(crate) const fn is_quiet(&self, turn: u64) -> bool {
+        self.is_settled() && !self.unread() && self.interrupted_turn != turn
     }
 
     pub(crate) const fn is_settled(&self) -> bool {
@@ -303,6 +306,7 @@ impl World {
             said_closed: false,
             read_in_turn: 0,
             dry_turn: 0,
+            interrupted_turn: 0,
         });
         self.open.push(number);
         self.change_mood(number);
@@ -698,6 +702,7 @@ impl World {
         self.call();
         self.check_usable(number);
         if self.interrupted() {
+            self.links[number].interrupted_turn = self.turn;
             return Err(ErrorKind::Interrupted.into());
         }
         self.nudge(number);

@@ -128,9 +128,10 @@ impl<S: Service> Service for Witness<S> {
                     .model
                     .accuse(|| format!("{client:?} was never there and is closed"));
             };
+            let turn = world.model.turn;
             let link = &mut world.links[number];
             let (is_reset, is_closed) = (link.close_is_reset, link.closed);
-            let (was_settled, was_quiet) = (link.is_settled(), link.is_quiet());
+            let (was_settled, was_quiet) = (link.is_settled(), link.is_quiet(turn));
             let twice = std::mem::replace(&mut link.said_closed, true);
             let has_partner = world.has_partner(number);
             world
