@@ -71,12 +71,12 @@ impl fmt::Display for Fault {
 }
 
 /// Runs one plan to its end or to its first fault.
-pub(crate) fn run(plan: &Plan) -> Result<Report, Fault> {
+pub(crate) fn run(plan: &Plan) -> Result<Report, Box<Fault>> {
     run_traced(plan, false)
 }
 
 /// Runs one seed; at a fault, looks for the fewest troubles that show one.
-pub(crate) fn run_and_shrink(plan: &Plan) -> Result<Report, Fault> {
+pub(crate) fn run_and_shrink(plan: &Plan) -> Result<Report, Box<Fault>> {
     let Err(mut fault) = run(plan) else {
         return run(plan);
     };
@@ -112,7 +112,7 @@ pub(crate) fn current_seed() -> u64 {
     SEED.get()
 }
 
-fn run_traced(plan: &Plan, traced: bool) -> Result<Report, Fault> {
+fn run_traced(plan: &Plan, traced: bool) -> Result<Report, Box<Fault>> {
     SEED.set(plan.seed);
     let mut progress = Progress::default();
     let outcome = catch_unwind(AssertUnwindSafe(|| dispatch(plan, traced, &mut progress)));
@@ -125,12 +125,12 @@ fn run_traced(plan: &Plan, traced: bool) -> Result<Report, Fault> {
             format!("panic: {}", said.unwrap_or_default())
         }
     };
-    Err(Fault {
+    Err(Box::new(Fault {
         plan: plan.clone(),
         turn: progress.turns,
         what,
         trace: progress.trace,
-    })
+    }))
 }
 
 #[derive(Default)]
