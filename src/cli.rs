@@ -186,8 +186,9 @@ pub struct ServingArgs {
     /// (TCP_NOTSENT_LOWAT); 0 for the kernel's own way.
     #[arg(long, value_name = "SIZE", default_value_t = Size(limits::UNSENT_BYTES), help_heading = BOUNDS)]
     pub unsent: Size,
-    /// Receive buffer that the kernel may use for a client that is not being
-    /// read (SO_RCVBUF); 0 for the kernel's own way.
+    /// Receive buffer that the kernel may use for a client that takes back
+    /// nothing (SO_RCVBUF); it grows up to eight times for one that does. 0
+    /// for the kernel's own way.
     #[arg(long, value_name = "SIZE", default_value_t = Size(limits::RECEIVE_BUFFER_BYTES), help_heading = BOUNDS)]
     pub receive_buffer: Size,
     /// Append the log to this file, besides standard error.

@@ -1,6 +1,8 @@
 //! Wrong arguments: one line each, which names the argument, what is wrong,
 //! and what would be right; and the right exit code.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)] // Tests may panic and read the clock; clippy does not see that helpers are tests.
+
 mod support;
 
 use std::net::TcpListener;

@@ -1,6 +1,8 @@
 //! What a stalled client costs: a bounded share of the kernel's memory and of
 //! ours, all of it given back.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)] // Tests may panic and read the clock; clippy does not see that helpers are tests.
+
 mod support;
 
 use std::net::TcpStream;

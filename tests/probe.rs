@@ -447,7 +447,7 @@ fn an_interrupt_ends_the_probe_with_what_it_has_measured() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    // The signal is caught once the healthy clients talk; before that it ends the process.
+    // Before it is caught, the signal would end the process.
     let id = child.id();
     while !catches_interrupts(id) {
         assert!(
@@ -466,10 +466,11 @@ fn an_interrupt_ends_the_probe_with_what_it_has_measured() {
     assert_eq!(output.status.code(), Some(1));
 }
 
-/// Whether the process has a handler for SIGINT (the mask of caught signals in `/proc/PID/status`).
+/// Whether the process has its handlers (the mask of caught signals in `/proc/PID/status`): SIGTERM's is the last.
 fn catches_interrupts(id: u32) -> bool {
+    const SIGTERM: u32 = 15;
     let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
     let mask = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    mask.is_some_and(|mask| mask & (1 << (2 - 1)) != 0)
+    mask.is_some_and(|mask| mask & (1 << (SIGTERM - 1)) != 0)
 }

@@ -28,6 +28,11 @@ fn framed_echo_keeps_every_invariant_for_thousands_of_seeds() {
 }
 
 #[test]
+fn the_tunnel_keeps_every_invariant_for_thousands_of_seeds() {
+    run_seeds(Kind::Tunnel);
+}
+
+#[test]
 fn a_service_that_cannot_pause_keeps_every_invariant_for_thousands_of_seeds() {
     run_seeds(Kind::Herald);
 }

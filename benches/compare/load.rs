@@ -102,7 +102,7 @@ const LONGEST_DRAIN: Duration = Duration::from_secs(20);
 const LONGEST_LATENCY_NANOSECONDS: u64 = 60_000_000_000;
 
 /// How long stalled clients make no progress until they count as full.
-const FULL_AFTER: Duration = Duration::from_millis(400);
+const FULL_AFTER: Duration = Duration::from_secs(1);
 
 /// How long clients that were busy go on sending when they read no more.
 const STALL_FOR: Duration = Duration::from_secs(2);

@@ -2,6 +2,7 @@
 //! These do not swing with the machine as rates do.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -41,6 +42,9 @@ const SETTLE: Duration = Duration::from_secs(2);
 
 /// Fast traffic before a stall: it makes the kernel's own buffers grow.
 const FAST_TRAFFIC: Duration = Duration::from_millis(300);
+
+/// How long system calls are counted.
+const COUNT_FOR: Duration = Duration::from_millis(400);
 
 /// Carries out one trial.
 pub(crate) fn run(trial: &Trial, workshop: &Workshop, is_quick: bool) -> Result<Vec<Figure>, String> {
@@ -216,32 +220,28 @@ fn calls(workshop: &Workshop, peer: &str, clients: usize) -> Result<Vec<Figure>,
         "syscalls:sys_enter_epoll_pwait",
         "syscalls:sys_enter_epoll_pwait2",
     ];
-    /// Longer than the slice, and bounded all the same.
-    const WATCH_SECONDS: &str = "1";
     let mut generator = Generator::start(MESSAGE, clients)?;
     let server = workshop.start(peer, &[], generator.backend(), &format!("calls-{peer}"))?;
     generator.open(server.address())?;
     let events = format!("{ALL},{}", WAITS.join(","));
     let pid = server.pid().to_string();
-    let perf = Command::new("perf")
-        .args([
-            "stat",
-            "-x",
-            ";",
-            "-e",
-            &events,
-            "-p",
-            &pid,
-            "sleep",
-            WATCH_SECONDS,
-        ])
+    // perf counts while its own command runs. That is a cat: once it has given a
+    // line back it surely runs, and it ends when its input does.
+    let fail = |error| format!("cannot run perf: {error}; Debian's package is linux-perf");
+    let mut perf = Command::new("perf")
+        .args(["stat", "-x", ";", "-e", &events, "-p", &pid, "cat"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        .stdout(Stdio::null())
         .spawn()
-        .map_err(|error| format!("cannot run perf: {error}; Debian's package is linux-perf"))?;
-    // It has begun to count long before the slice; an idle server calls nothing.
-    std::thread::sleep(Duration::from_millis(300));
-    let slice = generator.slice(Duration::from_millis(400))?;
+        .map_err(fail)?;
+    let (Some(mut to), Some(from)) = (perf.stdin.take(), perf.stdout.as_mut()) else {
+        return Err("perf has no pipes".into());
+    };
+    to.write_all(b"\n").map_err(fail)?;
+    from.read_exact(&mut [0]).map_err(fail)?;
+    let slice = generator.slice(COUNT_FOR)?;
+    drop(to);
     let output = perf
         .wait_with_output()
         .map_err(|error| format!("perf was lost: {error}"))?;

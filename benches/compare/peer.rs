@@ -364,7 +364,7 @@ fn haproxy_configuration(port: u16, to: SocketAddr, splices: bool) -> String {
     format!(
         "global
     nbthread 1
-    maxconn 8000
+    maxconn 5000
 defaults
     mode tcp
     {splice}

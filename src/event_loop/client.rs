@@ -15,6 +15,7 @@ use super::client_table::ClientId;
 use super::deadlines::Delay;
 use super::peer_state::PeerState;
 use super::readiness::Readiness;
+use super::receive_buffer::{PeerWindow, ReceiveBuffer};
 use crate::backpressure::small_list::SmallList;
 use crate::backpressure::{Flow, Pipe, SendQueue, Sent, SlowClient};
 
@@ -69,9 +70,16 @@ pub trait Stream: Read + Write {
         None
     }
 
-    /// Bounds the kernel's receive buffer of a client that is paused, or
-    /// gives it back to the kernel's own sizing.
-    fn clamp_receive_buffer(&mut self, clamped: bool);
+    /// Gives the kernel's receive buffer this size (`SO_RCVBUF`), or back to
+    /// the kernel's own sizing.
+    fn set_receive_buffer(&mut self, bytes: Option<u32>) {
+        let _ = bytes;
+    }
+
+    /// What the peer is ready to take, or `None` where that cannot be told.
+    fn peer_window(&self) -> Option<PeerWindow> {
+        None
+    }
 }
 
 /// Most pieces of a queue that one write offers to the socket.
@@ -126,8 +134,7 @@ pub(crate) struct Client<S> {
     pub(crate) stopped: bool,
     /// Something meant for it was thrown away: its end must be a reset.
     pub(crate) cut: bool,
-    /// Its receive buffer is clamped.
-    pub(crate) clamped: bool,
+    pub(crate) receive_buffer: ReceiveBuffer,
     pub(crate) blocked: BlockedLog,
 }
 
@@ -161,7 +168,7 @@ impl<S: Stream> Client<S> {
             write_ended: false,
             stopped: false,
             cut: false,
-            clamped: false,
+            receive_buffer: ReceiveBuffer::default(),
             blocked: BlockedLog::default(),
         }
     }
@@ -268,7 +275,7 @@ impl<S: Stream> Client<S> {
             Delay::NotDrained => self.slow.waiting_since(),
             Delay::Connecting if self.phase == Phase::Connecting => self.peer_awaited_since,
             Delay::Lingering if self.phase != Phase::Connecting => self.peer_awaited_since,
-            Delay::Clamping | Delay::Connecting | Delay::Lingering => None,
+            Delay::Connecting | Delay::Lingering => None,
         }
     }
 

@@ -21,17 +21,14 @@ pub(crate) enum Delay {
     Lingering,
     /// Not connected for the connect timeout.
     Connecting,
-    /// Paused for so long that its receive buffer is clamped.
-    Clamping,
 }
 
 impl Delay {
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 4] = [
         Self::OverLimit,
         Self::NotDrained,
         Self::Lingering,
         Self::Connecting,
-        Self::Clamping,
     ];
 }
 

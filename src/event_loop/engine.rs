@@ -24,9 +24,7 @@ use super::readiness::{Event, Readiness};
 use super::service::Commands;
 use crate::backpressure::{Answer, Flow, Policy, Reason, SendQueue, Sent};
 use crate::error::{CloseReason, Operation};
-use crate::limits::{
-    LOG_REPEAT_INTERVAL, Limits, RECEIVE_CLAMP_DELAY, SMALLEST_READ_BYTES, TURN_BUDGET_BYTES,
-};
+use crate::limits::{LOG_REPEAT_INTERVAL, Limits, SMALLEST_READ_BYTES, TURN_BUDGET_BYTES};
 
 /// Where connections come from: the kernel, or a simulation.
 pub trait Network {
@@ -104,7 +102,6 @@ impl<N: Network> Engine<N> {
                     Delay::OverLimit | Delay::Lingering => limits.grace,
                     Delay::NotDrained => limits.drain_timeout(),
                     Delay::Connecting => limits.connect_timeout,
-                    Delay::Clamping => RECEIVE_CLAMP_DELAY,
                 })
             }),
             started: now,
@@ -165,6 +162,20 @@ impl<N: Network> Engine<N> {
         }
     }
 
+    /// After a client was served: what was read may have been all that its
+    /// end waited for, and what is left to do goes on the ready list.
+    pub(crate) fn settle(&mut self, id: ClientId) {
+        let Some(client) = self.clients.get(id) else {
+            return;
+        };
+        if client.queue.is_ended() {
+            self.advance_end(id);
+            self.list_if_work(id);
+        } else if client.has_work() {
+            self.list_if_work(id);
+        }
+    }
+
     /// How much a client may be read at once: what its destinations, or its
     /// own queue, still take below the mark, and never less than one small
     /// read.
@@ -184,15 +195,22 @@ impl<N: Network> Engine<N> {
 
     /// Hands what a piped client has sent to its destinations.
     pub(crate) fn write_to_destinations(&mut self, from: ClientId, data: &[u8]) {
+        if let Some(only) = self.clients.get(from).and_then(|client| client.pipe.only()) {
+            return self.write_to_destination(from, only, data);
+        }
         let mut index = 0;
         while let Some(to) = self.clients.get(from).and_then(|client| client.pipe.at(index)) {
-            if self.write(to, data) == Answer::Pause
-                && let Some(client) = self.clients.get_mut(from)
-            {
-                client.pipe.answered(to, Answer::Pause);
-                self.note_pause(from);
-            }
+            self.write_to_destination(from, to, data);
             index += 1;
+        }
+    }
+
+    fn write_to_destination(&mut self, from: ClientId, to: ClientId, data: &[u8]) {
+        if self.write(to, data) == Answer::Pause
+            && let Some(client) = self.clients.get_mut(from)
+        {
+            client.pipe.answered(to, Answer::Pause);
+            self.follow_window(from);
         }
     }
 
@@ -217,7 +235,7 @@ impl<N: Network> Engine<N> {
             if let Some(client) = self.clients.get_mut(from)
                 && client.pipe.drained(to) == Flow::Read
             {
-                self.note_resume(from);
+                self.list_if_work(from);
             }
             index += 1;
         }
@@ -446,22 +464,31 @@ impl<N: Network> Engine<N> {
         }
     }
 
-    /// Once a client has been paused for a while, its receive buffer in the
-    /// kernel is clamped too; those who pause for an instant cost nothing.
-    fn note_pause(&mut self, id: ClientId) {
-        if self.limits.receive_buffer_bytes == 0 {
+    /// Lets the receive buffer of a source follow the window of those its
+    /// bytes go to. Call it when it is paused, and now and then while it
+    /// sends much.
+    pub(crate) fn follow_window(&mut self, from: ClientId) {
+        let base_bytes = self.limits.receive_buffer_bytes;
+        if base_bytes == 0 {
             return;
         }
-        let _ = id;
-    }
-
-    fn note_resume(&mut self, id: ClientId) {
-        if let Some(client) = self.clients.get_mut(id)
-            && std::mem::take(&mut client.clamped)
+        let Some(source) = self.clients.get(from) else {
+            return;
+        };
+        let peer = if source.pipe.is_empty() {
+            source.stream.peer_window()
+        } else {
+            let destinations = source.pipe.names().filter_map(|to| self.clients.get(to));
+            destinations
+                .filter_map(|to| to.stream.peer_window())
+                .min_by_key(|peer| peer.window_bytes)
+        };
+        if let Some(peer) = peer
+            && let Some(source) = self.clients.get_mut(from)
+            && let Some(bytes) = source.receive_buffer.follow(peer, base_bytes)
         {
-            client.stream.clamp_receive_buffer(false);
+            source.stream.set_receive_buffer(bytes);
         }
-        self.list_if_work(id);
     }
 
     /// Takes a client that is to be closed out of all pipes.
@@ -469,7 +496,7 @@ impl<N: Network> Engine<N> {
         for &from in client.sources.as_slice() {
             if let Some(source) = self.clients.get_mut(from) {
                 source.pipe.remove(id);
-                self.note_resume(from);
+                self.list_if_work(from);
             }
         }
         for to in client.pipe.names() {
@@ -554,9 +581,9 @@ impl<N: Network> Commands for Engine<N> {
         }
         client.paused = paused;
         if paused {
-            self.note_pause(id);
+            self.follow_window(id);
         } else {
-            self.note_resume(id);
+            self.list_if_work(id);
         }
     }
 
@@ -605,7 +632,7 @@ impl<N: Network> Commands for Engine<N> {
                     readable: true,
                     ..Event::default()
                 });
-                self.note_resume(id);
+                self.list_if_work(id);
                 self.advance_end(id);
             }
             Phase::Connecting => self.doom(id, CloseReason::Finished),

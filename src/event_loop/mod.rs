@@ -15,6 +15,7 @@ mod machine;
 mod memory;
 mod peer_state;
 mod readiness;
+mod receive_buffer;
 mod service;
 mod socket;
 mod tcp_info;
@@ -37,6 +38,7 @@ pub use engine::Network;
 pub use machine::{descriptor_limit, raise_descriptor_limit};
 pub use peer_state::{PeerState, TcpFacts};
 pub use readiness::Event;
+pub use receive_buffer::PeerWindow;
 pub use service::{Actions, Service};
 pub use socket::{KernelNetwork, KernelStream};
 

@@ -1,5 +1,5 @@
-//! Two questions to the kernel that no safe crate asks: `TCP_INFO` and
-//! `SIOCOUTQ` (tcp(7)).
+//! What no safe crate asks of the kernel: `TCP_INFO`, `SIOCOUTQ` (tcp(7)) and
+//! `SO_BUF_LOCK`.
 //!
 //! Owns the unsafe calls and the layout of the answer. Refuses to interpret.
 
@@ -8,6 +8,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use super::peer_state::TcpFacts;
+use super::receive_buffer::PeerWindow;
 
 /// Room for the kernel's `struct tcp_info`, which grows from version to
 /// version at its end only.
@@ -21,6 +22,7 @@ mod offset {
     pub(super) const SND_MSS: usize = 16;
     pub(super) const UNACKED: usize = 24;
     pub(super) const LAST_ACK_RECV: usize = 56;
+    pub(super) const MIN_RTT: usize = 148;
     /// Since Linux 5.4.
     pub(super) const SND_WND: usize = 228;
 }
@@ -79,6 +81,39 @@ pub(crate) fn read(socket: BorrowedFd<'_>) -> io::Result<TcpFacts> {
         last_acknowledged: Duration::from_millis(info.word(offset::LAST_ACK_RECV).unwrap_or(0).into()),
         segment_bytes: info.word(offset::SND_MSS).unwrap_or(0),
     })
+}
+
+/// What the peer is ready to take, and how far away it is.
+pub(crate) fn peer_window(socket: BorrowedFd<'_>) -> Option<PeerWindow> {
+    let info = raw(socket).ok()?;
+    Some(PeerWindow {
+        window_bytes: info.word(offset::SND_WND)?,
+        round_trip: Duration::from_micros(info.word(offset::MIN_RTT)?.into()),
+    })
+}
+
+/// `SO_BUF_LOCK` (asm-generic/socket.h), since Linux 5.14.
+const SO_BUF_LOCK: libc::c_int = 72;
+
+/// Gives the receive buffer, whose size was set, back to the kernel's own
+/// sizing.
+#[expect(unsafe_code, reason = "no safe crate offers SO_BUF_LOCK")]
+pub(crate) fn unlock_receive_buffer(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let unlocked: libc::c_int = 0;
+    // SAFETY: the kernel reads one int, which outlives the call.
+    let outcome = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_BUF_LOCK,
+            (&raw const unlocked).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if outcome != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }
 
 /// Whether the connection is over, by a reset or by two acknowledged ends.

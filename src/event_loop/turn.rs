@@ -22,7 +22,7 @@ use crate::backpressure::{Reason, Sent};
 use crate::error::{CloseReason, Operation, ServerError};
 use crate::limits::{
     ACCEPTS_PER_TURN, EXPIRIES_PER_TURN, LONGEST_WAIT, Limits, READ_BUFFER_BYTES, STOP_POLL,
-    TURN_BUDGET_BYTES,
+    TURN_BUDGET_BYTES, WINDOW_CHECK_BYTES,
 };
 
 /// An event loop without its waiting.
@@ -227,12 +227,9 @@ impl<N: Network, S: Service> Turn<N, S> {
                         self.flush(id);
                     }
                     self.read(id);
-                    // What was just read may have been all that its end
-                    // waited for.
-                    self.engine.advance_end(id);
                 }
             }
-            self.engine.list_if_work(id);
+            self.engine.settle(id);
         }
     }
 
@@ -314,6 +311,7 @@ impl<N: Network, S: Service> Turn<N, S> {
         let Some(client) = self.engine.clients.get_mut(id) else {
             return;
         };
+        let received_bytes = client.received_bytes;
         if client.phase == Phase::Closing {
             // Its reply to this is missing, if the server is what stopped it.
             client.cut |= client.stopped;
@@ -322,6 +320,9 @@ impl<N: Network, S: Service> Turn<N, S> {
                 .received(id, data, &mut Actions::new(&mut self.engine));
         } else {
             self.engine.write_to_destinations(id, data);
+        }
+        if passes_multiple(received_bytes, count as u64, WINDOW_CHECK_BYTES) {
+            self.engine.follow_window(id);
         }
     }
 
@@ -499,6 +500,11 @@ impl<N: Network, S: Service> Turn<N, S> {
             None => Next::Wait,
         }
     }
+}
+
+/// Whether the last `count` of `total` led past a multiple of `step`.
+const fn passes_multiple(total: u64, count: u64, step: u64) -> bool {
+    total / step != (total - count) / step
 }
 
 /// Places on the ready list that are kept when memory is given back.

@@ -85,7 +85,7 @@ fn listen_for_a_refusal(address: SocketAddr, greeting: &[u8]) -> Result<(), Prob
     sent.and_then(|()| stream.set_read_timeout(Some(GLANCE)))
         .map_err(|error| acquaintance.unanswered("its greeting", &error))?;
     let mut piece = [0; PIECE_BYTES];
-    match acquaintance.stream.read(&mut piece) {
+    match retry(|| acquaintance.stream.read(&mut piece)) {
         Ok(0) => Err(acquaintance.closed("end of file")),
         Ok(_) => Ok(()),
         Err(error) if is_timeout(&error) => Ok(()),
@@ -141,7 +141,7 @@ impl Acquaintance {
             source: error,
         };
         self.stream.set_nonblocking(!wait).map_err(switch)?;
-        let read = self.stream.read(piece);
+        let read = retry(|| self.stream.read(piece));
         self.stream.set_nonblocking(false).map_err(switch)?;
         match read {
             Ok(0) => Err(self.closed("end of file")),
@@ -172,6 +172,16 @@ impl Acquaintance {
         ProbeError::ClosedAtOnce {
             address: self.address,
             how,
+        }
+    }
+}
+
+/// A socket with a timeout does not go on by itself after a signal (signal(7)).
+fn retry(mut read: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    loop {
+        match read() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            done => return done,
         }
     }
 }

@@ -201,6 +201,11 @@ impl<S: Read + Write> SlowClient<S> {
         self.progress.taken
     }
 
+    /// When bytes last moved in either direction.
+    pub(crate) fn last_progress(&self) -> Instant {
+        self.progress.at
+    }
+
     /// Whether the server's side took all that this client may offer without reading.
     pub(crate) fn offer_exhausted(&self) -> bool {
         self.progress.taken >= self.offer

@@ -101,9 +101,13 @@ impl<S: Service> Service for Witness<S> {
                     .accuse(|| format!("{client:?} was never there and is closed"));
             };
             let link = &mut world.links[number];
-            let (was_settled, is_reset, is_closed) = (link.is_settled(), link.close_is_reset, link.closed);
+            let (is_reset, is_closed) = (link.close_is_reset, link.closed);
+            let (was_settled, was_quiet) = (link.is_settled(), link.is_quiet());
             let twice = std::mem::replace(&mut link.said_closed, true);
-            world.model.closed(number, reason, was_settled);
+            let has_partner = world.has_partner(number);
+            world
+                .model
+                .closed(number, reason, was_settled, was_quiet, has_partner);
             let orderly = matches!(reason, CloseReason::Finished);
             if orderly == is_reset || !is_closed || twice {
                 world.model.accuse(|| {
@@ -115,6 +119,10 @@ impl<S: Service> Service for Witness<S> {
             world.called_for = Some(number);
         }
         self.service.closed(client, reason, actions);
+    }
+
+    fn sockets_per_client(&self) -> usize {
+        self.service.sockets_per_client()
     }
 
     fn tick_interval(&self) -> Option<Duration> {
@@ -230,7 +238,13 @@ impl Herald {
         let held = self.rng.usize(..2000);
         let number = self.world.borrow().link_of(client);
         if let Some(number) = number {
-            self.world.borrow_mut().model.hold(number, held);
+            let model = &mut self.world.borrow_mut().model;
+            if !model.ledgers[number].accepts() {
+                // It may have been marked to be closed, which is not seen
+                // from outside before it happens.
+                return;
+            }
+            model.hold(number, held);
         }
         actions.hold(client, held);
     }
