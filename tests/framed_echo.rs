@@ -1,4 +1,6 @@
 //! Framed echo: whole frames come back and nothing else does.
+#![allow(clippy::unwrap_used, reason = "a test that fails should say so at once")]
+#![allow(clippy::disallowed_methods, reason = "these tests run against the real clock")]
 
 mod support;
 

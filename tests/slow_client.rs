@@ -1,5 +1,7 @@
 //! The policy, seen from outside: who is disconnected, when, for which
 //! reason, and who is kept.
+#![allow(clippy::unwrap_used, reason = "a test that fails should say so at once")]
+#![allow(clippy::disallowed_methods, reason = "these tests run against the real clock")]
 
 mod support;
 
