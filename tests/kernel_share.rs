@@ -1,7 +1,6 @@
 //! What a stalled client costs: a bounded share of the kernel's memory and of
 //! ours, all of it given back.
-
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)] // Tests may panic and read the clock; clippy does not see that helpers are tests.
+#![allow(clippy::unwrap_used, reason = "a test that fails should say so at once")]
 
 mod support;
 
