@@ -91,6 +91,22 @@ impl Server {
         Self::watch(child, log, nowhere, directory)
     }
 
+    /// As [`echo`](Self::echo), with a log file that nobody can read back:
+    /// what is watched is standard error, which gets the same lines.
+    pub(crate) fn echo_with_log_file(log_file: &str, options: &[&str]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let stderr = directory.path().join("stderr");
+        let child = Command::new(BINARY)
+            .args(["echo", "--port", "0", "--log-file", log_file])
+            .args(options)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(&stderr).unwrap())
+            .spawn()
+            .unwrap();
+        Self::watch(child, stderr.clone(), stderr, directory)
+    }
+
     fn watch(child: Child, log: PathBuf, stderr: PathBuf, directory: TempDir) -> Self {
         let mut server = Self {
             pid: Pid::from_child(&child),
