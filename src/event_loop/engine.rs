@@ -453,8 +453,10 @@ impl<N: Network> Engine<N> {
             let longest = self
                 .clients
                 .iter()
+                .filter(|(_, client)| client.phase != Phase::Doomed)
                 .max_by_key(|(_, client)| client.queue.len() + client.held_bytes)
                 .map(|(id, _)| id);
+            // One goes with every round, so there is an end to them.
             let Some(id) = longest else { return };
             let detail = format!(
                 "the longest of {} clients with {} together, budget {}",

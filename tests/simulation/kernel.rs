@@ -928,15 +928,16 @@ impl World {
     }
 
     fn finish_connect(&mut self, number: usize) -> io::Result<bool> {
-        self.call();
         note!(self, 20, number, 0, "ask whether link {number} is connected");
         match self.links[number].connecting {
+            // Asking in vain is not counted as work.
             Connecting::Pending => Ok(false),
             Connecting::Refused => {
                 self.model.fail(number);
                 Err(ErrorKind::ConnectionRefused.into())
             }
             Connecting::Made => {
+                self.call();
                 self.model.settle();
                 self.model.connected(number);
                 Ok(true)

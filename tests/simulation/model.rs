@@ -549,7 +549,11 @@ impl Model {
         let doom = match reason {
             CloseReason::Reset | CloseReason::Rejected(_) => ledger.doom.clone(),
             // Its time may have been over before it came to a limit.
-            CloseReason::Slow(Reason::OverLimit | Reason::NotDrained) if self.loose => {
+            CloseReason::Slow(Reason::OverLimit | Reason::NotDrained)
+            | CloseReason::ConnectTimedOut(_)
+            | CloseReason::NotAcknowledged
+                if self.loose =>
+            {
                 ledger.doom.clone().filter(|doom| *doom == Doom::Closed)
             }
             _ => ledger.doom.clone().filter(|_| !by_service),
