@@ -248,7 +248,7 @@ impl<N: Network> Engine<N> {
             return Sent::Empty;
         };
         let before = client.queue.len();
-        let mut outcome = Sent::Empty;
+        let mut outcome = Sent::Waiting;
         let mut error = None;
         while client.readiness.is_writable() && !client.queue.is_empty() {
             match client.write_queue() {
@@ -268,7 +268,7 @@ impl<N: Network> Engine<N> {
         client.slow.queue_changed(&self.policy, &client.queue, self.now);
         if let Some(error) = error {
             self.doom(id, CloseReason::Failed(Operation::Write, error));
-            return Sent::Empty;
+            return Sent::Waiting;
         }
         outcome
     }
@@ -280,7 +280,9 @@ impl<N: Network> Engine<N> {
         let Some(client) = self.clients.get_mut(id) else {
             return;
         };
-        if client.phase == Phase::Doomed || !client.queue.is_ended() || !client.queue.is_empty() {
+        let is_open = matches!(client.phase, Phase::Open | Phase::Closing);
+        if !is_open || !client.queue.is_ended() || !client.queue.is_empty() {
+            // An end sent before the connection is made would break it off.
             return;
         }
         let both_ended = client.read_ended || client.phase == Phase::Closing;
@@ -451,8 +453,10 @@ impl<N: Network> Engine<N> {
             let longest = self
                 .clients
                 .iter()
+                .filter(|(_, client)| client.phase != Phase::Doomed)
                 .max_by_key(|(_, client)| client.queue.len() + client.held_bytes)
                 .map(|(id, _)| id);
+            // One goes with every round, so there is an end to them.
             let Some(id) = longest else { return };
             let detail = format!(
                 "the longest of {} clients with {} together, budget {}",

@@ -895,7 +895,8 @@ impl World {
     /// A clean end says to the peer that it has everything. A server that
     /// stops may cut a stream only by a reset.
     fn check_whole(&mut self, number: usize) {
-        if !self.model.ledgers[number].stopped || self.links[number].reset {
+        let ledger = &self.model.ledgers[number];
+        if !ledger.stopped || ledger.cut_short || self.links[number].reset {
             return;
         }
         let from = match self.plan.kind {
@@ -927,15 +928,16 @@ impl World {
     }
 
     fn finish_connect(&mut self, number: usize) -> io::Result<bool> {
-        self.call();
         note!(self, 20, number, 0, "ask whether link {number} is connected");
         match self.links[number].connecting {
+            // Asking in vain is not counted as work.
             Connecting::Pending => Ok(false),
             Connecting::Refused => {
                 self.model.fail(number);
                 Err(ErrorKind::ConnectionRefused.into())
             }
             Connecting::Made => {
+                self.call();
                 self.model.settle();
                 self.model.connected(number);
                 Ok(true)
@@ -998,7 +1000,7 @@ impl World {
         };
         let Some(from) = from else { return };
         let source = &self.model.ledgers[from];
-        if !source.end_read || source.thrown > 0 || self.links[from].reset {
+        if !source.end_read || source.thrown > 0 || source.cut_short || self.links[from].reset {
             return;
         }
         let owed = match self.plan.kind {

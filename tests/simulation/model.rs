@@ -38,6 +38,8 @@ pub(crate) enum Doom {
     /// Its service wants it reset.
     Rejected,
     Reset,
+    /// Its connection is not waited for any more.
+    Abandoned,
     /// It has gone.
     Closed,
 }
@@ -60,6 +62,8 @@ pub(crate) struct Ledger {
     pub(crate) ended: bool,
     /// Input is thrown away.
     pub(crate) closing: bool,
+    /// Its service ended it in the middle of its stream.
+    pub(crate) cut_short: bool,
     /// The stop of the server closed it, not its service.
     pub(crate) stopped: bool,
     /// Its connection is still being made, since then.
@@ -454,9 +458,19 @@ impl Model {
         self.note_both_ended(number);
     }
 
+    /// As [`end`](Self::end), before it has got back all that it sent.
+    pub(crate) fn end_early(&mut self, number: usize) {
+        self.settle();
+        self.ledgers[number].cut_short |= !self.ledgers[number].ended;
+        self.end(number);
+    }
+
     /// A client is to be closed once everything sent has arrived.
     pub(crate) fn close(&mut self, number: usize) {
         self.settle();
+        if self.ledgers[number].connecting_since.is_some() {
+            self.doom(number, Doom::Abandoned);
+        }
         let ledger = &mut self.ledgers[number];
         ledger.ended = true;
         ledger.closing = true;
@@ -535,7 +549,11 @@ impl Model {
         let doom = match reason {
             CloseReason::Reset | CloseReason::Rejected(_) => ledger.doom.clone(),
             // Its time may have been over before it came to a limit.
-            CloseReason::Slow(Reason::OverLimit | Reason::NotDrained) if self.loose => {
+            CloseReason::Slow(Reason::OverLimit | Reason::NotDrained)
+            | CloseReason::ConnectTimedOut(_)
+            | CloseReason::NotAcknowledged
+                if self.loose =>
+            {
                 ledger.doom.clone().filter(|doom| *doom == Doom::Closed)
             }
             _ => ledger.doom.clone().filter(|_| !by_service),
@@ -544,6 +562,7 @@ impl Model {
             (_, Some(Doom::Closed)) => false,
             (CloseReason::Slow(Reason::MemoryBudget), _) if self.loose => self.over_budget_seen,
             (CloseReason::Stopped, _) if over(self.stopping_since, limits.grace) => true,
+            (CloseReason::Finished, Some(Doom::Abandoned)) => true,
             (CloseReason::Failed(..), doom) => *doom == Some(Doom::Failed),
             (CloseReason::Rejected(_), doom) => *doom == Some(Doom::Rejected),
             (CloseReason::Reset, doom) if self.kind != Kind::Tunnel => *doom == Some(Doom::Reset),
@@ -559,7 +578,7 @@ impl Model {
                 ledger.ended
                     && ledger.queue == 0
                     && (ledger.end_read || ledger.closing)
-                    && (was_settled || ledger.connecting_since.is_some())
+                    && was_settled
                     && !(ledger.stopped && ledger.thrown > 0)
             }
             (CloseReason::NotAcknowledged, None) => over(ledger.both_ended_since, limits.grace) && !was_quiet,
@@ -633,7 +652,7 @@ impl Model {
                     .filter(|ledger| !ledger.end_read && !ledger.closing)
                     .map(held)
                     .sum();
-                let capacity = 2
+                let capacity = 4
                     * (self.max_frame_bytes
                         + 4
                         + 2 * SMALLEST_READ_BYTES

@@ -15,7 +15,7 @@ use highwater::error::CloseReason;
 use highwater::event_loop::{Actions, ClientId, Service};
 
 use super::content::piece;
-use super::kernel::Shared;
+use super::kernel::{Shared, address};
 use super::model::Doom;
 use super::plan::Kind;
 
@@ -24,12 +24,39 @@ pub(crate) struct Witness<S> {
     pub(crate) service: S,
     world: Shared,
     kind: Kind,
+    /// Everybody who ever was a client.
+    clients: Vec<ClientId>,
 }
 
 impl<S> Witness<S> {
     pub(crate) fn new(service: S, world: &Shared, kind: Kind) -> Self {
         let world = Rc::clone(world);
-        Self { service, world, kind }
+        Self {
+            service,
+            world,
+            kind,
+            clients: Vec::new(),
+        }
+    }
+
+    /// Ends a client that echo serves, while its pipe goes on: what it sends
+    /// from here on goes nowhere, but has to be read.
+    fn end_any(&self, actions: &mut Actions<'_>) {
+        let client = {
+            let mut world = self.world.borrow_mut();
+            let newest = self.clients.len().min(8);
+            if world.calm || newest == 0 {
+                return;
+            }
+            let client = self.clients[self.clients.len() - 1 - world.rng.usize(..newest)];
+            if let Some(number) = world.link_of(client)
+                && world.model.ledgers[number].is_alive()
+            {
+                world.model.end_early(number);
+            }
+            client
+        };
+        actions.end(client);
     }
 
     /// Calls the service for one client.
@@ -62,6 +89,7 @@ impl<S> Witness<S> {
 
 impl<S: Service> Service for Witness<S> {
     fn connected(&mut self, client: ClientId, actions: &mut Actions<'_>) {
+        self.clients.push(client);
         self.call(client, actions, |service, actions| {
             service.connected(client, actions)
         });
@@ -135,6 +163,9 @@ impl<S: Service> Service for Witness<S> {
 
     fn woken(&mut self, actions: &mut Actions<'_>) {
         self.service.woken(actions);
+        if self.kind == Kind::Echo {
+            self.end_any(actions);
+        }
     }
 
     fn stopping(&mut self, actions: &mut Actions<'_>) {
@@ -190,7 +221,8 @@ impl Herald {
             match self.rng.u8(..64) {
                 0 => self.end(client, actions),
                 1 => self.dismiss(client, actions),
-                2..6 => self.hold(client, actions),
+                2 => self.connect(client, actions),
+                3..6 => self.hold(client, actions),
                 _ => self.send(client, actions),
             }
         }
@@ -247,6 +279,13 @@ impl Herald {
             model.hold(number, held);
         }
         actions.hold(client, held);
+    }
+
+    /// What it connects to it treats like any client, from the start.
+    fn connect(&mut self, client: ClientId, actions: &mut Actions<'_>) {
+        if let Ok(upstream) = actions.connect(address(0), client) {
+            self.clients.push(upstream);
+        }
     }
 
     fn end(&mut self, client: ClientId, actions: &mut Actions<'_>) {

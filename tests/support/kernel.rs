@@ -110,6 +110,20 @@ pub(crate) fn orphans() -> usize {
     sockstat("orphan")
 }
 
+/// Connections from or to this port that are neither established, nor listen,
+/// nor rest in TIME-WAIT: what a process has closed and the kernel still works
+/// on.
+pub(crate) fn half_dead(port: u16) -> usize {
+    const AT_REST: [&str; 3] = ["01", "06", "0A"];
+    let port = format!(":{port:04X}");
+    let text = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let ours = text.lines().skip(1).filter(|line| {
+        let words: Vec<_> = line.split_whitespace().take(4).collect();
+        (words[1].ends_with(&port) || words[2].ends_with(&port)) && !AT_REST.contains(&words[3])
+    });
+    ours.count()
+}
+
 fn sockstat(name: &str) -> usize {
     let text = std::fs::read_to_string("/proc/net/sockstat").unwrap();
     let line = text.lines().find(|line| line.starts_with("TCP:")).unwrap();

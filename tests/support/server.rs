@@ -87,6 +87,21 @@ impl Server {
         Self::watch(command, log, directory)
     }
 
+    /// As [`echo`](Self::echo), with a log file that nobody can read back:
+    /// what is watched is standard error, which gets the same lines.
+    pub(crate) fn echo_with_log_file(log_file: &str, options: &[&str]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let stderr = directory.path().join("stderr");
+        let mut command = Command::new(BINARY);
+        command
+            .args(["echo", "--port", "0", "--log-file", log_file])
+            .args(options)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(&stderr).unwrap());
+        Self::watch(command, stderr, directory)
+    }
+
     /// As [`echo`](Self::echo), with a log file that may be there already.
     pub(crate) fn echo_logging_to(log: &Path, options: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
