@@ -20,6 +20,10 @@ const VISITS_PER_S: usize = 8_000;
 /// Visits to one client are at least so far apart on average.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(40);
 
+/// First arrivals a second, of one thread: a backlog that overflows would
+/// keep some waiting for tens of seconds, as the kernel retries ever later.
+const ARRIVALS_PER_S: usize = 1_000;
+
 /// What all threads of a crowd share.
 pub(crate) struct Crowd<'a> {
     pub(crate) server: SocketAddr,
@@ -40,8 +44,9 @@ impl Crowd<'_> {
         let mut seats: Vec<Option<Member>> = (0..size).map(|_| None).collect();
         let mut records = Vec::new();
         let now = Instant::now();
+        let arrive = Duration::from_secs(1) * size as u32 / ARRIVALS_PER_S as u32;
         let mut visits: BinaryHeap<_> = (0..size)
-            .map(|seat| Reverse((now + 2 * pause.mul_f64(random.f64()), seat)))
+            .map(|seat| Reverse((now + arrive.mul_f64(random.f64()), seat)))
             .collect();
         while let Some(Reverse((due, seat))) = visits.pop() {
             let now = Instant::now();

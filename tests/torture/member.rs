@@ -19,8 +19,9 @@ use crate::stream;
 const VISIT_BYTES: usize = 256 * 1024;
 
 /// Beyond the grace a stalled client is waited for so long: the visits are
-/// far apart, and the machine may be busy.
-const OVERDUE: Duration = Duration::from_secs(6);
+/// far apart, the machine may be busy, and after a fault the kernel tries
+/// again ever later to get through what waited.
+const OVERDUE: Duration = Duration::from_secs(15);
 
 /// An orderly client that is not through after this much undisturbed time
 /// has been forgotten.

@@ -200,6 +200,7 @@ impl Ordeal {
                 .map(|thread| {
                     thread.join().unwrap_or_else(|panic| {
                         done.store(true, Ordering::Relaxed);
+                        show_what_the_log_says(server, panic.downcast_ref::<String>());
                         std::panic::resume_unwind(panic)
                     })
                 })
@@ -246,6 +247,12 @@ impl Ordeal {
             self.stop
         );
     }
+}
+
+/// What a member complains of begins with its address.
+fn show_what_the_log_says(server: &Server, complaint: Option<&String>) {
+    let name = complaint.and_then(|text| text.split(' ').next()).unwrap_or("?");
+    println!("of {name} the log says: {:#?}", server.lines_with(name));
 }
 
 fn limit_address_space(server: &Server) {
