@@ -19,7 +19,7 @@ upstream=$(sed -n 's/.*listening on \(.*\)$/\1/p' "$upstream_log" | head -n 1)
 [[ -n $upstream ]] || fail "the server behind the tunnel does not listen"
 
 start_server tunnel --to "$upstream"
-probe --stalled 1 --quiet 0 --fast 20
+probe --stalled 1 --fast 20
 expect_disconnected 1 'write timeout'
 line=$(grep -o 'client [0-9]* write timeout, disconnecting: slow for [0-9.]* s' "$log")
 for _ in {1..20}; do

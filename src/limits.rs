@@ -242,6 +242,7 @@ impl Limits {
             self.high_water_mark_bytes
                 .saturating_mul(HARD_LIMIT_MARKS)
                 .max(self.limit().saturating_mul(2))
+                .max(self.high_water_mark_bytes.saturating_add(SMALLEST_READ_BYTES))
         })
     }
 
@@ -364,6 +365,15 @@ mod tests {
             sentence.contains("--limit 256KiB") && sentence.contains("--hard-limit 128KiB"),
             "{sentence}"
         );
+    }
+
+    #[test]
+    fn a_tiny_mark_alone_is_no_contradiction() {
+        let limits = Limits {
+            high_water_mark_bytes: 1,
+            ..Limits::default()
+        };
+        assert_eq!(limits.check(), Ok(()));
     }
 
     #[test]

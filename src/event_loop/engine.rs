@@ -383,6 +383,31 @@ impl<N: Network> Engine<N> {
         self.doom(id, CloseReason::Slow(reason));
     }
 
+    /// Offers `data` to the socket first; `put` then queues what is left
+    /// behind the bytes that the socket took.
+    #[inline]
+    fn write_then_queue(
+        &mut self,
+        id: ClientId,
+        data: &[u8],
+        put: impl FnOnce(&mut SendQueue, usize) -> Answer,
+    ) -> Answer {
+        let Some(client) = self.clients.get_mut(id) else {
+            return Answer::Continue;
+        };
+        if !client.accepts_writes() {
+            return Answer::Continue;
+        }
+        match client.write_directly(data) {
+            Ok(taken) if taken == data.len() && client.queue.is_empty() => Answer::Continue,
+            Ok(taken) => self.enqueue(id, data.len() - taken, |queue| put(queue, taken)),
+            Err(error) => {
+                self.doom(id, CloseReason::Failed(Operation::Write, error));
+                Answer::Continue
+            }
+        }
+    }
+
     /// Puts what a socket refused into its queue. `put` does so; the hard
     /// limit is checked before, the clocks and the budget after.
     fn enqueue(
@@ -537,43 +562,11 @@ fn is_live<S: Stream>(clients: &ClientTable<Client<S>>, delay: Delay, entry: &En
 
 impl<N: Network> Commands for Engine<N> {
     fn write(&mut self, id: ClientId, data: &[u8]) -> Answer {
-        let Some(client) = self.clients.get_mut(id) else {
-            return Answer::Continue;
-        };
-        if !client.accepts_writes() {
-            return Answer::Continue;
-        }
-        match client.write_directly(data) {
-            Ok(taken) if taken == data.len() && client.queue.is_empty() => Answer::Continue,
-            Ok(taken) => {
-                let rest = &data[taken..];
-                self.enqueue(id, rest.len(), |queue| queue.write(rest))
-            }
-            Err(error) => {
-                self.doom(id, CloseReason::Failed(Operation::Write, error));
-                Answer::Continue
-            }
-        }
+        self.write_then_queue(id, data, |queue, taken| queue.write(&data[taken..]))
     }
 
     fn write_shared(&mut self, id: ClientId, data: &Bytes) -> Answer {
-        let Some(client) = self.clients.get_mut(id) else {
-            return Answer::Continue;
-        };
-        if !client.accepts_writes() {
-            return Answer::Continue;
-        }
-        match client.write_directly(data) {
-            Ok(taken) if taken == data.len() && client.queue.is_empty() => Answer::Continue,
-            Ok(taken) => {
-                let rest = data.slice(taken..);
-                self.enqueue(id, rest.len(), |queue| queue.write_shared(rest))
-            }
-            Err(error) => {
-                self.doom(id, CloseReason::Failed(Operation::Write, error));
-                Answer::Continue
-            }
-        }
+        self.write_then_queue(id, data, |queue, taken| queue.write_shared(data.slice(taken..)))
     }
 
     fn pause(&mut self, id: ClientId, paused: bool) {

@@ -6,6 +6,11 @@
 //! from the outside ([`model`]); a fault ends the run at the turn in which it
 //! was seen.
 
+// A fault carries its plan, and is made once in thousands of runs.
+#![allow(clippy::result_large_err)]
+// Each of the two programs that share this uses a part.
+#![allow(dead_code)]
+
 pub(crate) mod content;
 pub(crate) mod kernel;
 pub(crate) mod model;
