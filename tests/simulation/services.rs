@@ -15,9 +15,9 @@ use highwater::error::CloseReason;
 use highwater::event_loop::{Actions, ClientId, Service};
 
 use super::content::piece;
-use super::kernel::{Shared, address};
 use super::model::Doom;
 use super::plan::Kind;
+use super::world::{Shared, address};
 
 /// Hears everything that a service hears.
 pub(crate) struct Witness<S> {
