@@ -397,7 +397,9 @@ impl Model {
             Kind::Herald => self.limits.hard_limit() + 1,
             _ => self.limits.high_water_mark_bytes + SMALLEST_READ_BYTES,
         };
-        if queue >= bound {
+        // One that has been thrown out is no longer fed in earnest.
+        let may_be_out = self.loose && self.over_budget_seen;
+        if queue >= bound && !may_be_out {
             self.accuse(|| format!("link {number}: a queue of {queue} bytes, bound {bound}"));
         }
     }
