@@ -23,7 +23,7 @@ run() {
 }
 
 failed_tests() {
-    grep -E '^test .* (FAILED|has overflowed)' "$work/output" | awk '{ print $2 }' | sort -u | paste -sd' '
+    grep -E '^test .* \.\.\. FAILED' "$work/output" | awk '{ print $2 }' | sort -u | paste -sd' '
 }
 
 copy

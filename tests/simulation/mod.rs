@@ -11,13 +11,34 @@
 // Each of the two programs that share this uses a part.
 #![allow(dead_code)]
 
-pub(crate) mod content;
-pub(crate) mod kernel;
-pub(crate) mod model;
-pub(crate) mod plan;
-pub(crate) mod services;
+/// Counts what happens, folds it into the digest, and keeps it in a trace.
+macro_rules! note {
+    ($world:expr, $code:expr, $number:expr, $value:expr, $($format:tt)*) => {{
+        let world = &mut *$world;
+        world.events += 1;
+        world.fold($code, $number as u64, $value as u64);
+        if let Some(trace) = &mut world.trace
+            && world.model.fault.is_none()
+        {
+            if trace.len() == $crate::simulation::world::TRACE_LINES {
+                trace.pop_front();
+            }
+            trace.push_back(format!($($format)*));
+        }
+    }};
+}
 
-use std::cell::{Cell, RefCell};
+mod checks;
+mod content;
+mod kernel;
+mod link;
+mod model;
+mod peers;
+pub(crate) mod plan;
+mod services;
+mod world;
+
+use std::cell::RefCell;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -29,10 +50,11 @@ use highwater::event_loop::{ClientId, Clock, Event, Service};
 use highwater::limits::{ACCEPT_RETRY, TURN_ALLOWANCE};
 use highwater::services::{Echo, FramedEcho, Tunnel};
 
-use kernel::{Shared, SimulatedNetwork, World};
+use kernel::SimulatedNetwork;
 use model::{Model, Seen};
 use plan::{Kind, Plan, Trouble};
 use services::{Herald, Witness};
+use world::{Shared, World};
 
 /// What a run of one seed came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -76,12 +98,12 @@ impl fmt::Display for Fault {
 }
 
 /// Runs one plan to its end or to its first fault.
-pub(crate) fn run(plan: &Plan) -> Result<Report, Fault> {
+pub(crate) fn run(plan: &Plan) -> Result<Report, Box<Fault>> {
     run_traced(plan, false)
 }
 
 /// Runs one seed; at a fault, looks for the fewest troubles that show one.
-pub(crate) fn run_and_shrink(plan: &Plan) -> Result<Report, Fault> {
+pub(crate) fn run_and_shrink(plan: &Plan) -> Result<Report, Box<Fault>> {
     let Err(mut fault) = run(plan) else {
         return run(plan);
     };
@@ -108,17 +130,7 @@ pub(crate) fn run_and_shrink(plan: &Plan) -> Result<Report, Fault> {
     }
 }
 
-thread_local! {
-    static SEED: Cell<u64> = const { Cell::new(0) };
-}
-
-/// The seed that this thread is running.
-pub(crate) fn current_seed() -> u64 {
-    SEED.get()
-}
-
-fn run_traced(plan: &Plan, traced: bool) -> Result<Report, Fault> {
-    SEED.set(plan.seed);
+fn run_traced(plan: &Plan, traced: bool) -> Result<Report, Box<Fault>> {
     let mut progress = Progress::default();
     let outcome = catch_unwind(AssertUnwindSafe(|| dispatch(plan, traced, &mut progress)));
     let what = match outcome {
@@ -130,12 +142,12 @@ fn run_traced(plan: &Plan, traced: bool) -> Result<Report, Fault> {
             format!("panic: {}", said.unwrap_or_default())
         }
     };
-    Err(Fault {
+    Err(Box::new(Fault {
         plan: plan.clone(),
         turn: progress.turns,
         what,
         trace: progress.trace,
-    })
+    }))
 }
 
 #[derive(Default)]
@@ -165,7 +177,7 @@ fn dispatch(plan: &Plan, traced: bool, progress: &mut Progress) -> Result<Report
             Driver::drive(plan, &world, service, start, progress)
         }
         Kind::Tunnel => {
-            let upstreams = (0..plan.upstreams).map(|number| kernel::address(0xff_0000 + number));
+            let upstreams = (0..plan.upstreams).map(|number| world::address(0xff_0000 + number));
             let service = Tunnel::to_addresses(
                 "upstream".to_owned(),
                 upstreams.collect(),

@@ -6,6 +6,7 @@
 mod simulation;
 
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use clap::Parser;
@@ -23,6 +24,9 @@ struct Arguments {
     #[arg(long, default_value_t = 0)]
     from: u64,
 }
+
+/// The seed that is being run.
+static SEED: AtomicU64 = AtomicU64::new(0);
 
 /// Seeds between two looks at the progress bar.
 const SEEDS_PER_LOOK: u64 = 16;
@@ -43,11 +47,12 @@ fn main() -> ExitCode {
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         hook(info);
-        eprintln!("the panic came in seed {}", simulation::current_seed());
+        eprintln!("the panic came in seed {}", SEED.load(Ordering::Relaxed));
     }));
     let start = Instant::now();
     let (mut events, mut turns) = (0, 0);
     for seed in arguments.from..arguments.from.saturating_add(arguments.seeds) {
+        SEED.store(seed, Ordering::Relaxed);
         match simulation::run_and_shrink(&Plan::new(seed)) {
             Ok(report) => {
                 events += report.events;

@@ -15,9 +15,9 @@ use highwater::error::CloseReason;
 use highwater::event_loop::{Actions, ClientId, Service};
 
 use super::content::piece;
-use super::kernel::{Shared, address};
 use super::model::Doom;
 use super::plan::Kind;
+use super::world::{Shared, address};
 
 /// Hears everything that a service hears.
 pub(crate) struct Witness<S> {
@@ -128,9 +128,10 @@ impl<S: Service> Service for Witness<S> {
                     .model
                     .accuse(|| format!("{client:?} was never there and is closed"));
             };
+            let turn = world.model.turn;
             let link = &mut world.links[number];
             let (is_reset, is_closed) = (link.close_is_reset, link.closed);
-            let (was_settled, was_quiet) = (link.is_settled(), link.is_quiet());
+            let (was_settled, was_quiet) = (link.is_settled(), link.is_quiet(turn));
             let twice = std::mem::replace(&mut link.said_closed, true);
             let has_partner = world.has_partner(number);
             world

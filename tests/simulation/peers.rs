@@ -1,0 +1,308 @@
+//! What the peers do: they come, send, read, stall, trickle, end and reset,
+//! as chance has it, and at last calmly.
+//!
+//! Owns their behaviour and which edge follows from it. Edges are those of
+//! epoll in its edge-triggered mode: one for each transition and none for
+//! what is left after a partial read, data and end in one event when both
+//! came before the wait, and room for writing announced only after a write
+//! was refused or came back short.
+
+use std::collections::VecDeque;
+
+use super::content::Content;
+use super::link::{Connecting, Link, Reading};
+use super::plan::{Kind, Trouble};
+use super::world::World;
+
+/// What a peer still says at most once everybody is to end.
+const CALM_STREAM_BYTES: usize = 2000;
+
+impl World {
+    pub(crate) fn new_link(&mut self, connecting: Connecting) -> usize {
+        let number = self.links.len();
+        let most = if self.calm {
+            CALM_STREAM_BYTES
+        } else {
+            self.plan.stream_bytes
+        };
+        let total = self.rng.usize(..=most);
+        let content = if self.plan.kind == Kind::FramedEcho {
+            Content::frames(
+                &mut self.rng,
+                number,
+                self.plan.max_frame_bytes,
+                total.min(60_000),
+            )
+        } else {
+            Content::pattern(number)
+        };
+        let left_to_send = content.len().min(total as u64);
+        self.links.push(Link {
+            id: None,
+            is_upstream: false,
+            partner: None,
+            content,
+            connecting,
+            sent: 0,
+            read: 0,
+            left_to_send,
+            peer_ended: false,
+            end_read: false,
+            reset: false,
+            reset_told: false,
+            peer_gone: false,
+            taken: 0,
+            arrived: 0,
+            peer_read: 0,
+            refused: false,
+            ended: false,
+            end_arrived: false,
+            told: VecDeque::new(),
+            edge_in: false,
+            edge_out: false,
+            queued: false,
+            reading: Reading::Fast,
+            close_is_reset: false,
+            closed: false,
+            said_closed: false,
+            read_in_turn: 0,
+            dry_turn: 0,
+            interrupted_turn: 0,
+        });
+        self.open.push(number);
+        self.change_mood(number);
+        number
+    }
+
+    /// Somebody connects and waits to be accepted.
+    pub(crate) fn arrive(&mut self) {
+        if !self.listening {
+            return;
+        }
+        let number = self.new_link(Connecting::Made);
+        note!(self, 2, number, 0, "link {number} connects");
+        if self.backlog.is_empty() || !self.has(Trouble::SparseEvents) {
+            self.listener_edge = true;
+        }
+        self.backlog.push_back(number);
+    }
+
+    pub(crate) fn change_mood(&mut self, number: usize) {
+        let mood = match self.rng.u8(..4) {
+            0 if self.has(Trouble::Stalls) => Reading::Stalled,
+            1 if self.has(Trouble::Trickles) => Reading::Trickling,
+            _ => Reading::Fast,
+        };
+        self.links[number].reading = mood;
+    }
+
+    /// Between two turns the peers act.
+    pub(crate) fn act(&mut self) {
+        if self.has(Trouble::FailedAccepts) && self.rng.u8(..16) == 0 {
+            self.descriptors_out = !self.descriptors_out;
+        }
+        if self.peers_left > 0 && self.rng.u8(..4) == 0 {
+            let storm = self.has(Trouble::Storms) && self.rng.u8(..8) == 0;
+            let comers = match (storm, self.rng.u8(..4)) {
+                (true, 0) => self.rng.usize(1..=200),
+                (true, _) => self.rng.usize(1..=20),
+                (false, _) => 1,
+            };
+            self.peers_left -= 1;
+            for _ in 0..comers {
+                self.arrive();
+            }
+        }
+        for _ in 0..self.rng.usize(..=self.plan.acts) {
+            if self.open.is_empty() {
+                return;
+            }
+            let number = self.open[self.rng.usize(..self.open.len())];
+            self.act_on(number);
+        }
+    }
+
+    pub(crate) fn act_on(&mut self, number: usize) {
+        if self.links[number].reset || self.links[number].closed {
+            return;
+        }
+        match self.links[number].connecting {
+            Connecting::Made => {}
+            Connecting::Pending => return self.decide_connection(number),
+            Connecting::Refused => return,
+        }
+        match self.rng.u8(..32) {
+            0..12 => self.peer_sends(number),
+            12..24 => {
+                self.deliver(number);
+                self.peer_reads(number);
+            }
+            24..27 => self.deliver(number),
+            27 => self.change_mood(number),
+            28 if self.has(Trouble::Resets) && self.rng.u8(..6) == 0 => self.peer_resets(number),
+            29 if self.has(Trouble::Resets) && self.rng.u8(..6) == 0 => {
+                self.links[number].peer_gone = true;
+                self.peer_ends(number);
+            }
+            30 | 31 if self.rng.u8(..8) == 0 => self.peer_ends(number),
+            _ => {}
+        }
+    }
+
+    pub(crate) fn decide_connection(&mut self, number: usize) {
+        match self.rng.u8(..8) {
+            0..4 => {
+                note!(self, 3, number, 0, "link {number} is accepted by its server");
+                self.links[number].connecting = Connecting::Made;
+                self.links[number].edge_out = true;
+            }
+            4 if !self.calm => {
+                note!(self, 4, number, 0, "link {number} is refused by its server");
+                self.links[number].connecting = Connecting::Refused;
+                self.links[number].edge_in = true;
+                self.links[number].edge_out = true;
+            }
+            _ => return,
+        }
+        self.queue(number);
+    }
+
+    pub(crate) fn peer_sends(&mut self, number: usize) {
+        let most = self.rng.usize(1..=self.plan.piece_bytes) as u64;
+        let room = self.plan.kernel_bytes as u64;
+        let link = &mut self.links[number];
+        let count = most
+            .min(link.left_to_send)
+            .min(room.saturating_sub(link.waiting()));
+        if count == 0 || link.peer_ended {
+            return;
+        }
+        let was_empty = link.waiting() == 0;
+        link.sent += count;
+        link.left_to_send -= count;
+        note!(self, 5, number, count, "link {number} sends {count}");
+        if was_empty || !self.has(Trouble::SparseEvents) {
+            self.links[number].edge_in = true;
+            self.queue(number);
+        }
+    }
+
+    pub(crate) fn peer_ends(&mut self, number: usize) {
+        if self.links[number].peer_ended {
+            return;
+        }
+        note!(self, 6, number, 0, "link {number} ends");
+        let link = &mut self.links[number];
+        link.peer_ended = true;
+        link.edge_in = true;
+        self.queue(number);
+    }
+
+    pub(crate) fn peer_resets(&mut self, number: usize) {
+        note!(self, 7, number, 0, "link {number} resets");
+        let link = &mut self.links[number];
+        link.reset = true;
+        link.edge_in = true;
+        link.edge_out = true;
+        self.queue(number);
+    }
+
+    /// Moves what our kernel holds to the peer's.
+    pub(crate) fn deliver(&mut self, number: usize) {
+        let window = self.plan.kernel_bytes as u64;
+        let link = &mut self.links[number];
+        let room = window.saturating_sub(link.arrived - link.peer_read);
+        let count = link.in_kernel().min(room);
+        if count > 0 && link.peer_gone {
+            return self.peer_resets(number);
+        }
+        link.arrived += count;
+        let end_arrives = link.ended && !link.end_arrived && link.in_kernel() == 0;
+        if end_arrives {
+            // Our state changes, and epoll wakes for that.
+            link.end_arrived = true;
+            link.edge_out = true;
+        }
+        if count > 0 || end_arrives {
+            note!(self, 8, number, count, "link {number} gets {count}");
+        }
+        if end_arrives {
+            self.queue(number);
+        }
+        self.announce_room(number);
+    }
+
+    pub(crate) fn peer_reads(&mut self, number: usize) {
+        let most = self.rng.usize(1..=self.plan.piece_bytes) as u64;
+        let link = &mut self.links[number];
+        let there = link.arrived - link.peer_read;
+        let count = match link.reading {
+            Reading::Fast => there,
+            Reading::Trickling => there.min(most.min(64)),
+            Reading::Stalled => 0,
+        };
+        link.peer_read += count;
+        if count > 0 {
+            note!(self, 9, number, count, "link {number} reads {count}");
+        }
+    }
+
+    /// Room is announced only to whom it was refused, and only once half of
+    /// the kernel's buffer is free.
+    pub(crate) fn announce_room(&mut self, number: usize) {
+        let threshold = (self.plan.kernel_bytes / 2) as u64;
+        let link = &mut self.links[number];
+        if link.refused && link.in_kernel() <= threshold {
+            link.refused = false;
+            link.edge_out = true;
+            self.queue(number);
+        }
+    }
+
+    pub(crate) fn queue(&mut self, number: usize) {
+        let link = &mut self.links[number];
+        if !link.queued && link.id.is_some() && !link.closed {
+            link.queued = true;
+            self.queued.push(number);
+        }
+    }
+
+    /// Every peer reads all there is, sends its last bytes, and ends.
+    pub(crate) fn calm_down(&mut self) {
+        self.calm = true;
+        self.peers_left = 0;
+        self.descriptors_out = false;
+        self.plan.kernel_bytes = self.plan.kernel_bytes.max(50_000);
+        self.plan.piece_bytes = self.plan.piece_bytes.max(CALM_STREAM_BYTES);
+        for &number in &self.open {
+            let link = &mut self.links[number];
+            link.reading = Reading::Fast;
+            link.left_to_send = link.left_to_send.min(CALM_STREAM_BYTES as u64);
+        }
+        for number in self.open.clone() {
+            self.announce_room(number);
+        }
+    }
+
+    pub(crate) fn act_calmly(&mut self) {
+        for at in 0..self.open.len() {
+            let number = self.open[at];
+            let link = &self.links[number];
+            if link.reset || link.closed {
+                continue;
+            }
+            if link.connecting == Connecting::Pending {
+                self.decide_connection(number);
+            }
+            if self.links[number].connecting == Connecting::Made {
+                self.peer_sends(number);
+                self.deliver(number);
+                self.peer_reads(number);
+                if self.links[number].left_to_send == 0 {
+                    self.peer_ends(number);
+                }
+            }
+        }
+        self.open.retain(|&number| !self.links[number].closed);
+    }
+}

@@ -1,0 +1,241 @@
+//! Everything outside of the engine, and what a wait for events brings.
+//!
+//! Owns the connections, the edges that no event has carried yet, the one
+//! generator that all chance comes from, and the trace of what happened.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::rc::Rc;
+use std::time::Instant;
+
+use fastrand::Rng;
+use highwater::event_loop::{ClientId, Event};
+
+use super::link::{Link, event};
+use super::model::{Doom, Model};
+use super::plan::{Kind, Plan, Trouble};
+
+pub(crate) type Shared = Rc<RefCell<World>>;
+
+/// Everything outside of the engine.
+pub(crate) struct World {
+    pub(crate) rng: Rng,
+    pub(crate) plan: Plan,
+    pub(crate) links: Vec<Link>,
+    pub(crate) model: Model,
+    /// Connections whose streams are open or wait to be accepted.
+    pub(crate) open: Vec<usize>,
+    pub(crate) backlog: VecDeque<usize>,
+    pub(crate) listener_edge: bool,
+    pub(crate) listening: bool,
+    /// The last accept failed, so only a timer may bring the next.
+    pub(crate) accept_failed: bool,
+    pub(crate) queued: Vec<usize>,
+    /// By index in the engine's table: token, and number of the link.
+    pub(crate) places: Vec<(usize, usize)>,
+    /// Ids of clients that are gone.
+    pub(crate) stale: Vec<ClientId>,
+    pub(crate) peers_left: usize,
+    /// Streams that the engine owns.
+    pub(crate) open_streams: usize,
+    pub(crate) descriptors_out: bool,
+    /// The client that the service is being called for.
+    pub(crate) called_for: Option<usize>,
+    /// Troubles have an end: everybody is made to end in order.
+    pub(crate) calm: bool,
+    /// What happened so far: system calls, acts of peers, events.
+    pub(crate) events: u64,
+    /// System calls so far.
+    pub(crate) calls: u64,
+    pub(crate) refused_accepts: u64,
+    pub(crate) stale_events: u64,
+    pub(crate) turn: u64,
+    /// Folds everything that happened into one number.
+    pub(crate) digest: u64,
+    pub(crate) trace: Option<VecDeque<String>>,
+}
+
+/// Lines of a trace that are kept: what led to a fault is at its end.
+pub(crate) const TRACE_LINES: usize = 400;
+
+impl World {
+    pub(crate) fn new(plan: &Plan, model: Model) -> Self {
+        Self {
+            rng: Rng::with_seed(plan.seed ^ 0x5eed),
+            plan: plan.clone(),
+            links: Vec::new(),
+            model,
+            open: Vec::new(),
+            backlog: VecDeque::new(),
+            listener_edge: false,
+            listening: true,
+            accept_failed: false,
+            queued: Vec::new(),
+            places: Vec::new(),
+            stale: Vec::new(),
+            peers_left: plan.peers,
+            open_streams: 0,
+            descriptors_out: false,
+            called_for: None,
+            calm: false,
+            events: 0,
+            calls: 0,
+            refused_accepts: 0,
+            stale_events: 0,
+            turn: 0,
+            digest: 0xcbf2_9ce4_8422_2325,
+            trace: None,
+        }
+    }
+
+    pub(crate) fn fold(&mut self, code: u64, number: u64, value: u64) {
+        for word in [code, number, value] {
+            self.digest = (self.digest ^ word)
+                .wrapping_mul(0x0100_0000_01b3)
+                .rotate_left(17);
+        }
+    }
+
+    pub(crate) fn has(&self, trouble: Trouble) -> bool {
+        !self.calm && self.plan.has(trouble)
+    }
+
+    pub(crate) fn note_turn(&mut self, now: Instant, real_ns: u64) {
+        self.turn += 1;
+        self.model.turn = self.turn;
+        note!(self, 1, 0, real_ns, "-- turn at {real_ns} ns, charged {now:?}");
+        for &number in &self.open {
+            self.links[number].read_in_turn = 0;
+        }
+    }
+
+    /// The link that an id names, if it ever was registered.
+    pub(crate) fn link_of(&self, id: ClientId) -> Option<usize> {
+        let token = id.to_token();
+        let &(there, number) = self.places.get(token & 0xffff_ffff)?;
+        (there == token).then_some(number)
+    }
+
+    /// Where data that is read from a link goes without asking the service.
+    pub(crate) fn destination(&self, number: usize) -> Option<usize> {
+        match self.plan.kind {
+            Kind::Echo => Some(number),
+            Kind::Tunnel => self.links[number].partner,
+            Kind::FramedEcho | Kind::Herald => None,
+        }
+    }
+
+    /// Whether the other side of a tunnel is there. A server that stops waits
+    /// for no connection that is still being made.
+    pub(crate) fn has_partner(&self, number: usize) -> bool {
+        let is_making = |number: usize| {
+            let ledger = self.model.ledgers.get(number);
+            ledger.is_some_and(|ledger| ledger.connecting_since.is_some())
+        };
+        let Some(partner) = self.links[number].partner else {
+            return false;
+        };
+        let given_up = self.model.stopping_since.is_some() && (is_making(partner) || is_making(number));
+        !self.links[partner].closed && !given_up
+    }
+
+    pub(crate) fn has_events(&self) -> bool {
+        self.listener_edge || !self.queued.is_empty()
+    }
+
+    pub(crate) fn take_listener_edge(&mut self) -> bool {
+        std::mem::take(&mut self.listener_edge) && self.listening
+    }
+
+    /// The events of one wait, in the order of the kernel's list.
+    pub(crate) fn collect(&mut self, batch: &mut Vec<(ClientId, Event)>) {
+        batch.clear();
+        let mut kept = Vec::new();
+        for number in std::mem::take(&mut self.queued) {
+            if self.has(Trouble::LateEvents) && self.rng.u8(..4) == 0 {
+                kept.push(number);
+                continue;
+            }
+            let sparse = self.has(Trouble::SparseEvents);
+            let link = &mut self.links[number];
+            link.queued = false;
+            let Some(id) = link.id else { continue };
+            if link.closed {
+                continue;
+            }
+            let event = event(link, sparse);
+            (link.edge_in, link.edge_out) = (false, false);
+            note!(
+                self,
+                10,
+                number,
+                u64::from(event.readable),
+                "event for link {number}: {event:?}"
+            );
+            batch.push((id, event));
+        }
+        self.queued.append(&mut kept);
+        self.add_noise(batch);
+    }
+
+    pub(crate) fn add_noise(&mut self, batch: &mut Vec<(ClientId, Event)>) {
+        let any = |rng: &mut Rng| Event {
+            readable: rng.bool(),
+            writable: rng.bool(),
+            read_again: rng.bool(),
+        };
+        if self.has(Trouble::SpuriousEvents) && self.rng.u8(..4) == 0 && !self.open.is_empty() {
+            let number = self.open[self.rng.usize(..self.open.len())];
+            if let Some(id) = self.links[number].id {
+                let event = any(&mut self.rng);
+                note!(self, 11, number, 0, "spurious event for link {number}: {event:?}");
+                batch.push((id, event));
+            }
+        }
+        if self.has(Trouble::StaleEvents) && self.rng.u8(..4) == 0 && !self.stale.is_empty() {
+            let id = self.stale[self.rng.usize(..self.stale.len())];
+            let event = any(&mut self.rng);
+            self.stale_events += 1;
+            note!(self, 12, id.to_token(), 0, "stale event for {id:?}: {event:?}");
+            batch.push((id, event));
+        }
+    }
+
+    /// Whether the engine, waiting for this long, could miss a connection.
+    pub(crate) const fn awaits_retry(&self) -> bool {
+        self.accept_failed
+    }
+
+    pub(crate) fn backlog(&self) -> usize {
+        self.backlog.len()
+    }
+
+    pub(crate) fn descriptors(&self) -> usize {
+        match (self.descriptors_out, self.has(Trouble::FailedAccepts)) {
+            (true, true) => 0,
+            (false, true) => self.plan.descriptors,
+            (_, false) => usize::MAX,
+        }
+    }
+
+    pub(crate) fn tidy(&mut self) {
+        self.open.retain(|&number| !self.links[number].closed);
+    }
+
+    pub(crate) fn tell(&mut self, number: usize, at: usize, count: usize) {
+        self.links[number].told.push_back((at, count));
+    }
+
+    /// A service has a client reset or rejected.
+    pub(crate) fn doom(&mut self, number: usize, doom: Doom) {
+        self.model.settle();
+        self.model.doom(number, doom);
+    }
+}
+
+/// Every link has an address of its own.
+pub(crate) fn address(number: usize) -> SocketAddr {
+    let [_, a, b, c] = (number as u32).to_be_bytes();
+    (Ipv4Addr::new(10, a, b, c), 4000).into()
+}
