@@ -5,6 +5,8 @@ SHELL := /bin/bash
 
 PORT ?= 9000
 SEEDS ?= 20000
+TRACES ?= 100000
+FUZZ_SECONDS ?= 300
 
 .PHONY: help
 help: ## What can be made
@@ -38,6 +40,42 @@ run: build ## Start the echo server on port 9000 (PORT=N for another)
 .PHONY: slow-test
 slow-test: build ## Watch slow clients being thrown out while others go on
 	scripts/slow-test.sh
+
+.PHONY: simulate
+simulate: tools ## The engine in a simulated world, SEEDS=20000 of them
+	cargo run --release --example simulate -- --seeds $(SEEDS)
+
+.PHONY: oracle
+oracle: tools ## Compare with Node's own streams on TRACES=100000 fresh traces
+	HIGHWATER_ORACLE_TRACES=$(TRACES) cargo test --test node_oracle -- --nocapture
+
+.PHONY: prove
+prove: tools ## Put known faults in, one at a time, and see a test fail for each
+	scripts/prove-simulation.sh
+
+.PHONY: fuzz
+fuzz: tools ## Fuzz each parser and the queue for FUZZ_SECONDS=300
+	@cargo fuzz --version >/dev/null 2>&1 || { echo "cargo-fuzz is missing: install it with 'cargo install cargo-fuzz --locked'"; exit 1; }
+	set -e; for target in frame sizes_and_times send_queue; do \
+	    cargo fuzz run --sanitizer none $$target -- -max_total_time=$(FUZZ_SECONDS) -max_len=2048; done
+
+.PHONY: probe-peers
+probe-peers: build ## What Redis, NATS, nginx, HAProxy, socat and Node do with slow clients
+	scripts/install-peers.sh
+	scripts/probe-peers.sh
+
+.PHONY: bench
+bench: tools ## Compare the speed with that of other servers, side by side
+	scripts/install-peers.sh
+	cargo bench --bench compare -- --write docs/benchmarks.md
+
+.PHONY: bench-quick
+bench-quick: tools ## The same in three minutes, with the peers that are there
+	cargo bench --bench compare -- --quick
+
+.PHONY: bench-micro
+bench-micro: tools ## Time the send queue and the frame parser alone
+	cargo bench --bench micro
 
 .PHONY: check
 check: tools ## Format, lints and documentation

@@ -78,7 +78,7 @@ wait_for_exit() {
 # prober's verdict is pass. Only the clients that are asked for take part.
 probe() {
     local report=$work/probe
-    if ! "$highwater" probe --port "$port" --fast 0 --stalled 0 --talkers 0 --paused 0 --steady 0 \
+    if ! "$highwater" probe --port "$port" --fast 0 --stalled 0 --quiet 0 --talkers 0 --paused 0 --steady 0 \
         "$@" >"$report" 2>&1; then
         grep -E '^  (FAIL|unknown)' "$report" | sed 's/^ */      /' || tail -n 5 "$report" | sed 's/^/      /'
         fail "the prober's verdict is not pass"

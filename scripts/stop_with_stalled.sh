@@ -5,7 +5,7 @@
 source "$(dirname "$0")/lib.sh"
 
 start_server echo
-"$highwater" probe --port "$port" --fast 0 --stalled 1 --talkers 0 --paused 0 --steady 0 \
+"$highwater" probe --port "$port" --fast 0 --stalled 1 --quiet 0 --talkers 0 --paused 0 --steady 0 \
     >"$work/probe" 2>&1 &
 client_pid=$!
 wait_for_log 'write blocked' 10

@@ -132,6 +132,18 @@ pub const LOG_FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 /// the listener, is logged at most; what happens between is summed up.
 pub const LOG_REPEAT_INTERVAL: Duration = Duration::from_secs(10);
 
+/// How long a connection must have been silent before the kernel asks whether
+/// the peer is still there (`TCP_KEEPIDLE`). Nothing else would tell of a
+/// peer that vanished while neither side had anything to say.
+pub const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
+
+/// Time between two such questions without an answer (`TCP_KEEPINTVL`).
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+
+/// Questions without an answer after which the peer counts as gone
+/// (`TCP_KEEPCNT`): a minute in all.
+pub const KEEPALIVE_PROBES: u32 = 4;
+
 /// How long the tunnel waits for its upstream to accept a connection.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -230,6 +242,7 @@ impl Limits {
             self.high_water_mark_bytes
                 .saturating_mul(HARD_LIMIT_MARKS)
                 .max(self.limit().saturating_mul(2))
+                .max(self.high_water_mark_bytes.saturating_add(SMALLEST_READ_BYTES))
         })
     }
 
@@ -352,6 +365,15 @@ mod tests {
             sentence.contains("--limit 256KiB") && sentence.contains("--hard-limit 128KiB"),
             "{sentence}"
         );
+    }
+
+    #[test]
+    fn a_tiny_mark_alone_is_no_contradiction() {
+        let limits = Limits {
+            high_water_mark_bytes: 1,
+            ..Limits::default()
+        };
+        assert_eq!(limits.check(), Ok(()));
     }
 
     #[test]

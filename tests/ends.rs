@@ -1,5 +1,7 @@
 //! How a client goes: a disconnect is a reset that leaves nothing in the
 //! kernel, an orderly end destroys nothing and lasts no longer than the grace.
+#![allow(clippy::unwrap_used, reason = "a test that fails should say so at once")]
+#![allow(clippy::disallowed_methods, reason = "these tests run against the real clock")]
 
 mod support;
 
@@ -8,9 +10,11 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use highwater::event_loop::{Actions, ClientId, Service};
+use highwater::limits::Limits;
 use rustix::process::Signal;
 use support::kernel::{self, State};
-use support::server::Server;
+use support::server::{InThread, Server};
 use support::sockets::{
     Buffers, End, connect, connect_with, fill, fill_up_to, half_close, ping, read_to_end, reset,
 };
@@ -242,4 +246,45 @@ fn an_end_that_the_network_swallows_leaves_no_orphan_for_longer_than_the_grace()
     let stayed = began.elapsed();
     println!("the kernel kept it for {stayed:?}");
     assert!(stayed < 2 * grace, "{stayed:?}");
+}
+
+/// Sends to its first client whatever any client says, also once that first
+/// one has gone.
+struct Grudge {
+    first: Option<ClientId>,
+}
+
+impl Service for Grudge {
+    fn connected(&mut self, client: ClientId, _: &mut Actions<'_>) {
+        self.first.get_or_insert(client);
+    }
+
+    fn received(&mut self, client: ClientId, data: &[u8], actions: &mut Actions<'_>) {
+        if let Some(first) = self.first
+            && first != client
+        {
+            actions.send(first, b"for the first alone");
+            actions.close(first);
+        }
+        actions.send(client, data);
+    }
+}
+
+#[test]
+fn an_id_that_grew_stale_names_nobody_also_when_its_place_is_taken() {
+    let server = InThread::serve(Limits::default(), |_| Grudge { first: None });
+    let mut first = connect(server.address());
+    ping(&mut first, b"first");
+    half_close(&first);
+    assert_eq!(read_to_end(&mut first), (Vec::new(), End::Clean));
+    // The second takes the place of the first, and the third calls the first.
+    let mut second = connect(server.address());
+    ping(&mut second, b"second");
+    let mut third = connect(server.address());
+    for _ in 0..10 {
+        ping(&mut third, b"third");
+        ping(&mut second, b"second");
+    }
+    drop((second, third));
+    assert_eq!(server.stop().served_clients, 3);
 }

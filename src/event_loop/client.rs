@@ -187,7 +187,9 @@ impl<S: Stream> Client<S> {
     pub(crate) fn has_work(&self) -> bool {
         let can_write = self.readiness.is_writable() && !self.queue.is_empty();
         let can_read = self.readiness.is_readable() && self.wants_read();
-        (can_write || can_read) && self.phase != Phase::Doomed
+        // While it connects, only an event can bring it on.
+        let is_open = matches!(self.phase, Phase::Open | Phase::Closing);
+        (can_write || can_read) && is_open
     }
 
     /// Whether something that it sent may wait to be read. Behind its end

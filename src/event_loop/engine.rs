@@ -162,6 +162,20 @@ impl<N: Network> Engine<N> {
         }
     }
 
+    /// After a client was served: what was read may have been all that its
+    /// end waited for, and what is left to do goes on the ready list.
+    pub(crate) fn settle(&mut self, id: ClientId) {
+        let Some(client) = self.clients.get(id) else {
+            return;
+        };
+        if client.queue.is_ended() {
+            self.advance_end(id);
+            self.list_if_work(id);
+        } else if client.has_work() {
+            self.list_if_work(id);
+        }
+    }
+
     /// How much a client may be read at once: what its destinations, or its
     /// own queue, still take below the mark, and never less than one small
     /// read.
@@ -181,15 +195,22 @@ impl<N: Network> Engine<N> {
 
     /// Hands what a piped client has sent to its destinations.
     pub(crate) fn write_to_destinations(&mut self, from: ClientId, data: &[u8]) {
+        if let Some(only) = self.clients.get(from).and_then(|client| client.pipe.only()) {
+            return self.write_to_destination(from, only, data);
+        }
         let mut index = 0;
         while let Some(to) = self.clients.get(from).and_then(|client| client.pipe.at(index)) {
-            if self.write(to, data) == Answer::Pause
-                && let Some(client) = self.clients.get_mut(from)
-            {
-                client.pipe.answered(to, Answer::Pause);
-                self.follow_window(from);
-            }
+            self.write_to_destination(from, to, data);
             index += 1;
+        }
+    }
+
+    fn write_to_destination(&mut self, from: ClientId, to: ClientId, data: &[u8]) {
+        if self.write(to, data) == Answer::Pause
+            && let Some(client) = self.clients.get_mut(from)
+        {
+            client.pipe.answered(to, Answer::Pause);
+            self.follow_window(from);
         }
     }
 
@@ -227,7 +248,7 @@ impl<N: Network> Engine<N> {
             return Sent::Empty;
         };
         let before = client.queue.len();
-        let mut outcome = Sent::Empty;
+        let mut outcome = Sent::Waiting;
         let mut error = None;
         while client.readiness.is_writable() && !client.queue.is_empty() {
             match client.write_queue() {
@@ -247,7 +268,7 @@ impl<N: Network> Engine<N> {
         client.slow.queue_changed(&self.policy, &client.queue, self.now);
         if let Some(error) = error {
             self.doom(id, CloseReason::Failed(Operation::Write, error));
-            return Sent::Empty;
+            return Sent::Waiting;
         }
         outcome
     }
@@ -259,7 +280,9 @@ impl<N: Network> Engine<N> {
         let Some(client) = self.clients.get_mut(id) else {
             return;
         };
-        if client.phase == Phase::Doomed || !client.queue.is_ended() || !client.queue.is_empty() {
+        let is_open = matches!(client.phase, Phase::Open | Phase::Closing);
+        if !is_open || !client.queue.is_ended() || !client.queue.is_empty() {
+            // An end sent before the connection is made would break it off.
             return;
         }
         let both_ended = client.read_ended || client.phase == Phase::Closing;
@@ -360,6 +383,31 @@ impl<N: Network> Engine<N> {
         self.doom(id, CloseReason::Slow(reason));
     }
 
+    /// Offers `data` to the socket first; `put` then queues what is left
+    /// behind the bytes that the socket took.
+    #[inline]
+    fn write_then_queue(
+        &mut self,
+        id: ClientId,
+        data: &[u8],
+        put: impl FnOnce(&mut SendQueue, usize) -> Answer,
+    ) -> Answer {
+        let Some(client) = self.clients.get_mut(id) else {
+            return Answer::Continue;
+        };
+        if !client.accepts_writes() {
+            return Answer::Continue;
+        }
+        match client.write_directly(data) {
+            Ok(taken) if taken == data.len() && client.queue.is_empty() => Answer::Continue,
+            Ok(taken) => self.enqueue(id, data.len() - taken, |queue| put(queue, taken)),
+            Err(error) => {
+                self.doom(id, CloseReason::Failed(Operation::Write, error));
+                Answer::Continue
+            }
+        }
+    }
+
     /// Puts what a socket refused into its queue. `put` does so; the hard
     /// limit is checked before, the clocks and the budget after.
     fn enqueue(
@@ -430,8 +478,10 @@ impl<N: Network> Engine<N> {
             let longest = self
                 .clients
                 .iter()
+                .filter(|(_, client)| client.phase != Phase::Doomed)
                 .max_by_key(|(_, client)| client.queue.len() + client.held_bytes)
                 .map(|(id, _)| id);
+            // One goes with every round, so there is an end to them.
             let Some(id) = longest else { return };
             let detail = format!(
                 "the longest of {} clients with {} together, budget {}",
@@ -512,43 +562,11 @@ fn is_live<S: Stream>(clients: &ClientTable<Client<S>>, delay: Delay, entry: &En
 
 impl<N: Network> Commands for Engine<N> {
     fn write(&mut self, id: ClientId, data: &[u8]) -> Answer {
-        let Some(client) = self.clients.get_mut(id) else {
-            return Answer::Continue;
-        };
-        if !client.accepts_writes() {
-            return Answer::Continue;
-        }
-        match client.write_directly(data) {
-            Ok(taken) if taken == data.len() && client.queue.is_empty() => Answer::Continue,
-            Ok(taken) => {
-                let rest = &data[taken..];
-                self.enqueue(id, rest.len(), |queue| queue.write(rest))
-            }
-            Err(error) => {
-                self.doom(id, CloseReason::Failed(Operation::Write, error));
-                Answer::Continue
-            }
-        }
+        self.write_then_queue(id, data, |queue, taken| queue.write(&data[taken..]))
     }
 
     fn write_shared(&mut self, id: ClientId, data: &Bytes) -> Answer {
-        let Some(client) = self.clients.get_mut(id) else {
-            return Answer::Continue;
-        };
-        if !client.accepts_writes() {
-            return Answer::Continue;
-        }
-        match client.write_directly(data) {
-            Ok(taken) if taken == data.len() && client.queue.is_empty() => Answer::Continue,
-            Ok(taken) => {
-                let rest = data.slice(taken..);
-                self.enqueue(id, rest.len(), |queue| queue.write_shared(rest))
-            }
-            Err(error) => {
-                self.doom(id, CloseReason::Failed(Operation::Write, error));
-                Answer::Continue
-            }
-        }
+        self.write_then_queue(id, data, |queue, taken| queue.write_shared(data.slice(taken..)))
     }
 
     fn pause(&mut self, id: ClientId, paused: bool) {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry};
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use super::client::Stream;
 use super::client_table::ClientId;
@@ -19,7 +19,7 @@ use super::engine::Network;
 use super::peer_state::{PeerState, TcpFacts};
 use super::receive_buffer::PeerWindow;
 use super::tcp_info;
-use crate::limits::{BACKLOG_CONNECTIONS, Limits};
+use crate::limits::{BACKLOG_CONNECTIONS, KEEPALIVE_AFTER, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES, Limits};
 
 /// The kernel's TCP, with one listener.
 pub struct KernelNetwork {
@@ -44,8 +44,7 @@ impl KernelNetwork {
         socket.set_nonblocking(true)?;
         socket.set_reuse_address(true)?;
         // Accepted sockets inherit these when they are set before listen.
-        socket.set_tcp_nodelay(true)?;
-        bound_unsent(SockRef::from(&socket), limits.unsent_bytes)?;
+        set_options(SockRef::from(&socket), limits.unsent_bytes)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG_CONNECTIONS)?;
         let mut listener = TcpListener::from_std(socket.into());
@@ -66,7 +65,15 @@ impl KernelNetwork {
     }
 }
 
-fn bound_unsent(socket: SockRef<'_>, unsent_bytes: usize) -> io::Result<()> {
+/// Sets what all connections have, those from outside and our own.
+fn set_options(socket: SockRef<'_>, unsent_bytes: usize) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(
+        &TcpKeepalive::new()
+            .with_time(KEEPALIVE_AFTER)
+            .with_interval(KEEPALIVE_INTERVAL)
+            .with_retries(KEEPALIVE_PROBES),
+    )?;
     match u32::try_from(unsent_bytes) {
         Ok(bytes) if bytes > 0 => socket.set_tcp_notsent_lowat(bytes),
         _ => Ok(()),
@@ -90,9 +97,7 @@ impl Network for KernelNetwork {
 
     fn connect(&mut self, address: SocketAddr) -> io::Result<KernelStream> {
         let stream = TcpStream::connect(address)?;
-        let socket = SockRef::from(&stream);
-        socket.set_tcp_nodelay(true)?;
-        bound_unsent(socket, self.unsent_bytes)?;
+        set_options(SockRef::from(&stream), self.unsent_bytes)?;
         Ok(KernelStream { stream })
     }
 
@@ -202,5 +207,48 @@ impl Stream for KernelStream {
 impl From<TcpFacts> for PeerState {
     fn from(facts: TcpFacts) -> Self {
         Self::read(&facts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn network() -> (mio::Poll, KernelNetwork) {
+        let poll = mio::Poll::new().unwrap();
+        let registry = poll.registry().try_clone().unwrap();
+        let address = ([127, 0, 0, 1], 0).into();
+        let network = KernelNetwork::listen(registry, mio::Token(0), address, &Limits::default());
+        (poll, network.unwrap())
+    }
+
+    #[test]
+    fn connections_from_outside_and_our_own_have_the_same_options() {
+        let (mut poll, mut network) = network();
+        let ours = network.connect(network.local_addr().unwrap()).unwrap();
+        poll.poll(&mut mio::Events::with_capacity(1), Some(Duration::from_secs(10)))
+            .unwrap();
+        let (theirs, _) = network.accept().unwrap();
+        for stream in [&ours.stream, &theirs.stream] {
+            let socket = SockRef::from(stream);
+            assert!(socket.tcp_nodelay().unwrap());
+            assert!(socket.keepalive().unwrap());
+            assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE_AFTER);
+            let unsent = socket.tcp_notsent_lowat().unwrap();
+            assert_eq!(unsent as usize, Limits::default().unsent_bytes);
+        }
+    }
+
+    #[test]
+    fn a_connection_that_the_kernel_joined_to_itself_counts_as_refused() {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+        let any_port: SocketAddr = ([127, 0, 0, 1], 0).into();
+        socket.bind(&any_port.into()).unwrap();
+        socket.connect(&socket.local_addr().unwrap()).unwrap();
+        let mut itself = KernelStream {
+            stream: TcpStream::from_std(socket.into()),
+        };
+        let refusal = itself.finish_connect().unwrap_err();
+        assert_eq!(refusal.kind(), io::ErrorKind::ConnectionRefused);
     }
 }

@@ -227,12 +227,9 @@ impl<N: Network, S: Service> Turn<N, S> {
                         self.flush(id);
                     }
                     self.read(id);
-                    // What was just read may have been all that its end
-                    // waited for.
-                    self.engine.advance_end(id);
                 }
             }
-            self.engine.list_if_work(id);
+            self.engine.settle(id);
         }
     }
 
@@ -256,9 +253,15 @@ impl<N: Network, S: Service> Turn<N, S> {
     }
 
     fn flush(&mut self, id: ClientId) {
-        if self.engine.flush(id) == Sent::Drained {
-            self.engine.resume_sources(id);
-            self.service.drained(id, &mut Actions::new(&mut self.engine));
+        match self.engine.flush(id) {
+            Sent::Drained => {
+                self.engine.resume_sources(id);
+                self.service.drained(id, &mut Actions::new(&mut self.engine));
+            }
+            // After an end nobody is told, but whom the queue held back must
+            // be read on: that is how their own end is found.
+            Sent::Empty => self.engine.resume_sources(id),
+            Sent::Waiting => {}
         }
         self.engine.advance_end(id);
     }
@@ -427,7 +430,6 @@ impl<N: Network, S: Service> Turn<N, S> {
             return;
         }
         let now = self.engine.now;
-        let ids: Vec<_> = self.engine.clients.iter().map(|(id, _)| id).collect();
         match self.stop_by {
             None => {
                 let grace = self.engine.limits.grace;
@@ -440,6 +442,7 @@ impl<N: Network, S: Service> Turn<N, S> {
                 self.engine.network.stop_listening();
                 self.accepting.stop();
                 self.service.stopping(&mut Actions::new(&mut self.engine));
+                let ids = self.ids();
                 for &id in &ids {
                     self.mark_cut(id);
                 }
@@ -448,17 +451,21 @@ impl<N: Network, S: Service> Turn<N, S> {
                 }
             }
             Some(by) if now >= by => {
-                for id in ids {
+                for id in self.ids() {
                     self.engine.doom(id, CloseReason::Stopped);
                 }
             }
             Some(_) => {
-                for id in ids {
+                for id in self.ids() {
                     self.engine.advance_end(id);
                 }
             }
         }
         self.sweep();
+    }
+
+    fn ids(&self) -> Vec<ClientId> {
+        self.engine.clients.iter().map(|(id, _)| id).collect()
     }
 
     /// What another connection was still to send to this client is lost when

@@ -28,6 +28,10 @@ pub struct FramedEcho {
 #[derive(Debug, Default)]
 struct Unfinished {
     buffer: BytesMut,
+    /// What the buffer takes in memory, also where its front is sent already.
+    allocated_bytes: usize,
+    /// What the frame at its end still needs, as far as its header tells.
+    missing_bytes: usize,
     /// Bytes of whole frames at the beginning of the buffer, which wait for
     /// room in the queue. While there are any, the client is paused.
     whole_bytes: usize,
@@ -60,13 +64,15 @@ impl FramedEcho {
         actions: &mut Actions<'_>,
     ) -> Result<(), FrameTooLong> {
         let unfinished = self.unfinished.entry(client).or_default();
-        unfinished.buffer.extend_from_slice(data);
+        unfinished.extend(data);
         let fresh = &unfinished.buffer[unfinished.whole_bytes..];
-        unfinished.whole_bytes += frame::cut(fresh, self.max_frame_bytes)?.whole_bytes;
+        let cut = frame::cut(fresh, self.max_frame_bytes)?;
+        unfinished.whole_bytes += cut.whole_bytes;
+        unfinished.missing_bytes = cut.missing_bytes;
         if unfinished.whole_bytes > 0 {
             self.send_whole(client, actions);
         } else {
-            actions.hold(client, unfinished.buffer.capacity());
+            actions.hold(client, unfinished.allocated_bytes);
         }
         Ok(())
     }
@@ -94,8 +100,25 @@ impl FramedEcho {
             self.unfinished.remove(&client);
             actions.hold(client, 0);
         } else {
-            actions.hold(client, unfinished.buffer.capacity());
+            actions.hold(client, unfinished.allocated_bytes);
         }
+    }
+}
+
+impl Unfinished {
+    /// Appends `data`. The buffer grows by doubling, so that an announced
+    /// length alone costs nothing, but never past the end of the frame.
+    fn extend(&mut self, data: &[u8]) {
+        let needed_bytes = self.buffer.len() + data.len();
+        if needed_bytes > self.buffer.capacity() {
+            let frame_end = self.buffer.len() + self.missing_bytes;
+            let capacity = needed_bytes.max(frame_end.min(2 * needed_bytes));
+            let mut larger = BytesMut::with_capacity(capacity);
+            larger.extend_from_slice(&self.buffer);
+            self.buffer = larger;
+            self.allocated_bytes = capacity;
+        }
+        self.buffer.extend_from_slice(data);
     }
 }
 

@@ -106,7 +106,7 @@ impl Tunnel {
     pub fn new(target: Target, connect_timeout: Duration, remote: Remote) -> Self {
         let name = target.to_string();
         match target.address() {
-            Some(address) => Self::to(name, vec![address], connect_timeout),
+            Some(address) => Self::to_addresses(name, vec![address], connect_timeout),
             None => Self::to_name(name, connect_timeout, remote, move || target.look_up()),
         }
     }
@@ -121,12 +121,16 @@ impl Tunnel {
         remote: Remote,
         look_up: impl Fn() -> io::Result<Vec<SocketAddr>> + Send + 'static,
     ) -> Self {
-        let mut tunnel = Self::to(name, Vec::new(), connect_timeout);
+        let mut tunnel = Self::to_addresses(name, Vec::new(), connect_timeout);
         tunnel.resolver = Some(Resolver::start(look_up, move || remote.wake()));
         tunnel
     }
 
-    fn to(target: String, addresses: Vec<SocketAddr>, connect_timeout: Duration) -> Self {
+    /// As [`new`](Self::new), to addresses that are known, so that nothing is
+    /// looked up: for each client the one that worked last is tried first, and
+    /// then the others. `target` is what the log calls the upstream.
+    #[must_use]
+    pub fn to_addresses(target: String, addresses: Vec<SocketAddr>, connect_timeout: Duration) -> Self {
         Self {
             target,
             proxy_protocol: None,

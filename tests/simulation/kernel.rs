@@ -28,6 +28,9 @@ const EMFILE: i32 = 24;
 /// Too many watches (epoll_ctl(2)).
 const ENOSPC: i32 = 28;
 
+/// What a peer still says at most once everybody is to end.
+const CALM_STREAM_BYTES: usize = 2000;
+
 /// How a peer behaves, for the time being.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reading {
@@ -48,6 +51,7 @@ enum Connecting {
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) id: Option<ClientId>,
+    is_upstream: bool,
     /// The other side of a tunnel.
     pub(crate) partner: Option<usize>,
     content: Content,
@@ -96,6 +100,11 @@ impl Link {
 
     const fn in_kernel(&self) -> u64 {
         self.taken - self.arrived
+    }
+
+    /// Whether nothing is under way, in neither direction.
+    pub(crate) const fn is_quiet(&self) -> bool {
+        self.is_settled() && !self.unread()
     }
 
     pub(crate) const fn is_settled(&self) -> bool {
@@ -151,7 +160,9 @@ macro_rules! note {
         let world = &mut *$world;
         world.events += 1;
         world.fold($code, $number as u64, $value as u64);
-        if let Some(trace) = &mut world.trace {
+        if let Some(trace) = &mut world.trace
+            && world.model.fault.is_none()
+        {
             if trace.len() == TRACE_LINES {
                 trace.pop_front();
             }
@@ -227,11 +238,30 @@ impl World {
         }
     }
 
+    /// Whether the other side of a tunnel is there. A server that stops waits
+    /// for no connection that is still being made.
+    pub(crate) fn has_partner(&self, number: usize) -> bool {
+        let is_making = |number: usize| {
+            let ledger = self.model.ledgers.get(number);
+            ledger.is_some_and(|ledger| ledger.connecting_since.is_some())
+        };
+        let Some(partner) = self.links[number].partner else {
+            return false;
+        };
+        let given_up = self.model.stopping_since.is_some() && (is_making(partner) || is_making(number));
+        !self.links[partner].closed && !given_up
+    }
+
     // What peers do.
 
     fn new_link(&mut self, connecting: Connecting) -> usize {
         let number = self.links.len();
-        let total = self.rng.usize(..=self.plan.stream_bytes);
+        let most = if self.calm {
+            CALM_STREAM_BYTES
+        } else {
+            self.plan.stream_bytes
+        };
+        let total = self.rng.usize(..=most);
         let content = if self.plan.kind == Kind::FramedEcho {
             Content::frames(
                 &mut self.rng,
@@ -245,6 +275,7 @@ impl World {
         let left_to_send = content.len().min(total as u64);
         self.links.push(Link {
             id: None,
+            is_upstream: false,
             partner: None,
             content,
             connecting,
@@ -307,7 +338,11 @@ impl World {
         }
         if self.peers_left > 0 && self.rng.u8(..4) == 0 {
             let storm = self.has(Trouble::Storms) && self.rng.u8(..8) == 0;
-            let comers = if storm { self.rng.usize(1..=200) } else { 1 };
+            let comers = match (storm, self.rng.u8(..4)) {
+                (true, 0) => self.rng.usize(1..=200),
+                (true, _) => self.rng.usize(1..=20),
+                (false, _) => 1,
+            };
             self.peers_left -= 1;
             for _ in 0..comers {
                 self.arrive();
@@ -602,10 +637,11 @@ impl World {
         self.peers_left = 0;
         self.descriptors_out = false;
         self.plan.kernel_bytes = self.plan.kernel_bytes.max(50_000);
+        self.plan.piece_bytes = self.plan.piece_bytes.max(CALM_STREAM_BYTES);
         for &number in &self.open {
             let link = &mut self.links[number];
             link.reading = Reading::Fast;
-            link.left_to_send = link.left_to_send.min(2000);
+            link.left_to_send = link.left_to_send.min(CALM_STREAM_BYTES as u64);
         }
         for number in self.open.clone() {
             self.announce_room(number);
@@ -718,6 +754,8 @@ impl World {
         self.call();
         self.check_usable(number);
         if self.interrupted() {
+            // What could not be written directly waits from here on.
+            self.model.settle();
             return Err(ErrorKind::Interrupted.into());
         }
         self.nudge(number);
@@ -756,6 +794,9 @@ impl World {
             self.check_bytes(number, slices, count);
             self.links[number].taken += count as u64;
             self.model.take(number, count);
+        }
+        if count < offered {
+            self.model.settle();
         }
         if self.links[number].connecting == Connecting::Made {
             self.announce_room(number);
@@ -854,7 +895,8 @@ impl World {
     /// A clean end says to the peer that it has everything. A server that
     /// stops may cut a stream only by a reset.
     fn check_whole(&mut self, number: usize) {
-        if !self.model.ledgers[number].stopped || self.links[number].reset {
+        let ledger = &self.model.ledgers[number];
+        if !ledger.stopped || ledger.cut_short || self.links[number].reset {
             return;
         }
         let from = match self.plan.kind {
@@ -886,15 +928,16 @@ impl World {
     }
 
     fn finish_connect(&mut self, number: usize) -> io::Result<bool> {
-        self.call();
         note!(self, 20, number, 0, "ask whether link {number} is connected");
         match self.links[number].connecting {
+            // Asking in vain is not counted as work.
             Connecting::Pending => Ok(false),
             Connecting::Refused => {
                 self.model.fail(number);
                 Err(ErrorKind::ConnectionRefused.into())
             }
             Connecting::Made => {
+                self.call();
                 self.model.settle();
                 self.model.connected(number);
                 Ok(true)
@@ -927,7 +970,9 @@ impl World {
         };
         self.stale.push(id);
         self.model.settle();
-        if !self.links[number].close_is_reset && self.links[number].connecting == Connecting::Made {
+        // To one whose connection was never made nothing was said.
+        let was_made = self.model.ledgers[number].connecting_since.is_none();
+        if !self.links[number].close_is_reset && was_made {
             self.check_orderly_close(number);
         }
     }
@@ -937,22 +982,37 @@ impl World {
         let ledger = &self.model.ledgers[number];
         let both_ended = ledger.ended && (ledger.end_read || ledger.closing);
         let unread = link.waiting() > 0 && !link.edge_in;
-        if ledger.queue() > 0 || !link.is_settled() || !both_ended || !ledger.is_alive() || unread {
+        let may_close = ledger.is_alive() || ledger.is_dismissed();
+        if ledger.queue() > 0 || !link.is_settled() || !both_ended || !may_close || unread {
             let fault = format!("link {number}: closed without a reset, though {link:?}; {ledger:?}");
             self.model.accuse(|| fault);
         }
-        if ledger_all_echoed(self.plan.kind) && ledger_ended_by_peer(self, number) {
-            let owed = match self.plan.kind {
-                Kind::FramedEcho => self.model.ledgers[number].frames.whole_bytes,
-                _ => self.links[number].sent,
-            };
-            let taken = self.links[number].taken;
-            if taken != owed {
-                self.model
-                    .accuse(|| format!("link {number}: ended in order with {taken} of {owed} bytes"));
-            }
-        }
+        self.check_complete(number);
         self.check_whole(number);
+    }
+
+    /// Once both sides have ended in order, everything has arrived.
+    fn check_complete(&mut self, number: usize) {
+        let from = match self.plan.kind {
+            Kind::Echo | Kind::FramedEcho => Some(number),
+            Kind::Tunnel => self.links[number].partner,
+            Kind::Herald => None,
+        };
+        let Some(from) = from else { return };
+        let source = &self.model.ledgers[from];
+        if !source.end_read || source.thrown > 0 || source.cut_short || self.links[from].reset {
+            return;
+        }
+        let owed = match self.plan.kind {
+            Kind::FramedEcho => source.frames.whole_bytes,
+            _ => self.links[from].sent,
+        };
+        let (taken, read) = (self.links[number].taken, self.links[from].read);
+        if taken != owed {
+            self.model.accuse(|| {
+                format!("link {number}: ended in order with {taken} of {owed} bytes, {read} read")
+            });
+        }
     }
 
     fn accept(&mut self) -> io::Result<(usize, SocketAddr)> {
@@ -986,7 +1046,12 @@ impl World {
             return Err(io::Error::from_raw_os_error(EMFILE));
         }
         let number = self.new_link(Connecting::Pending);
-        let sake = self.called_for;
+        // When one address has failed, the next is tried on that occasion.
+        let sake = match self.called_for {
+            Some(number) if self.links[number].is_upstream => self.links[number].partner,
+            sake => sake,
+        };
+        self.links[number].is_upstream = true;
         note!(self, 25, number, 0, "connect link {number} for {sake:?}");
         self.links[number].partner = sake;
         if let Some(client) = sake {
@@ -1027,15 +1092,6 @@ impl World {
         self.model.settle();
         self.model.doom(number, doom);
     }
-}
-
-const fn ledger_all_echoed(kind: Kind) -> bool {
-    matches!(kind, Kind::Echo | Kind::FramedEcho)
-}
-
-fn ledger_ended_by_peer(world: &World, number: usize) -> bool {
-    let ledger = &world.model.ledgers[number];
-    ledger.end_read && ledger.thrown == 0
 }
 
 /// What one event says: only what is new, or all that holds.

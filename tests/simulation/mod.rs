@@ -6,6 +6,11 @@
 //! from the outside ([`model`]); a fault ends the run at the turn in which it
 //! was seen.
 
+// A fault carries its plan, and is made once in thousands of runs.
+#![allow(clippy::result_large_err)]
+// Each of the two programs that share this uses a part.
+#![allow(dead_code)]
+
 pub(crate) mod content;
 pub(crate) mod kernel;
 pub(crate) mod model;
@@ -22,7 +27,7 @@ use fastrand::Rng;
 use highwater::event_loop::turn::{Next, Turn};
 use highwater::event_loop::{ClientId, Clock, Event, Service};
 use highwater::limits::{ACCEPT_RETRY, TURN_ALLOWANCE};
-use highwater::services::{Echo, FramedEcho};
+use highwater::services::{Echo, FramedEcho, Tunnel};
 
 use kernel::{Shared, SimulatedNetwork, World};
 use model::{Model, Seen};
@@ -159,7 +164,15 @@ fn dispatch(plan: &Plan, traced: bool, progress: &mut Progress) -> Result<Report
             let service = FramedEcho::new(plan.max_frame_bytes)?;
             Driver::drive(plan, &world, service, start, progress)
         }
-        Kind::Tunnel => Driver::drive(plan, &world, Echo, start, progress),
+        Kind::Tunnel => {
+            let upstreams = (0..plan.upstreams).map(|number| kernel::address(0xff_0000 + number));
+            let service = Tunnel::to_addresses(
+                "upstream".to_owned(),
+                upstreams.collect(),
+                plan.limits.connect_timeout,
+            );
+            Driver::drive(plan, &world, service, start, progress)
+        }
         Kind::Herald => Driver::drive(plan, &world, Herald::new(&world, plan.seed), start, progress),
     };
     if let Some(trace) = &world.borrow().trace {
@@ -262,7 +275,9 @@ impl<'a, S: Service> Driver<'a, S> {
             }
         }
         self.world.borrow_mut().calm_down();
-        self.run_until("everybody has ended", |driver| driver.turn.client_count() == 0)?;
+        self.run_until("everybody has ended", |driver| {
+            driver.world.borrow().open_streams == 0
+        })?;
         self.turn.stop();
         self.run_until("the server has stopped", |driver| driver.stopped)?;
         self.check_end()
@@ -398,7 +413,7 @@ impl<'a, S: Service> Driver<'a, S> {
             world.model.accuse(|| "stopped without being asked to".to_owned());
         }
         world.tidy();
-        match world.model.fault.take() {
+        match world.model.fault.clone() {
             Some(fault) => Err(fault),
             None => Ok(()),
         }

@@ -24,8 +24,9 @@ use super::plan::Kind;
 /// its time begins when the engine first finds nothing left to read.
 const LINGER_SLACK: Duration = Duration::from_millis(300);
 
-/// Deadlines that one turn works off at least.
-const EXPIRIES_IN_ONE_TURN: usize = 64;
+/// Clients that one turn throws out at least, if their time is over. It works
+/// off 64 deadlines, and a client may have two.
+const EXPIRIES_IN_ONE_TURN: usize = 32;
 
 /// Why the model says that a client has to go, or has gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +38,8 @@ pub(crate) enum Doom {
     /// Its service wants it reset.
     Rejected,
     Reset,
+    /// Its connection is not waited for any more.
+    Abandoned,
     /// It has gone.
     Closed,
 }
@@ -59,6 +62,8 @@ pub(crate) struct Ledger {
     pub(crate) ended: bool,
     /// Input is thrown away.
     pub(crate) closing: bool,
+    /// Its service ended it in the middle of its stream.
+    pub(crate) cut_short: bool,
     /// The stop of the server closed it, not its service.
     pub(crate) stopped: bool,
     /// Its connection is still being made, since then.
@@ -85,6 +90,12 @@ impl Ledger {
 
     pub(crate) const fn queue(&self) -> usize {
         self.queue
+    }
+
+    /// Whether its service wants it gone, which may come too late: the engine
+    /// may have marked it before for a reason of its own.
+    pub(crate) const fn is_dismissed(&self) -> bool {
+        matches!(self.doom, Some(Doom::Reset | Doom::Rejected))
     }
 
     /// Whether anything may still be sent to it.
@@ -122,9 +133,13 @@ pub(crate) struct Model {
     /// The client that a framed service is being called for.
     pub(crate) inside_framed: Option<usize>,
     sum: usize,
-    /// Somebody's time is over in this turn, so it is not known from outside
-    /// at which point inside of it that queue is given up.
+    /// Somebody's time is over in this turn, or both its sides have ended
+    /// while its service holds bytes for it: at which point of the turn these
+    /// are given up cannot be seen from outside.
     loose: bool,
+    /// Clients whose time is over as the turn begins; one turn works off only
+    /// so many.
+    due: usize,
     over_budget_seen: bool,
     pub(crate) stopping_since: Option<Instant>,
     pub(crate) stopped_turn: u64,
@@ -153,6 +168,7 @@ impl Model {
             inside_framed: None,
             sum: 0,
             loose: false,
+            due: 0,
             over_budget_seen: false,
             stopping_since: None,
             stopped_turn: 0,
@@ -173,10 +189,13 @@ impl Model {
     pub(crate) fn begin_turn(&mut self, now: Instant) {
         self.now = now;
         self.over_budget_seen = false;
-        self.loose = self
-            .alive
-            .iter()
-            .any(|&number| self.earliest(number).is_some_and(|due| due <= now));
+        let is_due = |&&number: &&usize| self.earliest(number).is_some_and(|due| due <= now);
+        self.due = self.alive.iter().filter(is_due).count();
+        let ends_holding = |&number: &usize| {
+            let ledger = &self.ledgers[number];
+            ledger.both_ended_since.is_some() && ledger.held > 0
+        };
+        self.loose = self.due > 0 || self.alive.iter().any(ends_holding);
     }
 
     /// When the first clock of a client runs out.
@@ -260,7 +279,12 @@ impl Model {
             return false;
         }
         ledger.asked += count as u64;
-        self.unsettled = Some(number);
+        if ledger.queue > 0 {
+            // Behind what waits nothing is tried directly.
+            self.judge_ask(number);
+        } else {
+            self.unsettled = Some(number);
+        }
         true
     }
 
@@ -434,9 +458,19 @@ impl Model {
         self.note_both_ended(number);
     }
 
+    /// As [`end`](Self::end), before it has got back all that it sent.
+    pub(crate) fn end_early(&mut self, number: usize) {
+        self.settle();
+        self.ledgers[number].cut_short |= !self.ledgers[number].ended;
+        self.end(number);
+    }
+
     /// A client is to be closed once everything sent has arrived.
     pub(crate) fn close(&mut self, number: usize) {
         self.settle();
+        if self.ledgers[number].connecting_since.is_some() {
+            self.doom(number, Doom::Abandoned);
+        }
         let ledger = &mut self.ledgers[number];
         ledger.ended = true;
         ledger.closing = true;
@@ -448,6 +482,7 @@ impl Model {
         let ledger = &mut self.ledgers[number];
         if ledger.is_alive() && ledger.ended && ledger.queue == 0 && (ledger.end_read || ledger.closing) {
             ledger.both_ended_since.get_or_insert(now);
+            self.loose |= ledger.held > 0;
         }
     }
 
@@ -497,19 +532,41 @@ impl Model {
     }
 
     /// A client is said to be gone.
-    pub(crate) fn closed(&mut self, number: usize, reason: &CloseReason, was_settled: bool) {
+    pub(crate) fn closed(
+        &mut self,
+        number: usize,
+        reason: &CloseReason,
+        was_settled: bool,
+        was_quiet: bool,
+        has_partner: bool,
+    ) {
         self.settle();
         let now = self.now;
         let limits = &self.limits;
         let ledger = &self.ledgers[number];
         let over = |since: Option<Instant>, time| since.is_some_and(|since| now - since >= time);
-        let doom = ledger.doom.clone();
+        let by_service = ledger.is_dismissed();
+        let doom = match reason {
+            CloseReason::Reset | CloseReason::Rejected(_) => ledger.doom.clone(),
+            // Its time may have been over before it came to a limit.
+            CloseReason::Slow(Reason::OverLimit | Reason::NotDrained)
+            | CloseReason::ConnectTimedOut(_)
+            | CloseReason::NotAcknowledged
+                if self.loose =>
+            {
+                ledger.doom.clone().filter(|doom| *doom == Doom::Closed)
+            }
+            _ => ledger.doom.clone().filter(|_| !by_service),
+        };
         let owed = match (reason, &doom) {
             (_, Some(Doom::Closed)) => false,
             (CloseReason::Slow(Reason::MemoryBudget), _) if self.loose => self.over_budget_seen,
+            (CloseReason::Stopped, _) if over(self.stopping_since, limits.grace) => true,
+            (CloseReason::Finished, Some(Doom::Abandoned)) => true,
             (CloseReason::Failed(..), doom) => *doom == Some(Doom::Failed),
             (CloseReason::Rejected(_), doom) => *doom == Some(Doom::Rejected),
-            (CloseReason::Reset, doom) => *doom == Some(Doom::Reset) || self.kind == Kind::Tunnel,
+            (CloseReason::Reset, doom) if self.kind != Kind::Tunnel => *doom == Some(Doom::Reset),
+            (CloseReason::Reset, doom) => doom.is_none() && !has_partner,
             (CloseReason::Slow(reason), Some(doom)) => *doom == Doom::Slow(*reason),
             (_, Some(_)) => false,
             (CloseReason::Slow(Reason::OverLimit), None) => over(ledger.over_since, limits.grace),
@@ -521,13 +578,11 @@ impl Model {
                 ledger.ended
                     && ledger.queue == 0
                     && (ledger.end_read || ledger.closing)
-                    && (was_settled || ledger.connecting_since.is_some())
+                    && was_settled
                     && !(ledger.stopped && ledger.thrown > 0)
             }
-            (CloseReason::NotAcknowledged, None) => {
-                over(ledger.both_ended_since, limits.grace) && !was_settled
-            }
-            (CloseReason::Stopped, None) => ledger.stopped || over(self.stopping_since, limits.grace),
+            (CloseReason::NotAcknowledged, None) => over(ledger.both_ended_since, limits.grace) && !was_quiet,
+            (CloseReason::Stopped, None) => ledger.stopped,
             (CloseReason::ConnectTimedOut(_), None) => over(ledger.connecting_since, limits.connect_timeout),
         };
         if !owed {
@@ -566,12 +621,11 @@ impl Model {
             let alive = self.alive.len();
             self.accuse(|| format!("{clients} clients in the table, {alive} should be"));
         }
-        self.check_sum(queued_bytes);
         let mut overdue = 0;
         for at in 0..self.alive.len() {
             overdue += usize::from(self.check_client(self.alive[at]));
         }
-        if overdue > 0 && (overdue < EXPIRIES_IN_ONE_TURN && !self.loose_crowd()) {
+        if overdue > 0 && self.due < EXPIRIES_IN_ONE_TURN {
             let now = self.now;
             let who: Vec<_> = self
                 .alive
@@ -583,12 +637,8 @@ impl Model {
                 format!("links {who:?}: their time is over and they are still there; now {now:?}; {pages:?}");
             self.accuse(|| fault);
         }
+        self.check_sum(queued_bytes);
         self.check_next(next);
-    }
-
-    /// More are due than one turn works off.
-    fn loose_crowd(&self) -> bool {
-        self.alive.len() >= EXPIRIES_IN_ONE_TURN
     }
 
     fn check_sum(&mut self, queued_bytes: usize) {
@@ -602,7 +652,7 @@ impl Model {
                     .filter(|ledger| !ledger.end_read && !ledger.closing)
                     .map(held)
                     .sum();
-                let capacity = 2
+                let capacity = 4
                     * (self.max_frame_bytes
                         + 4
                         + 2 * SMALLEST_READ_BYTES

@@ -112,6 +112,8 @@ pub(crate) struct Plan {
     /// What the kernel holds for a connection, each way.
     pub(crate) kernel_bytes: usize,
     pub(crate) descriptors: usize,
+    /// Addresses that a tunnel may connect to.
+    pub(crate) upstreams: usize,
     pub(crate) troubles: u32,
 }
 
@@ -184,6 +186,7 @@ impl Plan {
             } else {
                 one_of(&mut rng, &[1, 100, 2000, 10_000, 30_000])
             },
+            upstreams: rng.usize(1..=3),
             descriptors: rng.usize(1..=2 * peers + 4),
             troubles,
         }

@@ -15,7 +15,7 @@ use highwater::error::CloseReason;
 use highwater::event_loop::{Actions, ClientId, Service};
 
 use super::content::piece;
-use super::kernel::Shared;
+use super::kernel::{Shared, address};
 use super::model::Doom;
 use super::plan::Kind;
 
@@ -24,12 +24,39 @@ pub(crate) struct Witness<S> {
     pub(crate) service: S,
     world: Shared,
     kind: Kind,
+    /// Everybody who ever was a client.
+    clients: Vec<ClientId>,
 }
 
 impl<S> Witness<S> {
     pub(crate) fn new(service: S, world: &Shared, kind: Kind) -> Self {
         let world = Rc::clone(world);
-        Self { service, world, kind }
+        Self {
+            service,
+            world,
+            kind,
+            clients: Vec::new(),
+        }
+    }
+
+    /// Ends a client that echo serves, while its pipe goes on: what it sends
+    /// from here on goes nowhere, but has to be read.
+    fn end_any(&self, actions: &mut Actions<'_>) {
+        let client = {
+            let mut world = self.world.borrow_mut();
+            let newest = self.clients.len().min(8);
+            if world.calm || newest == 0 {
+                return;
+            }
+            let client = self.clients[self.clients.len() - 1 - world.rng.usize(..newest)];
+            if let Some(number) = world.link_of(client)
+                && world.model.ledgers[number].is_alive()
+            {
+                world.model.end_early(number);
+            }
+            client
+        };
+        actions.end(client);
     }
 
     /// Calls the service for one client.
@@ -62,6 +89,7 @@ impl<S> Witness<S> {
 
 impl<S: Service> Service for Witness<S> {
     fn connected(&mut self, client: ClientId, actions: &mut Actions<'_>) {
+        self.clients.push(client);
         self.call(client, actions, |service, actions| {
             service.connected(client, actions)
         });
@@ -101,9 +129,13 @@ impl<S: Service> Service for Witness<S> {
                     .accuse(|| format!("{client:?} was never there and is closed"));
             };
             let link = &mut world.links[number];
-            let (was_settled, is_reset, is_closed) = (link.is_settled(), link.close_is_reset, link.closed);
+            let (is_reset, is_closed) = (link.close_is_reset, link.closed);
+            let (was_settled, was_quiet) = (link.is_settled(), link.is_quiet());
             let twice = std::mem::replace(&mut link.said_closed, true);
-            world.model.closed(number, reason, was_settled);
+            let has_partner = world.has_partner(number);
+            world
+                .model
+                .closed(number, reason, was_settled, was_quiet, has_partner);
             let orderly = matches!(reason, CloseReason::Finished);
             if orderly == is_reset || !is_closed || twice {
                 world.model.accuse(|| {
@@ -117,6 +149,10 @@ impl<S: Service> Service for Witness<S> {
         self.service.closed(client, reason, actions);
     }
 
+    fn sockets_per_client(&self) -> usize {
+        self.service.sockets_per_client()
+    }
+
     fn tick_interval(&self) -> Option<Duration> {
         self.service.tick_interval()
     }
@@ -127,6 +163,9 @@ impl<S: Service> Service for Witness<S> {
 
     fn woken(&mut self, actions: &mut Actions<'_>) {
         self.service.woken(actions);
+        if self.kind == Kind::Echo {
+            self.end_any(actions);
+        }
     }
 
     fn stopping(&mut self, actions: &mut Actions<'_>) {
@@ -182,7 +221,8 @@ impl Herald {
             match self.rng.u8(..64) {
                 0 => self.end(client, actions),
                 1 => self.dismiss(client, actions),
-                2..6 => self.hold(client, actions),
+                2 => self.connect(client, actions),
+                3..6 => self.hold(client, actions),
                 _ => self.send(client, actions),
             }
         }
@@ -230,9 +270,22 @@ impl Herald {
         let held = self.rng.usize(..2000);
         let number = self.world.borrow().link_of(client);
         if let Some(number) = number {
-            self.world.borrow_mut().model.hold(number, held);
+            let model = &mut self.world.borrow_mut().model;
+            if !model.ledgers[number].accepts() {
+                // It may have been marked to be closed, which is not seen
+                // from outside before it happens.
+                return;
+            }
+            model.hold(number, held);
         }
         actions.hold(client, held);
+    }
+
+    /// What it connects to it treats like any client, from the start.
+    fn connect(&mut self, client: ClientId, actions: &mut Actions<'_>) {
+        if let Ok(upstream) = actions.connect(address(0), client) {
+            self.clients.push(upstream);
+        }
     }
 
     fn end(&mut self, client: ClientId, actions: &mut Actions<'_>) {

@@ -32,24 +32,41 @@ pub(crate) struct Connection {
 /// The end of the connection between these two that belongs to `local`;
 /// `None` if the kernel has nothing left of it.
 pub(crate) fn connection(local: SocketAddr, remote: SocketAddr) -> Option<Connection> {
-    let (local, remote) = (in_hex(local), in_hex(remote));
+    connections(local, Some(remote)).pop()
+}
+
+/// All connections of a listener that the kernel still knows. The kernel walks
+/// all its sockets for an answer, so ask this rather than for each.
+pub(crate) fn connections_of(local: SocketAddr) -> Vec<Connection> {
+    connections(local, None)
+}
+
+fn connections(local: SocketAddr, remote: Option<SocketAddr>) -> Vec<Connection> {
+    const LISTEN: u8 = 10;
+    let local = in_hex(local);
+    let remote = remote.map(in_hex);
     // Connections of a dual-stack listener stand in tcp6 also for IPv4.
-    ["/proc/net/tcp", "/proc/net/tcp6"].iter().find_map(|table| {
-        let text = std::fs::read_to_string(table).ok()?;
-        text.lines().skip(1).find_map(|line| {
-            let mut words = line.split_whitespace().skip(1);
-            if words.next()? != local || words.next()? != remote {
-                return None;
-            }
-            let state = u8::from_str_radix(words.next()?, 16).ok()?;
-            let (send, receive) = words.next()?.split_once(':')?;
-            Some(Connection {
-                state: State::from(state),
-                send_queue_bytes: usize::from_str_radix(send, 16).ok()?,
-                receive_queue_bytes: usize::from_str_radix(receive, 16).ok()?,
-            })
+    let tables =
+        ["/proc/net/tcp", "/proc/net/tcp6"].map(|table| std::fs::read_to_string(table).unwrap_or_default());
+    let lines = tables.iter().flat_map(|text| text.lines().skip(1));
+    let parsed = lines.filter_map(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        if words.next()? != local {
+            return None;
+        }
+        let peer = words.next()?;
+        if remote.as_ref().is_some_and(|remote| peer != remote) {
+            return None;
+        }
+        let state = u8::from_str_radix(words.next()?, 16).ok()?;
+        let (send, receive) = words.next()?.split_once(':')?;
+        (state != LISTEN).then_some(Connection {
+            state: State::from(state),
+            send_queue_bytes: usize::from_str_radix(send, 16).ok()?,
+            receive_queue_bytes: usize::from_str_radix(receive, 16).ok()?,
         })
-    })
+    });
+    parsed.collect()
 }
 
 impl From<u8> for State {

@@ -17,6 +17,7 @@ pub(crate) mod server;
 pub(crate) mod sockets;
 pub(crate) mod tunnel;
 
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// How long anything may take that ought to happen at once. Generous, for a
@@ -54,7 +55,19 @@ pub(crate) fn pattern(length: usize) -> Vec<u8> {
 
 /// The same stream from `offset` on.
 pub(crate) fn pattern_at(offset: usize, length: usize) -> Vec<u8> {
-    (offset..offset + length)
-        .map(|at| (at as u32).wrapping_mul(2_654_435_761).to_be_bytes()[at % 3])
-        .collect()
+    let period = PERIOD.get_or_init(|| {
+        let mut random = fastrand::Rng::with_seed(42);
+        (0..PERIOD_BYTES).map(|_| random.u8(..)).collect()
+    });
+    let mut piece = Vec::with_capacity(length);
+    while piece.len() < length {
+        let rest = &period[(offset + piece.len()) % PERIOD_BYTES..];
+        piece.extend_from_slice(&rest[..rest.len().min(length - piece.len())]);
+    }
+    piece
 }
+
+/// A prime, so that no buffer's length divides it.
+const PERIOD_BYTES: usize = 1_048_573;
+
+static PERIOD: OnceLock<Vec<u8>> = OnceLock::new();

@@ -25,8 +25,7 @@ pub(crate) struct Server {
     pid: Pid,
     address: SocketAddr,
     log: PathBuf,
-    stderr: PathBuf,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Server {
@@ -57,7 +56,6 @@ impl Server {
     fn launch(mut launcher: Command, subcommand: &str, port: &str, options: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let log = directory.path().join("log");
-        let stderr = directory.path().join("stderr");
         launcher
             .arg(subcommand)
             .args(["--port", port, "--log-file"])
@@ -65,8 +63,8 @@ impl Server {
             .args(options)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(File::create(&stderr).unwrap());
-        Self::watch(launcher.spawn().unwrap(), log, stderr, directory)
+            .stderr(File::create(directory.path().join("stderr")).unwrap());
+        Self::watch(launcher, log, directory)
     }
 
     /// As [`echo`](Self::echo), with standard output and standard error where
@@ -78,17 +76,15 @@ impl Server {
     ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let log = directory.path().join("log");
-        let child = Command::new(BINARY)
+        let mut command = Command::new(BINARY);
+        command
             .args(["echo", "--port", "0", "--log-file"])
             .arg(&log)
             .args(options)
             .stdin(Stdio::null())
             .stdout(stdout)
-            .stderr(stderr)
-            .spawn()
-            .unwrap();
-        let nowhere = directory.path().join("stderr");
-        Self::watch(child, log, nowhere, directory)
+            .stderr(stderr);
+        Self::watch(command, log, directory)
     }
 
     /// As [`echo`](Self::echo), with a log file that nobody can read back:
@@ -96,28 +92,46 @@ impl Server {
     pub(crate) fn echo_with_log_file(log_file: &str, options: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let stderr = directory.path().join("stderr");
-        let child = Command::new(BINARY)
+        let mut command = Command::new(BINARY);
+        command
             .args(["echo", "--port", "0", "--log-file", log_file])
             .args(options)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(File::create(&stderr).unwrap())
-            .spawn()
-            .unwrap();
-        Self::watch(child, stderr.clone(), stderr, directory)
+            .stderr(File::create(&stderr).unwrap());
+        Self::watch(command, stderr, directory)
     }
 
-    fn watch(child: Child, log: PathBuf, stderr: PathBuf, directory: TempDir) -> Self {
+    /// As [`echo`](Self::echo), with a log file that may be there already.
+    pub(crate) fn echo_logging_to(log: &Path, options: &[&str]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let mut command = Command::new(BINARY);
+        command
+            .args(["echo", "--port", "0", "--log-file"])
+            .arg(log)
+            .args(options)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(directory.path().join("stderr")).unwrap());
+        Self::watch(command, log.to_owned(), directory)
+    }
+
+    /// Starts it and waits until it listens, by a line that was not in its
+    /// log before.
+    fn watch(mut command: Command, log: PathBuf, directory: TempDir) -> Self {
+        const LISTENING: &str = "listening on ";
+        let before = std::fs::read_to_string(&log).unwrap_or_default();
+        let lines_before = before.matches(LISTENING).count();
+        let child = command.spawn().unwrap();
         let mut server = Self {
             pid: Pid::from_child(&child),
             child: Mutex::new(child),
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             log,
-            stderr,
-            _directory: directory,
+            directory,
         };
-        let line = server.wait_for_line("listening on ");
-        let (_, address) = line.rsplit_once(' ').unwrap();
+        let lines = server.wait_for_lines(lines_before + 1, LISTENING);
+        let (_, address) = lines[lines_before].rsplit_once(' ').unwrap();
         server.address = address.parse().unwrap();
         server
     }
@@ -251,7 +265,7 @@ impl Drop for Server {
         }
         if std::thread::panicking() {
             // Shown by the test harness with the failed test alone.
-            let stderr = std::fs::read_to_string(&self.stderr).unwrap_or_default();
+            let stderr = std::fs::read_to_string(self.directory.path().join("stderr")).unwrap_or_default();
             println!("--- the server's log\n{}", last_lines(&self.log(), 40));
             println!("--- its standard error\n{}", last_lines(&stderr, 10));
         }

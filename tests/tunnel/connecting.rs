@@ -245,6 +245,19 @@ fn a_look_up_that_takes_too_long_is_not_waited_for() {
 }
 
 #[test]
+fn a_client_that_waits_for_a_name_is_reset_at_the_stop() {
+    let (tunnel, answers) = tunnel_to_a_name(Duration::from_secs(30));
+    let mut client = connect(tunnel.address());
+    let ours = client.local_addr().unwrap();
+    wait_until("the client is there", || {
+        kernel::connection(tunnel.address(), ours).is_some()
+    });
+    tunnel.stop();
+    assert_eq!(read_to_end(&mut client), (Vec::new(), End::Reset));
+    drop(answers);
+}
+
+#[test]
 fn after_a_failure_the_name_is_looked_up_again_at_once_and_not_in_a_minute() {
     let good = echo_upstream(Buffers::default());
     let (tunnel, answers) = tunnel_to_a_name(Duration::from_secs(5));

@@ -116,5 +116,6 @@ fn a_client_whose_upstream_is_not_there_yet_is_reset_at_once_and_never_sees_an_e
     let summary = tunnel.stop();
     assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
     assert!(!summary.contains("upstreams"), "{summary}");
+    assert!(tunnel.lines_with("cannot connect").is_empty(), "{}", tunnel.log());
     assert_eq!(read_to_end(&mut client), (Vec::new(), End::Reset));
 }
