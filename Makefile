@@ -45,6 +45,15 @@ slow-test: build ## Watch slow clients being thrown out while others go on
 simulate: tools ## The engine in a simulated world, SEEDS=20000 of them
 	cargo run --release --example simulate -- --seeds $(SEEDS)
 
+.PHONY: torture
+torture: tools ## Trouble of all kinds at once on real sockets, for a few minutes
+	cargo test --release --test torture -- --ignored --nocapture
+
+.PHONY: slow-network
+slow-network: tools ## A slow, far, lossy link between network namespaces (needs root)
+	@if [ "$$(id -u)" = 0 ]; then cargo test --test slow_network -- --ignored --nocapture --test-threads=1; \
+	else echo "slow-network: skipped, as it makes network namespaces: run it as root"; fi
+
 .PHONY: oracle
 oracle: tools ## Compare with Node's own streams on TRACES=100000 fresh traces
 	HIGHWATER_ORACLE_TRACES=$(TRACES) cargo test --test node_oracle -- --nocapture

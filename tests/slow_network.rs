@@ -32,7 +32,7 @@ use support::{PATIENCE, pattern, pattern_at, wait_until};
 const MOBILE: Quality = Quality {
     bytes_per_s: 32_000,
     delay: Duration::from_millis(50),
-    loss: 0.002,
+    loss: 0.01,
     queue_bytes: 10 * 1500,
 };
 

@@ -156,8 +156,9 @@ impl<'a> Actions<'a> {
     }
 
     /// Ends the client and throws away what it still sends: for a service
-    /// that has said its last word. Everything sent so far arrives, if the
-    /// client takes it within the grace.
+    /// that has said its last word. What waits in its queue is under the
+    /// slow-client policy as ever; once that is empty, the client has the
+    /// grace to take what is still on its way.
     pub fn close(&mut self, client: ClientId) {
         self.commands.close(client);
     }

@@ -394,7 +394,7 @@ impl<N: Network, S: Service> Turn<N, S> {
         self.engine.list_if_work(id);
         let Some(reason) = verdict(self) else { return };
         let detail = match reason {
-            Reason::NotDrained => format!("not empty for {:.0?}", policy.drain_timeout),
+            Reason::NotDrained => format!("not empty for {:?}", policy.drain_timeout),
             _ => format!("limit {}", policy.limit_bytes),
         };
         self.engine.disconnect(id, reason, &detail);

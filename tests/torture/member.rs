@@ -27,6 +27,9 @@ const OVERDUE: Duration = Duration::from_secs(15);
 /// has been forgotten.
 const FORGOTTEN: Duration = Duration::from_secs(45);
 
+/// The drain timeout, in graces.
+pub(crate) const DRAIN_TIMEOUT_GRACES: u32 = 2;
+
 /// What a client has in mind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -36,8 +39,12 @@ pub(crate) enum Role {
     Nap(Duration),
     /// Sends and never reads; it stays until it is thrown out.
     Stall,
+    /// Sends less than brings it over the limit, half-closes, and reads
+    /// nothing. The server has nothing of it unread, so that only a reset on
+    /// purpose frees what the kernel holds.
+    Forget,
     /// Half-closes after little, reads nothing, and goes some time.
-    HalfCloseAndForget,
+    HalfCloseAndLeave,
     /// Goes in the middle of what it sends.
     Leave,
     /// The same, with a reset.
@@ -49,18 +56,30 @@ impl Role {
         match random.u32(..100) {
             0..=9 => Self::Stall,
             10..=24 => Self::Nap(grace.mul_f64(0.1 + 0.4 * random.f64())),
-            25..=29 => Self::HalfCloseAndForget,
+            25..=27 => Self::HalfCloseAndLeave,
+            28..=29 => Self::Forget,
             30..=39 => Self::Leave,
             40..=54 => Self::Reset,
             _ => Self::Talk,
         }
     }
 
+    const fn never_reads(self) -> bool {
+        matches!(self, Self::Stall | Self::Forget | Self::HalfCloseAndLeave)
+    }
+
+    /// Whether the server has to throw it out, sooner or later.
+    pub(crate) const fn is_owed_a_disconnect(self) -> bool {
+        matches!(self, Self::Stall | Self::Forget)
+    }
+
     fn bytes(self, random: &mut Rng) -> usize {
         match self {
             Self::Stall => usize::MAX,
             Self::Nap(_) => 300_000 + random.usize(..300_000),
-            Self::HalfCloseAndForget => random.usize(1..40_000),
+            Self::HalfCloseAndLeave => random.usize(1..40_000),
+            // The kernel takes 20 KB of it, with these buffers.
+            Self::Forget => random.usize(60_000..84_000),
             _ => 1 + random.usize(..200_000) / (1 << random.u32(..12)),
         }
     }
@@ -69,7 +88,7 @@ impl Role {
     /// for the others such that a slow reader's progress is no leap.
     fn buffer_bytes(self) -> (usize, usize) {
         match self {
-            Self::Stall => (4 * 1024, 16 * 1024),
+            Self::Stall | Self::Forget => (4 * 1024, 16 * 1024),
             _ => (64 * 1024, 64 * 1024),
         }
     }
@@ -227,12 +246,10 @@ impl Member {
                 break;
             }
         }
-        if self.sent == self.to_send && !self.half_closed {
-            let orderly = matches!(self.role, Role::Talk | Role::Nap(_) | Role::HalfCloseAndForget);
-            if orderly {
-                self.half_closed = true;
-                return self.socket.shutdown(Shutdown::Write).map_err(|_| End::Reset);
-            }
+        let orderly = !matches!(self.role, Role::Stall | Role::Leave | Role::Reset);
+        if orderly && self.sent == self.to_send && !self.half_closed {
+            self.half_closed = true;
+            return self.socket.shutdown(Shutdown::Write).map_err(|_| End::Reset);
         }
         Ok(())
     }
@@ -244,7 +261,7 @@ impl Member {
                 return Ok(());
             }
         }
-        if matches!(self.role, Role::Stall | Role::HalfCloseAndForget) {
+        if self.role.never_reads() {
             return match self.socket.take_error().unwrap() {
                 Some(error) => Err(self.broken(&error)),
                 None => Ok(()),
@@ -292,10 +309,11 @@ impl Member {
 
     fn may_leave(&self, faults: &Faults, now: Instant) -> Result<(), End> {
         match self.role {
-            Role::Leave | Role::Reset | Role::HalfCloseAndForget if now >= self.leave_at => Err(End::Left),
-            Role::Stall => {
+            Role::Leave | Role::Reset | Role::HalfCloseAndLeave if now >= self.leave_at => Err(End::Left),
+            Role::Stall | Role::Forget => {
+                let at_most = DRAIN_TIMEOUT_GRACES * self.grace + OVERDUE;
                 assert!(
-                    faults.undisturbed(self.last_progress, now) < self.grace + OVERDUE,
+                    faults.undisturbed(self.last_progress, now) < at_most,
                     "{} stalls, sent nothing for {:?}, and is still there",
                     self.address,
                     now - self.last_progress

@@ -13,7 +13,7 @@ use rustix::process::{Resource, Rlimit, prlimit};
 use crate::books;
 use crate::crowd::Crowd;
 use crate::faults::{Faults, address_space_bytes};
-use crate::member::{End, Record, Role};
+use crate::member::{DRAIN_TIMEOUT_GRACES, End, Record, Role};
 use crate::support::kernel::half_dead;
 use crate::support::server::Server;
 use crate::support::{holds_within, wait_until};
@@ -72,10 +72,10 @@ impl Ordeal {
     pub(crate) fn short() -> Self {
         Self {
             clients: 200,
-            grace: Duration::from_millis(1500),
+            grace: Duration::from_millis(1200),
             warm_up: Duration::from_secs(1),
-            between: Duration::from_millis(700),
-            stop: Duration::from_millis(2500),
+            between: Duration::from_millis(500),
+            stop: Duration::from_secs(2),
             starve: Duration::from_millis(300),
             starvations: 2,
             rounds: 1,
@@ -109,7 +109,7 @@ impl Ordeal {
         // The reader of standard error sleeps to the end.
         let (asleep, stderr) = std::io::pipe().unwrap();
         let grace = format!("{}ms", self.grace.as_millis());
-        let drain_timeout = format!("{}ms", 2 * self.grace.as_millis());
+        let drain_timeout = format!("{}ms", (DRAIN_TIMEOUT_GRACES * self.grace).as_millis());
         let server = Server::echo_writing_to(
             &[
                 "--grace",
@@ -237,7 +237,7 @@ impl Ordeal {
             "{} clients, {} at a time: {complete} complete, {} stalled, {} napped, {evicted} disconnected, {:.1} MB verified",
             records.len(),
             self.clients,
-            of(|role| *role == Role::Stall),
+            of(|role| role.is_owed_a_disconnect()),
             of(|role| matches!(role, Role::Nap(_))),
             back as f64 / 1e6,
         );
