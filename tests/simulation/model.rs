@@ -195,7 +195,10 @@ impl Model {
             let ledger = &self.ledgers[number];
             ledger.both_ended_since.is_some() && ledger.held > 0
         };
-        self.loose = self.due > 0 || self.alive.iter().any(ends_holding);
+        let stop_is_over = self
+            .stopping_since
+            .is_some_and(|since| now - since >= self.limits.grace);
+        self.loose = self.due > 0 || stop_is_over || self.alive.iter().any(ends_holding);
     }
 
     /// When the first clock of a client runs out.
