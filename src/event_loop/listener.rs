@@ -143,7 +143,7 @@ impl Accepting {
             failing.logged = true;
             self.failure_last_logged = Some(now);
             warn!(
-                "cannot accept: {error}; clients wait in the backlog, trying again every {} ms",
+                "cannot accept: {error}; new clients wait in the backlog, trying again every {} ms",
                 ACCEPT_RETRY.as_millis()
             );
         }
