@@ -95,6 +95,7 @@ impl World {
     fn write(&mut self, number: usize, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         self.call();
         self.check_usable(number);
+        self.links[number].tried_turn = self.turn;
         if self.interrupted() {
             // What could not be written directly waits from here on.
             self.model.settle();

@@ -66,6 +66,8 @@ pub(crate) struct Link {
     pub(crate) dry_turn: u64,
     /// The last turn in which a read was interrupted, and so told nothing.
     pub(crate) interrupted_turn: u64,
+    /// The last turn in which a write was tried.
+    pub(crate) tried_turn: u64,
 }
 
 impl Link {

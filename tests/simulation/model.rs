@@ -104,6 +104,19 @@ impl Ledger {
     }
 }
 
+/// How the kernel's side of a connection was found as it was closed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Found {
+    /// All that was sent has arrived.
+    pub(crate) settled: bool,
+    /// And nothing that came in was left, as far as the engine could know.
+    pub(crate) quiet: bool,
+    /// A write was tried in this turn.
+    pub(crate) tried: bool,
+    /// The other side of a tunnel is there.
+    pub(crate) has_partner: bool,
+}
+
 /// What happened, so that a test can tell whether it ever did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Seen {
@@ -537,14 +550,13 @@ impl Model {
     }
 
     /// A client is said to be gone.
-    pub(crate) fn closed(
-        &mut self,
-        number: usize,
-        reason: &CloseReason,
-        was_settled: bool,
-        was_quiet: bool,
-        has_partner: bool,
-    ) {
+    pub(crate) fn closed(&mut self, number: usize, reason: &CloseReason, found: Found) {
+        let Found {
+            settled: was_settled,
+            quiet: was_quiet,
+            tried: was_tried,
+            has_partner,
+        } = found;
         self.settle();
         let now = self.now;
         let limits = &self.limits;
@@ -574,6 +586,8 @@ impl Model {
             (CloseReason::Reset, doom) => doom.is_none() && !has_partner,
             (CloseReason::Slow(reason), Some(doom)) => *doom == Doom::Slow(*reason),
             (_, Some(_)) => false,
+            // Not without one last flush.
+            (CloseReason::Slow(Reason::OverLimit | Reason::NotDrained), None) if !was_tried => false,
             (CloseReason::Slow(Reason::OverLimit), None) => over(ledger.over_since, limits.grace),
             (CloseReason::Slow(Reason::NotDrained), None) => {
                 over(ledger.waiting_since, limits.drain_timeout())

@@ -68,6 +68,7 @@ impl World {
             read_in_turn: 0,
             dry_turn: 0,
             interrupted_turn: 0,
+            tried_turn: 0,
         });
         self.open.push(number);
         self.change_mood(number);

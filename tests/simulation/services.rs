@@ -15,7 +15,7 @@ use highwater::error::CloseReason;
 use highwater::event_loop::{Actions, ClientId, Service};
 
 use super::content::piece;
-use super::model::Doom;
+use super::model::{Doom, Found};
 use super::plan::Kind;
 use super::world::{Shared, address};
 
@@ -129,14 +129,17 @@ impl<S: Service> Service for Witness<S> {
                     .accuse(|| format!("{client:?} was never there and is closed"));
             };
             let turn = world.model.turn;
+            let has_partner = world.has_partner(number);
             let link = &mut world.links[number];
             let (is_reset, is_closed) = (link.close_is_reset, link.closed);
-            let (was_settled, was_quiet) = (link.is_settled(), link.is_quiet(turn));
+            let found = Found {
+                settled: link.is_settled(),
+                quiet: link.is_quiet(turn),
+                tried: link.tried_turn == turn,
+                has_partner,
+            };
             let twice = std::mem::replace(&mut link.said_closed, true);
-            let has_partner = world.has_partner(number);
-            world
-                .model
-                .closed(number, reason, was_settled, was_quiet, has_partner);
+            world.model.closed(number, reason, found);
             let orderly = matches!(reason, CloseReason::Finished);
             if orderly == is_reset || !is_closed || twice {
                 world.model.accuse(|| {
