@@ -45,17 +45,17 @@ pub const UNSENT_BYTES: usize = 16 * 1024;
 
 /// The receive buffer (`SO_RCVBUF`) of a client that takes back nothing, and
 /// the step in which it grows with what its peer takes. Measured: with 64 KiB
-/// a stalled client holds 133 KB of kernel memory, 187 KB after fast traffic,
+/// a stalled client holds 147 KB of kernel memory, 170 KB after fast traffic,
 /// and bulk traffic costs what it costs with the kernel's own sizing.
 pub const RECEIVE_BUFFER_BYTES: usize = 64 * 1024;
 
 /// How many times its base a receive buffer may grow. Bulk traffic gains
-/// nothing from more than 512 KiB.
-pub const RECEIVE_BUFFER_CEILING_BUFFERS: u32 = 8;
+/// nothing from more than 256 KiB.
+pub const RECEIVE_BUFFER_CEILING_BUFFERS: u32 = 4;
 
 /// The round trip above which a path is long: its speed is the window divided
-/// by the round trip, and a bounded window would throttle it (512 KiB at 50 ms
-/// are 10 MB/s).
+/// by the round trip, and a bounded window would throttle it (256 KiB at 50 ms
+/// are 5 MB/s).
 pub const LONG_PATH: Duration = Duration::from_millis(2);
 
 /// How often the peer's window is looked at while a source sends: once per so

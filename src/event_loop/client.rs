@@ -70,8 +70,18 @@ pub trait Stream: Read + Write {
         None
     }
 
-    /// Gives the kernel's receive buffer this size (`SO_RCVBUF`), or back to
-    /// the kernel's own sizing.
+    /// Makes the kernel's receive buffer (`SO_RCVBUF`) smaller, by as much as
+    /// nothing is lost by it: what the peer was promised room for must fit,
+    /// or it is thrown away as it comes, and sent again only after 200 ms and
+    /// more. `read_bytes` will be read next. Answers whether the buffer now
+    /// has this size; if not, call again before the next read.
+    fn shrink_receive_buffer(&mut self, bytes: u32, read_bytes: u32) -> bool {
+        let _ = (bytes, read_bytes);
+        true
+    }
+
+    /// Gives the kernel's receive buffer this size, larger than it has, or
+    /// back to the kernel's own sizing.
     fn set_receive_buffer(&mut self, bytes: Option<u32>) {
         let _ = bytes;
     }

@@ -21,6 +21,7 @@ use super::client_table::{ClientId, ClientTable};
 use super::counters::Counters;
 use super::deadlines::{Delay, DelayQueue, Entry};
 use super::readiness::{Event, Readiness};
+use super::receive_buffer::Resize;
 use super::service::Commands;
 use crate::backpressure::{Answer, Flow, Policy, Reason, SendQueue, Sent};
 use crate::error::{CloseReason, Operation};
@@ -210,7 +211,7 @@ impl<N: Network> Engine<N> {
             && let Some(client) = self.clients.get_mut(from)
         {
             client.pipe.answered(to, Answer::Pause);
-            self.follow_window(from);
+            self.follow_window(from, 0);
         }
     }
 
@@ -494,9 +495,10 @@ impl<N: Network> Engine<N> {
     }
 
     /// Lets the receive buffer of a source follow the window of those its
-    /// bytes go to. Call it when it is paused, and now and then while it
-    /// sends much.
-    pub(crate) fn follow_window(&mut self, from: ClientId) {
+    /// bytes go to. Call it when it is paused, now and then while it sends
+    /// much, and before each read while the buffer is shrinking; `read_bytes`
+    /// is the length of that read.
+    pub(crate) fn follow_window(&mut self, from: ClientId, read_bytes: usize) {
         let base_bytes = self.limits.receive_buffer_bytes;
         if base_bytes == 0 {
             return;
@@ -514,9 +516,17 @@ impl<N: Network> Engine<N> {
         };
         if let Some(peer) = peer
             && let Some(source) = self.clients.get_mut(from)
-            && let Some(bytes) = source.receive_buffer.follow(peer, base_bytes)
         {
-            source.stream.set_receive_buffer(bytes);
+            match source.receive_buffer.follow(peer, base_bytes) {
+                Resize::Keep => {}
+                Resize::Grow(bytes) => source.stream.set_receive_buffer(bytes),
+                Resize::Shrink(bytes) => {
+                    let is_shrunk = source
+                        .stream
+                        .shrink_receive_buffer(bytes, u32::try_from(read_bytes).unwrap_or(u32::MAX));
+                    source.receive_buffer.shrunk(bytes, is_shrunk);
+                }
+            }
         }
     }
 
@@ -578,7 +588,7 @@ impl<N: Network> Commands for Engine<N> {
         }
         client.paused = paused;
         if paused {
-            self.follow_window(id);
+            self.follow_window(id, 0);
         } else {
             self.list_if_work(id);
         }

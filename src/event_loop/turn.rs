@@ -281,6 +281,9 @@ impl<N: Network, S: Service> Turn<N, S> {
                 return;
             }
             let allowed = self.engine.read_allowance(client).min(self.read_buffer.len());
+            if client.receive_buffer.is_shrinking() {
+                self.engine.follow_window(id, allowed);
+            }
             let Some(client) = self.engine.clients.get_mut(id) else {
                 return;
             };
@@ -328,7 +331,7 @@ impl<N: Network, S: Service> Turn<N, S> {
             self.engine.write_to_destinations(id, data);
         }
         if passes_multiple(received_bytes, count as u64, WINDOW_CHECK_BYTES) {
-            self.engine.follow_window(id);
+            self.engine.follow_window(id, 0);
         }
     }
 
