@@ -49,9 +49,9 @@ pub const UNSENT_BYTES: usize = 16 * 1024;
 /// and bulk traffic costs what it costs with the kernel's own sizing.
 pub const RECEIVE_BUFFER_BYTES: usize = 64 * 1024;
 
-/// How many times its base a receive buffer may grow. Bulk traffic gains
+/// How often the base of a receive buffer may double. Bulk traffic gains
 /// nothing from more than 256 KiB.
-pub const RECEIVE_BUFFER_CEILING_BUFFERS: u32 = 4;
+pub const RECEIVE_BUFFER_DOUBLINGS: u8 = 2;
 
 /// The round trip above which a path is long: its speed is the window divided
 /// by the round trip, and a bounded window would throttle it (256 KiB at 50 ms
@@ -194,7 +194,7 @@ pub struct Limits {
     /// (`TCP_NOTSENT_LOWAT`); 0 leaves the kernel's own default.
     pub unsent_bytes: usize,
     /// Receive buffer (`SO_RCVBUF`) of a client whose bytes nobody takes; it
-    /// grows up to [`RECEIVE_BUFFER_CEILING_BUFFERS`] times as they are taken
+    /// doubles up to [`RECEIVE_BUFFER_DOUBLINGS`] times as they are taken
     /// faster. 0 leaves the kernel's own sizing.
     pub receive_buffer_bytes: usize,
 }

@@ -16,7 +16,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use log::{debug, info, warn};
 
-use super::client::{Client, Name, Phase, Stream};
+use super::client::{Client, Name, Phase, Sake, Stream};
 use super::client_table::{ClientId, ClientTable};
 use super::counters::Counters;
 use super::deadlines::{Delay, DelayQueue, Entry};
@@ -430,7 +430,8 @@ impl<N: Network> Engine<N> {
             return Answer::Continue;
         }
         let answer = put(&mut client.queue);
-        client.peak_bytes = client.peak_bytes.max(client.queue.len());
+        let length_bytes = u32::try_from(client.queue.len()).unwrap_or(u32::MAX);
+        client.peak_bytes = client.peak_bytes.max(length_bytes);
         self.queued_bytes += rest_bytes;
         let started = client.slow.queue_changed(&self.policy, &client.queue, self.now);
         if started.waiting {
@@ -524,7 +525,7 @@ impl<N: Network> Engine<N> {
                     let is_shrunk = source
                         .stream
                         .shrink_receive_buffer(bytes, u32::try_from(read_bytes).unwrap_or(u32::MAX));
-                    source.receive_buffer.shrunk(bytes, is_shrunk);
+                    source.receive_buffer.shrunk(is_shrunk);
                 }
             }
         }
@@ -666,7 +667,7 @@ impl<N: Network> Commands for Engine<N> {
         self.upstreams += 1;
         if let Some(client) = self.clients.get_mut(id) {
             client.phase = Phase::Connecting;
-            client.upstream_of = Some(upstream_of);
+            client.upstream_of = Sake::of(upstream_of);
             client.peer_awaited_since = Some(self.now);
         }
         self.arm(Delay::Connecting, id);

@@ -15,7 +15,7 @@
 
 use std::time::Duration;
 
-use crate::limits::{LONG_PATH, RECEIVE_BUFFER_CEILING_BUFFERS};
+use crate::limits::{LONG_PATH, RECEIVE_BUFFER_DOUBLINGS};
 
 /// What the kernel knows of the way to a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,19 +36,19 @@ pub(crate) enum Resize {
     Keep,
     /// Give it this size at once; `None` is the kernel's own sizing.
     Grow(Option<u32>),
-    /// Give it this size as soon as nothing is lost by it, and say
-    /// [`shrunk`](ReceiveBuffer::shrunk).
+    /// Give it this size as soon as nothing is lost by it, and say whether
+    /// that is [`shrunk`](ReceiveBuffer::shrunk).
     Shrink(u32),
 }
 
-/// The size that a receive buffer was last given; the kernel's own sizing
-/// until then, which begins at 128 KiB.
+/// The size that a receive buffer was last told to have; the kernel's own
+/// sizing until then, which begins at 128 KiB.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ReceiveBuffer {
-    /// 0: sized by the kernel.
-    bytes: u32,
     /// The widest window seen, in bytes.
-    widest: u32,
+    widest_bytes: u32,
+    /// How often the base is doubled; `None`: sized by the kernel.
+    doublings: Option<u8>,
     is_shrinking: bool,
 }
 
@@ -62,44 +62,38 @@ impl ReceiveBuffer {
     /// gives it, as long as its window is open at all.
     pub(crate) fn follow(&mut self, peer: PeerWindow, base_bytes: usize) -> Resize {
         let window = peer.window_bytes;
-        self.widest = self.widest.max(window);
-        let base = u32::try_from(base_bytes).unwrap_or(u32::MAX / RECEIVE_BUFFER_CEILING_BUFFERS);
-        let closing = window < self.widest / 4 || window < base / 2;
-        let bytes = if peer.round_trip <= LONG_PATH {
-            let ceiling = base.saturating_mul(RECEIVE_BUFFER_CEILING_BUFFERS);
-            let mut bytes = base;
-            while bytes < ceiling && bytes.saturating_mul(2) <= window / WINDOW_SHARE {
-                bytes = bytes.saturating_mul(2);
-            }
-            bytes
-        } else if closing {
-            base
+        self.widest_bytes = self.widest_bytes.max(window);
+        let base = u32::try_from(base_bytes).unwrap_or(u32::MAX >> RECEIVE_BUFFER_DOUBLINGS);
+        let is_closing = window < self.widest_bytes / 4 || window < base / 2;
+        let doublings = if peer.round_trip <= LONG_PATH {
+            let fits = |&doublings: &u8| base << doublings <= window / WINDOW_SHARE;
+            Some((1..=RECEIVE_BUFFER_DOUBLINGS).rev().find(fits).unwrap_or(0))
         } else {
-            0
+            is_closing.then_some(0)
         };
-        self.turn_to(bytes)
+        self.turn_to(doublings, base)
     }
 
-    fn turn_to(&mut self, bytes: u32) -> Resize {
-        if bytes == self.bytes && !self.is_shrinking {
-            return Resize::Keep;
+    fn turn_to(&mut self, doublings: Option<u8>, base: u32) -> Resize {
+        let present = std::mem::replace(&mut self.doublings, doublings);
+        match doublings {
+            _ if doublings == present && !self.is_shrinking => Resize::Keep,
+            // What the kernel sized may have grown beyond any of ours.
+            Some(doublings) if self.is_shrinking || present.is_none_or(|present| doublings < present) => {
+                self.is_shrinking = true;
+                Resize::Shrink(base << doublings)
+            }
+            _ => {
+                self.is_shrinking = false;
+                Resize::Grow(doublings.map(|doublings| base << doublings))
+            }
         }
-        let sized_by_kernel = self.bytes == 0;
-        if bytes != 0 && (bytes < self.bytes || sized_by_kernel) {
-            return Resize::Shrink(bytes);
-        }
-        self.bytes = bytes;
-        self.is_shrinking = false;
-        Resize::Grow((bytes != 0).then_some(bytes))
     }
 
     /// Notes whether the buffer now has the smaller size. As long as it has
     /// not, follow the window again before every read.
-    pub(crate) const fn shrunk(&mut self, bytes: u32, is_shrunk: bool) {
+    pub(crate) const fn shrunk(&mut self, is_shrunk: bool) {
         self.is_shrinking = !is_shrunk;
-        if is_shrunk {
-            self.bytes = bytes;
-        }
     }
 
     /// Whether it is on the way to a smaller size.
@@ -132,14 +126,13 @@ mod tests {
     /// A buffer that was given this window first, and shrank at once.
     fn after(peer: PeerWindow) -> ReceiveBuffer {
         let mut buffer = ReceiveBuffer::default();
-        if let Resize::Shrink(bytes) = buffer.follow(peer, BASE) {
-            buffer.shrunk(bytes, true);
-        }
+        assert!(matches!(buffer.follow(peer, BASE), Resize::Shrink(_)));
+        buffer.shrunk(true);
         buffer
     }
 
     #[test]
-    fn the_buffer_grows_with_a_sixth_of_the_window_up_to_four_times_its_base() {
+    fn the_buffer_grows_with_a_sixth_of_the_window_up_to_two_doublings_of_its_base() {
         for (window, bytes) in [
             (768 * KIB, 128 * KIB),
             (1536 * KIB - 1, 128 * KIB),
@@ -173,23 +166,24 @@ mod tests {
     fn a_peer_that_stops_reading_shrinks_the_buffer_again() {
         let mut buffer = after(near(3072 * KIB));
         assert_eq!(buffer.follow(near(1200 * KIB), BASE), Resize::Shrink(128 * KIB));
-        buffer.shrunk(128 * KIB, true);
+        buffer.shrunk(true);
         assert_eq!(buffer.follow(near(10 * KIB), BASE), Resize::Shrink(64 * KIB));
     }
 
     #[test]
-    fn shrinking_is_tried_until_it_is_done_or_no_longer_wanted() {
+    fn shrinking_is_tried_until_it_is_done_and_so_is_growing_meanwhile() {
         let mut buffer = after(near(3072 * KIB));
         assert_eq!(buffer.follow(near(0), BASE), Resize::Shrink(64 * KIB));
-        buffer.shrunk(64 * KIB, false);
+        buffer.shrunk(false);
         assert!(buffer.is_shrinking());
         assert_eq!(buffer.follow(near(0), BASE), Resize::Shrink(64 * KIB));
-        assert_eq!(
-            buffer.follow(near(3072 * KIB), BASE),
-            Resize::Grow(Some(256 * KIB))
-        );
+        // What was promised when it was larger still may not fit this size.
+        assert_eq!(buffer.follow(near(768 * KIB), BASE), Resize::Shrink(128 * KIB));
+        buffer.shrunk(true);
         assert!(!buffer.is_shrinking());
-        assert_eq!(buffer.follow(near(3072 * KIB), BASE), Resize::Keep);
+        assert_eq!(buffer.follow(near(768 * KIB), BASE), Resize::Keep);
+        let grown = buffer.follow(near(3072 * KIB), BASE);
+        assert_eq!(grown, Resize::Grow(Some(256 * KIB)));
     }
 
     #[test]
@@ -197,7 +191,7 @@ mod tests {
         let mut buffer = ReceiveBuffer::default();
         assert_eq!(buffer.follow(far(1024 * KIB), BASE), Resize::Keep);
         assert_eq!(buffer.follow(far(100 * KIB), BASE), Resize::Shrink(64 * KIB));
-        buffer.shrunk(64 * KIB, true);
+        buffer.shrunk(true);
         assert_eq!(buffer.follow(far(1024 * KIB), BASE), Resize::Grow(None));
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use log::info;
 
-use super::client::{Phase, Stream};
+use super::client::{Phase, Sake, Stream};
 use super::client_table::ClientId;
 use super::counters::Counters;
 use super::deadlines::Delay;
@@ -411,7 +411,7 @@ impl<N: Network, S: Service> Turn<N, S> {
                 continue;
             };
             self.engine.unlink(id, &client);
-            self.engine.upstreams -= usize::from(client.upstream_of.is_some());
+            self.engine.upstreams -= usize::from(client.upstream_of != Sake::NOBODY);
             self.engine.counters.sent_bytes += client.sent_bytes;
             self.engine.counters.count_closed(&reason);
             Engine::<N>::log_closed(&client, &reason);
