@@ -77,6 +77,11 @@ pub const SMALLEST_READ_BYTES: usize = 4 * 1024;
 /// 242 ms.
 pub const TURN_BUDGET_BYTES: usize = 64 * 1024;
 
+/// How much all clients together may read and write in one turn before the
+/// rest of them wait for the next: some 2 ms. It bounds how late a deadline
+/// is noticed: without it a thousand flooding clients made a turn of 100 ms.
+pub const TURN_BUDGET_ALL_BYTES: u64 = 1024 * 1024;
+
 /// Most events taken from the kernel at once, and so most clients served in a
 /// turn: it bounds how stale the turn's clock can get.
 pub const EVENTS_PER_TURN: usize = 1024;

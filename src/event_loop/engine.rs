@@ -73,6 +73,8 @@ pub(crate) struct Engine<N: Network> {
     pub(crate) upstreams: usize,
     /// Set once the server is asked to stop.
     pub(crate) stop_requested: bool,
+    /// Bytes that were read, and that were written from queues, so far.
+    pub(crate) moved_bytes: u64,
     /// Queue memory freed since the allocator was last asked to give pages
     /// back.
     pub(crate) freed_bytes: usize,
@@ -96,6 +98,7 @@ impl<N: Network> Engine<N> {
             doomed: VecDeque::new(),
             upstreams: 0,
             stop_requested: false,
+            moved_bytes: 0,
             freed_bytes: 0,
             policy: Policy::new(&limits),
             deadlines: Delay::ALL.map(|delay| {
@@ -266,6 +269,7 @@ impl<N: Network> Engine<N> {
         let sent_bytes = before - client.queue.len();
         self.queued_bytes -= sent_bytes;
         self.freed_bytes += sent_bytes;
+        self.moved_bytes += sent_bytes as u64;
         client.slow.queue_changed(&self.policy, &client.queue, self.now);
         if let Some(error) = error {
             self.doom(id, CloseReason::Failed(Operation::Write, error));

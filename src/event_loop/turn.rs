@@ -22,7 +22,7 @@ use crate::backpressure::{Reason, Sent};
 use crate::error::{CloseReason, Operation, ServerError};
 use crate::limits::{
     ACCEPTS_PER_TURN, EXPIRIES_PER_TURN, LONGEST_WAIT, Limits, READ_BUFFER_BYTES, STOP_POLL,
-    TURN_BUDGET_BYTES, WINDOW_CHECK_BYTES,
+    TURN_BUDGET_ALL_BYTES, TURN_BUDGET_BYTES, WINDOW_CHECK_BYTES,
 };
 
 /// An event loop without its waiting.
@@ -208,10 +208,15 @@ impl<N: Network, S: Service> Turn<N, S> {
         };
     }
 
-    /// Serves everybody on the ready list once; what comes back to the list
-    /// meanwhile is left for the next turn.
+    /// Serves everybody on the ready list once, until together they have used
+    /// up what a turn may move; what comes back to the list meanwhile is left
+    /// for the next turn.
     fn serve(&mut self) {
+        let moved_before = self.engine.moved_bytes;
         for _ in 0..self.engine.ready.len() {
+            if self.engine.moved_bytes - moved_before >= TURN_BUDGET_ALL_BYTES {
+                return;
+            }
             let Some(id) = self.engine.ready.pop_front() else {
                 return;
             };
@@ -316,6 +321,7 @@ impl<N: Network, S: Service> Turn<N, S> {
     /// Hands the first `count` bytes of the read buffer on.
     fn deliver(&mut self, id: ClientId, count: usize) {
         self.engine.counters.received_bytes += count as u64;
+        self.engine.moved_bytes += count as u64;
         let data = &self.read_buffer[..count];
         let Some(client) = self.engine.clients.get_mut(id) else {
             return;
