@@ -77,6 +77,15 @@ pub const SMALLEST_READ_BYTES: usize = 4 * 1024;
 /// 242 ms.
 pub const TURN_BUDGET_BYTES: usize = 64 * 1024;
 
+/// A client whose last read brought at least this much is moving bulk, which
+/// is spliced to its destination, not copied. Below, two more system calls
+/// cost more than the copy.
+pub const SPLICE_FROM_BYTES: usize = 32 * 1024;
+
+/// The pipe that bulk goes through (`F_SETPIPE_SZ`). Its 64 places hold 64 KiB
+/// also where each packet of 1.5 KB takes one.
+pub const SPLICE_PIPE_BYTES: usize = 256 * 1024;
+
 /// How much all clients together may read and write in one turn before the
 /// rest of them wait for the next: some 2 ms. It bounds how late a deadline
 /// is noticed: without it a thousand flooding clients made a turn of 100 ms.

@@ -18,6 +18,7 @@ use super::readiness::Readiness;
 use super::receive_buffer::{PeerWindow, ReceiveBuffer};
 use crate::backpressure::small_list::SmallList;
 use crate::backpressure::{Flow, Pipe, SendQueue, Sent, SlowClient};
+use crate::limits::SPLICE_FROM_BYTES;
 
 /// What the engine needs of a connection: non-blocking reads and writes that
 /// answer [`ErrorKind::WouldBlock`], and the ways to end it. Dropping it
@@ -145,6 +146,8 @@ pub(crate) struct Client<S> {
     pub(crate) stopped: bool,
     /// Something meant for it was thrown away: its end must be a reset.
     pub(crate) cut: bool,
+    /// The last read brought much.
+    pub(crate) is_bulk: bool,
     pub(crate) receive_buffer: ReceiveBuffer,
     pub(crate) blocked: BlockedLog,
 }
@@ -196,6 +199,7 @@ impl<S: Stream> Client<S> {
             write_ended: false,
             stopped: false,
             cut: false,
+            is_bulk: false,
             receive_buffer: ReceiveBuffer::default(),
             blocked: BlockedLog::default(),
         }
@@ -233,7 +237,18 @@ impl<S: Stream> Client<S> {
     /// Reads once, into `buffer`. `Ok(None)` says that nothing is there now,
     /// `Ok(Some(0))` that the peer has ended.
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        match self.stream.read(buffer) {
+        let result = self.stream.read(buffer);
+        self.note_read(result, buffer.len())
+    }
+
+    /// Notes what a read led to. Fewer bytes than `short_below` mean that
+    /// nothing is left.
+    pub(crate) fn note_read(
+        &mut self,
+        result: io::Result<usize>,
+        short_below: usize,
+    ) -> io::Result<Option<usize>> {
+        match result {
             Ok(0) => {
                 self.read_ended = true;
                 self.readiness.read_ended();
@@ -241,7 +256,8 @@ impl<S: Stream> Client<S> {
             }
             Ok(count) => {
                 self.received_bytes += count as u64;
-                if count < buffer.len() {
+                self.is_bulk = count >= SPLICE_FROM_BYTES;
+                if count < short_below {
                     self.readiness.read_short();
                 }
                 Ok(Some(count))
@@ -264,7 +280,7 @@ impl<S: Stream> Client<S> {
             return Ok(0);
         }
         let result = self.stream.write(data);
-        self.written(result, data.len())
+        self.note_write(result, data.len())
     }
 
     /// Writes from the queue, once.
@@ -276,11 +292,12 @@ impl<S: Stream> Client<S> {
             [only] => self.stream.write(only),
             several => self.stream.write_vectored(several),
         };
-        let count = self.written(result, offered)?;
+        let count = self.note_write(result, offered)?;
         Ok(self.queue.sent(count))
     }
 
-    fn written(&mut self, result: io::Result<usize>, offered: usize) -> io::Result<usize> {
+    /// Notes what a write led to that offered so many bytes.
+    pub(crate) fn note_write(&mut self, result: io::Result<usize>, offered: usize) -> io::Result<usize> {
         match result {
             Ok(count) => {
                 if count < offered {

@@ -75,6 +75,16 @@ impl<C> ClientTable<C> {
         (slot.generation == id.generation).then_some(&mut slot.client)
     }
 
+    /// Two clients at once; `None` unless both are there and differ.
+    pub(crate) fn get_two_mut(&mut self, one: ClientId, other: ClientId) -> Option<(&mut C, &mut C)> {
+        if one.index == other.index {
+            return None;
+        }
+        let (first, second) = self.slots.get2_mut(one.index as usize, other.index as usize)?;
+        let both = first.generation == one.generation && second.generation == other.generation;
+        both.then_some((&mut first.client, &mut second.client))
+    }
+
     pub(crate) fn remove(&mut self, id: ClientId) -> Option<C> {
         self.get(id)?;
         Some(self.slots.remove(id.index as usize).client)
@@ -114,6 +124,10 @@ mod tests {
         assert_eq!(table.get(first), None);
         assert_eq!(table.get_mut(first), None);
         assert_eq!(table.remove(first), None);
+        let third = table.insert("third").unwrap();
+        assert_eq!(table.get_two_mut(first, third), None);
+        assert_eq!(table.get_two_mut(third, third), None);
+        assert!(table.get_two_mut(second, third).is_some());
         assert_eq!(table.get(second), Some(&"second"));
     }
 

@@ -56,6 +56,33 @@ pub trait Network {
 
     /// Accepts nobody any more. Called once, when the server stops.
     fn stop_listening(&mut self);
+
+    /// Moves at most `most_bytes` from one connection to another without
+    /// copying them. What `to` refuses is put into `rest`, which is at least
+    /// that long. `None` where this cannot be done: read and write then.
+    ///
+    /// # Errors
+    ///
+    /// What reading `from` led to; nothing was moved then.
+    fn splice(
+        &mut self,
+        from: &mut Self::Stream,
+        to: &mut Self::Stream,
+        most_bytes: usize,
+        rest: &mut [u8],
+    ) -> Option<io::Result<Spliced>> {
+        let _ = (from, to, most_bytes, rest);
+        None
+    }
+}
+
+/// What moving bytes from one connection to another led to.
+#[derive(Debug)]
+pub struct Spliced {
+    /// Bytes taken from the first; zero is its end.
+    pub taken_bytes: usize,
+    /// Bytes of these that the second took, or why it takes none any more.
+    pub sent: io::Result<usize>,
 }
 
 pub(crate) struct Engine<N: Network> {
@@ -216,6 +243,51 @@ impl<N: Network> Engine<N> {
             client.pipe.answered(to, Answer::Pause);
             self.follow_window(from, 0);
         }
+    }
+
+    /// The client to which what `from` sends can be moved without copying: the
+    /// only destination of one that moves bulk, with nothing waiting for it.
+    pub(crate) fn splice_destination(&self, from: ClientId) -> Option<ClientId> {
+        let source = self.clients.get(from)?;
+        if !source.is_bulk || source.phase != Phase::Open {
+            return None;
+        }
+        let only = source.pipe.only().filter(|&to| to != from)?;
+        let to = self.clients.get(only)?;
+        let takes_more = to.phase == Phase::Open && to.accepts_writes() && to.readiness.is_writable();
+        (takes_more && to.queue.is_empty()).then_some(only)
+    }
+
+    /// Moves what `from` has sent to `to`. What `to` refuses is queued for it,
+    /// by way of `rest`. Answers as [`Client::read`] does, and `None` where
+    /// nothing can be moved in this way.
+    pub(crate) fn splice(
+        &mut self,
+        from: ClientId,
+        to: ClientId,
+        most_bytes: usize,
+        rest: &mut [u8],
+    ) -> Option<io::Result<Option<usize>>> {
+        let (source, destination) = self.clients.get_two_mut(from, to)?;
+        let outcome = self
+            .network
+            .splice(&mut source.stream, &mut destination.stream, most_bytes, rest)?;
+        let (taken, sent) = match outcome {
+            Ok(spliced) => (Ok(spliced.taken_bytes), spliced.sent),
+            Err(error) => (Err(error), Ok(0)),
+        };
+        // Few bytes say nothing: the pipe may have been full.
+        let taken = source.note_read(taken, 0);
+        if let Ok(Some(taken_bytes)) = taken {
+            match destination.note_write(sent, taken_bytes) {
+                Ok(sent_bytes) if sent_bytes < taken_bytes => {
+                    self.write_to_destination(from, to, &rest[..taken_bytes - sent_bytes]);
+                }
+                Ok(_) => {}
+                Err(error) => self.doom(to, CloseReason::Failed(Operation::Write, error)),
+            }
+        }
+        Some(taken)
     }
 
     /// The end of a piped client ends its destinations.

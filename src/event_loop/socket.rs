@@ -15,7 +15,8 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use super::client::Stream;
 use super::client_table::ClientId;
-use super::engine::Network;
+use super::engine::{Network, Spliced};
+use super::kernel_pipe::KernelPipe;
 use super::peer_state::{PeerState, TcpFacts};
 use super::receive_buffer::PeerWindow;
 use super::tcp_info;
@@ -31,6 +32,8 @@ pub struct KernelNetwork {
     listener: Option<TcpListener>,
     registry: Registry,
     unsent_bytes: usize,
+    /// Opened when it is first needed.
+    pipe: Option<KernelPipe>,
 }
 
 impl KernelNetwork {
@@ -58,6 +61,7 @@ impl KernelNetwork {
             listener: Some(listener),
             registry,
             unsent_bytes: limits.unsent_bytes,
+            pipe: None,
         })
     }
 
@@ -108,6 +112,20 @@ impl Network for KernelNetwork {
 
     fn stop_listening(&mut self) {
         self.listener = None;
+    }
+
+    fn splice(
+        &mut self,
+        from: &mut KernelStream,
+        to: &mut KernelStream,
+        most_bytes: usize,
+        rest: &mut [u8],
+    ) -> Option<io::Result<Spliced>> {
+        if self.pipe.is_none() {
+            self.pipe = KernelPipe::open().ok();
+        }
+        let pipe = self.pipe.as_mut()?;
+        Some(pipe.carry(from.stream.as_fd(), to.stream.as_fd(), most_bytes, rest))
     }
 }
 

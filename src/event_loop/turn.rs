@@ -6,6 +6,7 @@
 //! to be done goes out. It is generic over the network, so the very code that
 //! serves sockets also runs in a simulation.
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use log::info;
@@ -289,21 +290,38 @@ impl<N: Network, S: Service> Turn<N, S> {
             if client.receive_buffer.is_shrinking() {
                 self.engine.follow_window(id, allowed);
             }
-            let Some(client) = self.engine.clients.get_mut(id) else {
-                return;
-            };
-            match client.read(&mut self.read_buffer[..allowed]) {
+            match self.move_on(id, allowed) {
                 Ok(None) => return,
                 Ok(Some(0)) => return self.read_end(id),
-                Ok(Some(count)) => {
-                    budget = budget.saturating_sub(count);
-                    self.deliver(id, count);
-                }
+                Ok(Some(count)) => budget = budget.saturating_sub(count),
                 Err(error) => {
                     return self.engine.doom(id, CloseReason::Failed(Operation::Read, error));
                 }
             }
         }
+    }
+
+    /// Takes once what a client has sent, at most `allowed` bytes, and hands
+    /// it on. Answers as [`Client::read`](super::client::Client::read) does.
+    fn move_on(&mut self, id: ClientId, allowed: usize) -> io::Result<Option<usize>> {
+        let buffer = &mut self.read_buffer[..allowed];
+        let spliced = match self.engine.splice_destination(id) {
+            Some(to) => self.engine.splice(id, to, allowed, buffer),
+            None => None,
+        };
+        let is_spliced = spliced.is_some();
+        let outcome = match (spliced, self.engine.clients.get_mut(id)) {
+            (Some(outcome), _) => outcome?,
+            (None, Some(client)) => client.read(buffer)?,
+            (None, None) => None,
+        };
+        if let Some(count @ 1..) = outcome {
+            if !is_spliced {
+                self.deliver(id, count);
+            }
+            self.note_moved(id, count);
+        }
+        Ok(outcome)
     }
 
     /// A client that may not be read now can still be gone, by a reset that
@@ -320,13 +338,10 @@ impl<N: Network, S: Service> Turn<N, S> {
 
     /// Hands the first `count` bytes of the read buffer on.
     fn deliver(&mut self, id: ClientId, count: usize) {
-        self.engine.counters.received_bytes += count as u64;
-        self.engine.moved_bytes += count as u64;
         let data = &self.read_buffer[..count];
         let Some(client) = self.engine.clients.get_mut(id) else {
             return;
         };
-        let received_bytes = client.received_bytes;
         if client.phase == Phase::Closing {
             // Its reply to this is missing, if the server is what stopped it.
             client.cut |= client.stopped;
@@ -336,7 +351,15 @@ impl<N: Network, S: Service> Turn<N, S> {
         } else {
             self.engine.write_to_destinations(id, data);
         }
-        if passes_multiple(received_bytes, count as u64, WINDOW_CHECK_BYTES) {
+    }
+
+    /// Counts what came in, and now and then looks at where it goes.
+    fn note_moved(&mut self, id: ClientId, count: usize) {
+        self.engine.counters.received_bytes += count as u64;
+        self.engine.moved_bytes += count as u64;
+        if let Some(client) = self.engine.clients.get(id)
+            && passes_multiple(client.received_bytes, count as u64, WINDOW_CHECK_BYTES)
+        {
             self.engine.follow_window(id, 0);
         }
     }
