@@ -198,6 +198,7 @@ impl World {
     }
 
     fn close(&mut self, number: usize) {
+        self.call();
         let is_reset = self.links[number].close_is_reset;
         note!(
             self,
