@@ -23,7 +23,7 @@ use super::deadlines::{Delay, DelayQueue, Entry};
 use super::readiness::{Event, Readiness};
 use super::service::Commands;
 use crate::backpressure::{Answer, Flow, Policy, Reason, SendQueue, Sent};
-use crate::error::{CloseReason, Operation};
+use crate::error::{CloseReason, Operation, Stopping};
 use crate::limits::{LOG_REPEAT_INTERVAL, Limits, SMALLEST_READ_BYTES, TURN_BUDGET_BYTES};
 
 /// Where connections come from: the kernel, or a simulation.
@@ -72,6 +72,8 @@ pub(crate) struct Engine<N: Network> {
     pub(crate) upstreams: usize,
     /// Set once the server is asked to stop.
     pub(crate) stop_requested: bool,
+    /// Set once the server stops: nobody is connected to any more.
+    pub(crate) stopping: bool,
     /// Queue memory freed since the allocator was last asked to give pages
     /// back.
     pub(crate) freed_bytes: usize,
@@ -95,6 +97,7 @@ impl<N: Network> Engine<N> {
             doomed: VecDeque::new(),
             upstreams: 0,
             stop_requested: false,
+            stopping: false,
             freed_bytes: 0,
             policy: Policy::new(&limits),
             deadlines: Delay::ALL.map(|delay| {
@@ -251,7 +254,10 @@ impl<N: Network> Engine<N> {
         let mut outcome = Sent::Waiting;
         let mut error = None;
         while client.readiness.is_writable() && !client.queue.is_empty() {
+            let left = client.queue.len();
             match client.write_queue() {
+                // An interrupted call; the edge stands for the next turn.
+                Ok(_) if client.queue.len() == left => break,
                 Ok(sent) => outcome = sent,
                 Err(failure) => {
                     error = Some(failure);
@@ -650,7 +656,10 @@ impl<N: Network> Commands for Engine<N> {
             return Err(io::ErrorKind::NotConnected.into());
         };
         let upstream_of = client.stream.descriptor();
-        let stream = self.network.connect(address);
+        let stream = match self.stopping {
+            true => Err(io::Error::other(Stopping)),
+            false => self.network.connect(address),
+        };
         let admitted = stream.and_then(|stream| self.admit(stream, address, Readiness::CONNECTING));
         let id = admitted.inspect_err(|_| self.counters.failed_connects += 1)?;
         self.upstreams += 1;

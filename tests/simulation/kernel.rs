@@ -12,7 +12,7 @@ use highwater::event_loop::{ClientId, Network, PeerState, Stream};
 use highwater::limits::{READ_BUFFER_BYTES, TURN_BUDGET_BYTES};
 
 use super::link::Connecting;
-use super::plan::Trouble;
+use super::plan::{Kind, Trouble};
 use super::world::{Shared, World, address};
 
 /// The table of open files is full (accept(2)).
@@ -23,10 +23,15 @@ const ENOSPC: i32 = 28;
 impl World {
     fn call(&mut self) {
         self.calls += 1;
+        self.work.calls += 1;
+        self.check_work();
     }
 
     fn interrupted(&mut self) -> bool {
-        self.has(Trouble::Interrupts) && self.rng.u8(..32) == 0
+        // After a fault nothing may keep the engine in a loop.
+        self.model.fault.is_none()
+            && self.has(Trouble::Interrupts)
+            && (self.all_interrupted || self.rng.u8(..32) == 0)
     }
 
     fn nudge(&mut self, number: usize) {
@@ -164,7 +169,7 @@ impl World {
             });
         } else if self.links[number].ended {
             self.model.accuse(|| format!("link {number}: ended twice"));
-        } else if !ended || queue > 0 || !alive {
+        } else if (!ended || queue > 0 || !alive) && self.plan.kind != Kind::Meddler {
             self.model
                 .accuse(|| format!("link {number}: ended with {queue} bytes queued, asked for: {ended}"));
         }
@@ -242,6 +247,7 @@ impl World {
             return Err(io::Error::from_raw_os_error(EMFILE));
         }
         self.accept_failed = false;
+        self.work.comers += 1;
         let Some(number) = self.backlog.pop_front() else {
             note!(self, 23, 0, 0, "nobody to accept");
             return Err(ErrorKind::WouldBlock.into());
@@ -261,6 +267,7 @@ impl World {
             return Err(io::Error::from_raw_os_error(EMFILE));
         }
         let number = self.new_link(Connecting::Pending);
+        self.work.comers += 1;
         // When one address has failed, the next is tried on that occasion.
         let sake = match self.called_for {
             Some(number) if self.links[number].is_upstream => self.links[number].partner,

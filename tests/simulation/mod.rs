@@ -32,6 +32,7 @@ mod checks;
 mod content;
 mod kernel;
 mod link;
+mod meddler;
 mod model;
 mod peers;
 pub(crate) mod plan;
@@ -51,6 +52,7 @@ use highwater::limits::{ACCEPT_RETRY, TURN_ALLOWANCE};
 use highwater::services::{Echo, FramedEcho, Tunnel};
 
 use kernel::SimulatedNetwork;
+use meddler::Meddler;
 use model::{Model, Seen};
 use plan::{Kind, Plan, Trouble};
 use services::{Herald, Witness};
@@ -186,6 +188,7 @@ fn dispatch(plan: &Plan, traced: bool, progress: &mut Progress) -> Result<Report
             Driver::drive(plan, &world, service, start, progress)
         }
         Kind::Herald => Driver::drive(plan, &world, Herald::new(&world, plan.seed), start, progress),
+        Kind::Meddler => Driver::drive(plan, &world, Meddler::new(&world, plan), start, progress),
     };
     if let Some(trace) = &world.borrow().trace {
         progress.trace = trace.iter().cloned().collect();
