@@ -50,10 +50,9 @@ pub trait Service {
     }
 
     /// The client is gone, and its id names nobody any more. Called exactly
-    /// once for every client. Whom a service makes go from here goes in the
-    /// same turn, but for connections that it makes anew here and ends at
-    /// once: of these, one turn closes at most as many as there were clients,
-    /// and the next turn goes on with them.
+    /// once for every client. Others that a service ends from here go in the
+    /// same turn; but connections that it begins here are closed in the next
+    /// turn at the earliest, so that no turn goes on for ever.
     fn closed(&mut self, client: ClientId, reason: &CloseReason, actions: &mut Actions<'_>) {
         let _ = (client, reason, actions);
     }

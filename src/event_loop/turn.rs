@@ -6,6 +6,7 @@
 //! to be done goes out. It is generic over the network, so the very code that
 //! serves sockets also runs in a simulation.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use log::info;
@@ -406,14 +407,17 @@ impl<N: Network, S: Service> Turn<N, S> {
     }
 
     /// Closes those that were marked. Their service may mark others while it
-    /// hears of it, so this goes on until nobody is left; but a service that
-    /// makes connections anew only to end them must not keep the turn from
-    /// ending.
+    /// hears of it, so this goes on until nobody is left; only connections
+    /// that it begins meanwhile are left for the next turn, as it could begin
+    /// and end them for ever.
     fn sweep(&mut self) {
-        for _ in 0..self.engine.clients.len() {
-            let Some((id, reason)) = self.engine.doomed.pop_front() else {
-                return;
-            };
+        let begun = self.engine.clients.next_generation();
+        let mut later = VecDeque::new();
+        while let Some((id, reason)) = self.engine.doomed.pop_front() {
+            if id.is_since(begun) {
+                later.push_back((id, reason));
+                continue;
+            }
             let Some(mut client) = self.engine.clients.remove(id) else {
                 continue;
             };
@@ -432,6 +436,7 @@ impl<N: Network, S: Service> Turn<N, S> {
             self.service
                 .closed(id, &reason, &mut Actions::new(&mut self.engine));
         }
+        self.engine.doomed.append(&mut later);
     }
 
     /// Goes on with stopping, if asked to.
