@@ -56,7 +56,13 @@ impl World {
     fn read_now(&mut self, number: usize, buffer: &mut [u8]) -> io::Result<usize> {
         let to = self.destination(number);
         let link = &mut self.links[number];
-        let count = link.waiting().min(buffer.len() as u64) as usize;
+        let mut count = link.waiting().min(buffer.len() as u64);
+        match link.urgent_at {
+            Some(at) if at > link.read => count = count.min(at - link.read),
+            // The read skips it and goes on.
+            _ => link.urgent_at = None,
+        }
+        let count = count as usize;
         if link.connecting != Connecting::Made {
             return Err(ErrorKind::WouldBlock.into());
         }
@@ -64,7 +70,7 @@ impl World {
             buffer[..count].copy_from_slice(link.content.at(link.read, count));
             link.read += count as u64;
             link.read_in_turn += count;
-            if count < buffer.len() {
+            if count < buffer.len() && link.waiting() == 0 {
                 link.dry_turn = self.turn;
             }
             let greedy = link.read_in_turn > TURN_BUDGET_BYTES + READ_BUFFER_BYTES;

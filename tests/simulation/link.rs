@@ -37,6 +37,8 @@ pub(crate) struct Link {
     pub(crate) sent: u64,
     pub(crate) read: u64,
     pub(crate) left_to_send: u64,
+    /// Where urgent data stands in what the peer sent; it is no part of it.
+    pub(crate) urgent_at: Option<u64>,
     pub(crate) peer_ended: bool,
     pub(crate) end_read: bool,
     pub(crate) reset: bool,
@@ -96,7 +98,8 @@ impl Link {
 
 /// What one event says: only what is new, or all that holds.
 pub(crate) fn event(link: &Link, sparse: bool) -> Event {
-    let at_end = link.peer_ended || link.reset || link.connecting == Connecting::Refused;
+    let at_end =
+        link.peer_ended || link.reset || link.connecting == Connecting::Refused || link.urgent_at.is_some();
     if sparse {
         Event {
             readable: link.edge_in,

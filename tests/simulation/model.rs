@@ -166,6 +166,9 @@ pub(crate) struct Model {
     over_budget_seen: bool,
     /// Somebody is left to be closed in the next turn.
     leftover: bool,
+    /// Bytes of those who, in a loose turn, may have been marked for the
+    /// budget's sake and left to be closed in the next.
+    carried: usize,
     pub(crate) stopping_since: Option<Instant>,
     pub(crate) stopped_turn: u64,
     pub(crate) turn: u64,
@@ -196,6 +199,7 @@ impl Model {
             due: 0,
             over_budget_seen: false,
             leftover: false,
+            carried: 0,
             stopping_since: None,
             stopped_turn: 0,
             turn: 0,
@@ -229,7 +233,7 @@ impl Model {
         let stop_is_over = self
             .stopping_since
             .is_some_and(|since| now - since >= self.limits.grace);
-        self.loose = self.due > 0 || stop_is_over || self.alive.iter().any(ends_holding);
+        self.loose = self.due > 0 || self.carried > 0 || stop_is_over || self.alive.iter().any(ends_holding);
     }
 
     /// When the first clock of a client runs out.
@@ -733,6 +737,7 @@ impl Model {
                 format!("links {who:?}: their time is over and they are still there; now {now:?}; {pages:?}");
             self.accuse(|| fault);
         }
+        self.carried = self.carried_bytes();
         self.check_sum(queued_bytes);
         self.check_next(next);
         if self.leftover && next != Next::WaitFor(Duration::ZERO) {
@@ -742,6 +747,17 @@ impl Model {
         if by.is_some_and(|by| by <= self.now) && next != Next::Stopped {
             self.accuse(|| format!("{next:?}, though the time to stop is over"));
         }
+    }
+
+    fn carried_bytes(&self) -> usize {
+        if !self.loose || !self.over_budget_seen {
+            return 0;
+        }
+        let alive = self.alive.iter().map(|&number| &self.ledgers[number]);
+        alive
+            .filter(|ledger| ledger.connecting_since.is_some() && ledger.admitted_turn == self.turn)
+            .map(|ledger| ledger.queue + ledger.held)
+            .sum()
     }
 
     fn check_sum(&mut self, queued_bytes: usize) {
@@ -759,7 +775,7 @@ impl Model {
                 (sum + least, sum + most)
             }
             Kind::Meddler => (0, usize::MAX),
-            _ => (sum, sum),
+            _ => (sum - self.carried, sum),
         };
         if queued_bytes < least || queued_bytes > most {
             self.accuse(|| {

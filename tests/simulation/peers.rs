@@ -46,6 +46,7 @@ impl World {
             sent: 0,
             read: 0,
             left_to_send,
+            urgent_at: None,
             peer_ended: false,
             end_read: false,
             reset: false,
@@ -182,7 +183,14 @@ impl World {
         link.sent += count;
         link.left_to_send -= count;
         note!(self, 5, number, count, "link {number} sends {count}");
-        if was_empty || !self.has(Trouble::SparseEvents) {
+        let urgent = self.has(Trouble::Urgent) && self.rng.u8(..8) == 0;
+        if urgent {
+            let link = &mut self.links[number];
+            let at = link.sent - self.rng.u64(..=count);
+            note!(self, 28, number, at, "link {number} has urgent data at {at}");
+            self.links[number].urgent_at = Some(at);
+        }
+        if was_empty || urgent || !self.has(Trouble::SparseEvents) {
             self.links[number].edge_in = true;
             self.queue(number);
         }

@@ -70,10 +70,12 @@ pub(crate) enum Trouble {
     TightBudget,
     /// Calls from another thread.
     Wakes,
+    /// Urgent data, at whose mark a read stops.
+    Urgent,
 }
 
 impl Trouble {
-    pub(crate) const ALL: [Self; 18] = [
+    pub(crate) const ALL: [Self; 19] = [
         Self::SpuriousEvents,
         Self::StaleEvents,
         Self::LateEvents,
@@ -92,6 +94,7 @@ impl Trouble {
         Self::Floods,
         Self::TightBudget,
         Self::Wakes,
+        Self::Urgent,
     ];
 
     const fn bit(self) -> u32 {
@@ -138,7 +141,7 @@ impl Plan {
         for trouble in Trouble::ALL {
             let chance = match trouble {
                 Trouble::Floods => 6,
-                Trouble::TightBudget | Trouble::Stop | Trouble::Storms => 4,
+                Trouble::TightBudget | Trouble::Stop | Trouble::Storms | Trouble::Urgent => 4,
                 _ => 2,
             };
             if rng.u32(..chance) == 0 {
