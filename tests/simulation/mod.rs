@@ -386,6 +386,7 @@ impl<'a, S: Service> Driver<'a, S> {
         self.world.borrow_mut().collect(&mut batch);
         if self.plan.has(Trouble::Wakes) && self.rng.u8(..16) == 0 {
             self.turn.hear_wake();
+            self.world.borrow_mut().wake_owed = true;
         }
         for &(id, event) in &batch {
             self.turn.hear(id, event);
@@ -423,6 +424,11 @@ impl<'a, S: Service> Driver<'a, S> {
             world
                 .model
                 .accuse(|| "the loop spins: nothing to do, and it does not wait".to_owned());
+        }
+        if world.wake_owed {
+            world
+                .model
+                .accuse(|| "a call from another thread was not passed on".to_owned());
         }
         if next == Next::Stopped && world.model.stopping_since.is_none() {
             world.model.accuse(|| "stopped without being asked to".to_owned());

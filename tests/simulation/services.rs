@@ -190,6 +190,12 @@ impl<S: Service> Service for Witness<S> {
 
     fn woken(&mut self, actions: &mut Actions<'_>) {
         self.begin_call(actions);
+        {
+            let world = &mut *self.world.borrow_mut();
+            if !std::mem::take(&mut world.wake_owed) {
+                world.model.accuse(|| "woken though nobody called".to_owned());
+            }
+        }
         self.service.woken(actions);
         if self.kind == Kind::Echo {
             self.end_any(actions);

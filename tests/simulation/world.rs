@@ -51,6 +51,8 @@ pub(crate) struct World {
     pub(crate) calls: u64,
     /// What this turn has done so far.
     pub(crate) work: Work,
+    /// Somebody called from another thread, and the service is to be told.
+    pub(crate) wake_owed: bool,
     /// Every call of this turn is interrupted.
     pub(crate) all_interrupted: bool,
     pub(crate) refused_accepts: u64,
@@ -115,6 +117,7 @@ impl World {
             events: 0,
             calls: 0,
             work: Work::default(),
+            wake_owed: false,
             all_interrupted: false,
             refused_accepts: 0,
             stale_events: 0,
