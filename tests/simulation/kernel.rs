@@ -230,6 +230,11 @@ impl World {
                 self.model
                     .accuse(|| format!("link {number}: turned away without a reset"));
             }
+            let (served, most) = (self.served(), self.plan.max_clients);
+            if served < most && !self.links[number].unregistered {
+                self.model
+                    .accuse(|| format!("link {number}: turned away, with {served} of {most} clients"));
+            }
             return;
         };
         self.stale.push(id);
@@ -239,6 +244,12 @@ impl World {
         if !self.links[number].close_is_reset && was_made {
             self.check_orderly_close(number);
         }
+    }
+
+    /// Clients that were accepted and are still there.
+    fn served(&self) -> usize {
+        let alive = self.model.alive().iter();
+        alive.filter(|&&number| !self.links[number].is_upstream).count()
     }
 
     fn accept(&mut self) -> io::Result<(usize, SocketAddr)> {
@@ -293,6 +304,7 @@ impl World {
         self.call();
         if self.has(Trouble::FailedAccepts) && self.rng.u8(..32) == 0 {
             note!(self, 26, number, 0, "link {number} cannot be registered");
+            self.links[number].unregistered = true;
             self.accept_failed = true;
             return Err(io::Error::from_raw_os_error(ENOSPC));
         }
@@ -309,6 +321,11 @@ impl World {
         link.edge_out = !connecting;
         link.edge_in = link.unread();
         self.model.admit(number, index as u32, connecting);
+        let (served, most) = (self.served(), self.plan.max_clients);
+        if served > most {
+            self.model
+                .accuse(|| format!("{served} clients are served, at most {most} should be"));
+        }
         if !connecting || self.links[number].edge_in {
             self.queue(number);
         }

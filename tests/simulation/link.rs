@@ -60,6 +60,8 @@ pub(crate) struct Link {
     pub(crate) edge_out: bool,
     pub(crate) queued: bool,
     pub(crate) reading: Reading,
+    /// The kernel refused to watch it.
+    pub(crate) unregistered: bool,
     pub(crate) close_is_reset: bool,
     pub(crate) closed: bool,
     pub(crate) said_closed: bool,

@@ -63,6 +63,7 @@ impl World {
             edge_out: false,
             queued: false,
             reading: Reading::Fast,
+            unregistered: false,
             close_is_reset: false,
             closed: false,
             said_closed: false,
