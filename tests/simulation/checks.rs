@@ -42,6 +42,9 @@ impl World {
         if ledger.connecting_since.is_some() {
             return (!link.edge_out).then_some("its connection has been made");
         }
+        if link.reset && !link.reset_told && !link.edge_in && ledger.is_alive() {
+            return Some("it has reset");
+        }
         let to = self.destination(number);
         if link.unread() && !link.edge_in && self.model.may_be_read(number, to) {
             return Some("it has sent something");

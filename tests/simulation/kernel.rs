@@ -94,11 +94,13 @@ impl World {
         }
         if link.peer_ended {
             link.end_read = true;
+            link.read_on = false;
             note!(self, 15, number, 0, "read the end of link {number}");
             self.model.read_end(number, to);
             return Ok(0);
         }
         link.dry_turn = self.turn;
+        link.read_on = false;
         note!(self, 16, number, 0, "nothing to read from link {number}");
         Err(ErrorKind::WouldBlock.into())
     }
@@ -160,6 +162,18 @@ impl World {
             return Err(ErrorKind::WouldBlock.into());
         }
         Ok(count)
+    }
+
+    fn take_error(&mut self, number: usize) -> Option<io::Error> {
+        self.call();
+        self.check_usable(number);
+        let link = &mut self.links[number];
+        if !link.reset || std::mem::replace(&mut link.reset_told, true) {
+            return None;
+        }
+        note!(self, 29, number, 0, "link {number} tells its error");
+        self.model.fail(number);
+        Some(ErrorKind::ConnectionReset.into())
     }
 
     fn shut_down_write(&mut self, number: usize) -> io::Result<()> {
@@ -231,6 +245,7 @@ impl World {
                     .accuse(|| format!("link {number}: turned away without a reset"));
             }
             let (served, most) = (self.served(), self.plan.max_clients);
+            self.model.seen.refused += u64::from(!self.links[number].unregistered);
             if served < most && !self.links[number].unregistered {
                 self.model
                     .accuse(|| format!("link {number}: turned away, with {served} of {most} clients"));
@@ -321,6 +336,7 @@ impl World {
         link.edge_out = !connecting;
         link.edge_in = link.unread();
         self.model.admit(number, index as u32, connecting);
+        self.model.seen.served += u64::from(!self.links[number].is_upstream);
         let (served, most) = (self.served(), self.plan.max_clients);
         if served > most {
             self.model
@@ -413,6 +429,10 @@ impl Stream for SimulatedStream {
         let mut world = self.world.borrow_mut();
         world.call();
         world.links[self.number].is_settled()
+    }
+
+    fn take_error(&mut self) -> Option<io::Error> {
+        self.world.borrow_mut().take_error(self.number)
     }
 
     fn peer_state(&self) -> PeerState {

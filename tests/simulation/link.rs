@@ -68,6 +68,9 @@ pub(crate) struct Link {
     pub(crate) read_in_turn: usize,
     /// The last turn in which a read found nothing left.
     pub(crate) dry_turn: u64,
+    /// An event said that a short read may not be the last, and none was
+    /// refused since.
+    pub(crate) read_on: bool,
     /// The last turn in which a read was interrupted, and so told nothing.
     pub(crate) interrupted_turn: u64,
     /// The last turn in which a write was tried.
@@ -90,7 +93,7 @@ impl Link {
     /// Whether nothing is under way in this turn, in neither direction, so
     /// that the engine could know it.
     pub(crate) const fn is_quiet(&self, turn: u64) -> bool {
-        self.is_settled() && !self.unread() && self.interrupted_turn != turn
+        self.is_settled() && !self.unread() && !self.read_on && self.interrupted_turn != turn
     }
 
     pub(crate) const fn is_settled(&self) -> bool {

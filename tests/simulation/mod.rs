@@ -442,6 +442,32 @@ impl<'a, S: Service> Driver<'a, S> {
 
     fn check_end(&mut self) -> Result<(), String> {
         let world = self.world.borrow();
+        let (counters, seen) = (self.turn.counters(), &world.model.seen);
+        let counted = [
+            counters.served_clients,
+            counters.refused_clients,
+            counters.upstreams,
+            counters.failed_accepts,
+            counters.finished_clients,
+        ];
+        let happened = [
+            seen.served,
+            seen.refused,
+            seen.upstreams,
+            world.refused_accepts,
+            seen.finished,
+        ];
+        let ledgers = &world.model.ledgers;
+        let read: u64 = ledgers.iter().map(|ledger| ledger.read).sum();
+        let taken: u64 = world.links.iter().map(|link| link.taken).sum();
+        if (counters.received_bytes, counters.sent_bytes) != (read, taken) {
+            return Err(format!("counted {counters:?}, but read {read}, taken {taken}"));
+        }
+        if counted != happened || counters.slow_clients != seen.slow {
+            return Err(format!(
+                "counted {counters:?}, but happened {happened:?}, {seen:?}"
+            ));
+        }
         if world.open_streams != 0 {
             return Err(format!("{} streams were never closed", world.open_streams));
         }

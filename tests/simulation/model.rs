@@ -138,6 +138,11 @@ pub(crate) struct Seen {
     pub(crate) connect_timed_out: u64,
     /// Connections that the server refused to begin, as it was stopping.
     pub(crate) refused_connects: u64,
+    /// Clients accepted and registered, those turned away at the limit, and
+    /// connections made to others.
+    pub(crate) served: u64,
+    pub(crate) refused: u64,
+    pub(crate) upstreams: u64,
     pub(crate) pauses: u64,
     pub(crate) drains: u64,
 }
@@ -266,6 +271,7 @@ impl Model {
 
     pub(crate) fn connected(&mut self, number: usize) {
         self.ledgers[number].connecting_since = None;
+        self.seen.upstreams += 1;
     }
 
     /// Bytes were read from a client, and go to `to`.

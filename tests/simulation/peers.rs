@@ -69,6 +69,7 @@ impl World {
             said_closed: false,
             read_in_turn: 0,
             dry_turn: 0,
+            read_on: false,
             interrupted_turn: 0,
             tried_turn: 0,
         });

@@ -218,6 +218,8 @@ pub(crate) struct Herald {
     clients: Vec<ClientId>,
     longest_bytes: usize,
     interval: Option<Duration>,
+    start: std::time::Instant,
+    ticks: u32,
     last_tick: Option<std::time::Instant>,
     shared: Bytes,
 }
@@ -235,6 +237,8 @@ impl Herald {
             clients: Vec::new(),
             longest_bytes,
             interval: interval.map(Duration::from_millis),
+            start: world.borrow().model.now,
+            ticks: 0,
             last_tick: None,
             shared: Bytes::from_static(piece(0, SHARED_BYTES)),
             rng,
@@ -397,6 +401,14 @@ impl Service for Herald {
         if self.last_tick.replace(now) == Some(now) {
             let world = &mut self.world.borrow_mut();
             world.model.accuse(|| "two ticks at one instant".to_owned());
+        }
+        self.ticks += 1;
+        let least = self.interval.unwrap_or_default() * self.ticks;
+        if now - self.start < least {
+            let (world, ticks) = (&mut self.world.borrow_mut(), self.ticks);
+            world
+                .model
+                .accuse(|| format!("{ticks} ticks, though {least:?} have not passed"));
         }
         self.speak(actions);
     }

@@ -230,6 +230,7 @@ impl World {
             }
             let event = event(link, sparse);
             (link.edge_in, link.edge_out) = (false, false);
+            link.read_on |= event.read_again;
             note!(
                 self,
                 10,
@@ -253,6 +254,7 @@ impl World {
             let number = self.open[self.rng.usize(..self.open.len())];
             if let Some(id) = self.links[number].id {
                 let event = any(&mut self.rng);
+                self.links[number].read_on |= event.read_again;
                 note!(self, 11, number, 0, "spurious event for link {number}: {event:?}");
                 batch.push((id, event));
             }
