@@ -216,6 +216,12 @@ impl World {
             Connecting::Made => {
                 self.call();
                 self.model.settle();
+                let link = &mut self.links[number];
+                if link.reset && !std::mem::replace(&mut link.reset_told, true) {
+                    // Its error is taken, and tells of the reset as well.
+                    self.model.fail(number);
+                    return Err(ErrorKind::ConnectionReset.into());
+                }
                 self.model.connected(number);
                 Ok(true)
             }
