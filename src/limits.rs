@@ -128,6 +128,11 @@ pub const EXPIRIES_PER_TURN: usize = 64;
 /// clients have arrived; no edge tells.
 pub const STOP_POLL: Duration = Duration::from_millis(10);
 
+/// The shortest interval between two ticks of a service; one that asks for
+/// less gets this. A wait for events is a whole number of milliseconds, and an
+/// interval of nothing would keep the loop from ever waiting.
+pub const SHORTEST_TICK: Duration = Duration::from_millis(1);
+
 /// Freed queue memory below which asking the allocator to give pages back to
 /// the system is not worth its time.
 pub const TRIM_AFTER_FREED_BYTES: usize = 1024 * 1024;

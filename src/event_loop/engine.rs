@@ -24,7 +24,7 @@ use super::readiness::{Event, Readiness};
 use super::receive_buffer::Resize;
 use super::service::Commands;
 use crate::backpressure::{Answer, Flow, Policy, Reason, SendQueue, Sent};
-use crate::error::{CloseReason, Operation};
+use crate::error::{CloseReason, Operation, Stopping};
 use crate::limits::{LOG_REPEAT_INTERVAL, Limits, SMALLEST_READ_BYTES, TURN_BUDGET_BYTES};
 
 /// Where connections come from: the kernel, or a simulation.
@@ -102,6 +102,8 @@ pub(crate) struct Engine<N: Network> {
     pub(crate) stop_requested: bool,
     /// Bytes that were read, and that were written from queues, so far.
     pub(crate) moved_bytes: u64,
+    /// Set once the server stops: nobody is connected to any more.
+    pub(crate) stopping: bool,
     /// Queue memory freed since the allocator was last asked to give pages
     /// back.
     pub(crate) freed_bytes: usize,
@@ -126,6 +128,7 @@ impl<N: Network> Engine<N> {
             upstreams: 0,
             stop_requested: false,
             moved_bytes: 0,
+            stopping: false,
             freed_bytes: 0,
             policy: Policy::new(&limits),
             deadlines: Delay::ALL.map(|delay| {
@@ -327,7 +330,10 @@ impl<N: Network> Engine<N> {
         let mut outcome = Sent::Waiting;
         let mut error = None;
         while client.readiness.is_writable() && !client.queue.is_empty() {
+            let left = client.queue.len();
             match client.write_queue() {
+                // An interrupted call; the edge stands for the next turn.
+                Ok(_) if client.queue.len() == left => break,
                 Ok(sent) => outcome = sent,
                 Err(failure) => {
                     error = Some(failure);
@@ -737,7 +743,10 @@ impl<N: Network> Commands for Engine<N> {
             return Err(io::ErrorKind::NotConnected.into());
         };
         let upstream_of = client.stream.descriptor();
-        let stream = self.network.connect(address);
+        let stream = match self.stopping {
+            true => Err(io::Error::other(Stopping)),
+            false => self.network.connect(address),
+        };
         let admitted = stream.and_then(|stream| self.admit(stream, address, Readiness::CONNECTING));
         let id = admitted.inspect_err(|_| self.counters.failed_connects += 1)?;
         self.upstreams += 1;

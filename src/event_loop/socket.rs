@@ -99,9 +99,10 @@ impl Network for KernelNetwork {
     }
 
     fn register(&mut self, stream: &mut KernelStream, id: ClientId) -> io::Result<()> {
-        let both = Interest::READABLE.add(Interest::WRITABLE);
+        // Urgent data is told, too, as a read stops at its mark (tcp(7)).
+        let all = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
         self.registry
-            .register(&mut stream.stream, mio::Token(id.to_token()), both)
+            .register(&mut stream.stream, mio::Token(id.to_token()), all)
     }
 
     fn connect(&mut self, address: SocketAddr) -> io::Result<KernelStream> {

@@ -6,6 +6,7 @@
 //! to be done goes out. It is generic over the network, so the very code that
 //! serves sockets also runs in a simulation.
 
+use std::collections::VecDeque;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -22,7 +23,7 @@ use super::service::{Actions, Commands, Service};
 use crate::backpressure::{Reason, Sent};
 use crate::error::{CloseReason, Operation, ServerError};
 use crate::limits::{
-    ACCEPTS_PER_TURN, EXPIRIES_PER_TURN, LONGEST_WAIT, Limits, READ_BUFFER_BYTES, STOP_POLL,
+    ACCEPTS_PER_TURN, EXPIRIES_PER_TURN, LONGEST_WAIT, Limits, READ_BUFFER_BYTES, SHORTEST_TICK, STOP_POLL,
     TURN_BUDGET_ALL_BYTES, TURN_BUDGET_BYTES, WINDOW_CHECK_BYTES,
 };
 
@@ -189,7 +190,7 @@ impl<N: Network, S: Service> Turn<N, S> {
     }
 
     fn tick(&mut self) {
-        let (Some(next), Some(interval)) = (self.next_tick, self.service.tick_interval()) else {
+        let (Some(next), Some(interval)) = (self.next_tick, self.tick_interval()) else {
             return;
         };
         if self.engine.now >= next {
@@ -200,9 +201,14 @@ impl<N: Network, S: Service> Turn<N, S> {
         }
     }
 
+    fn tick_interval(&self) -> Option<Duration> {
+        let interval = self.service.tick_interval()?;
+        Some(interval.max(SHORTEST_TICK))
+    }
+
     /// Follows the service, which may want ticks only for a while.
     fn arm_tick(&mut self) {
-        self.next_tick = match (self.next_tick, self.service.tick_interval()) {
+        self.next_tick = match (self.next_tick, self.tick_interval()) {
             (None, Some(interval)) => Some(self.engine.now + interval),
             (next, Some(_)) => next,
             (_, None) => None,
@@ -433,9 +439,17 @@ impl<N: Network, S: Service> Turn<N, S> {
     }
 
     /// Closes those that were marked. Their service may mark others while it
-    /// hears of it, so this goes on until nobody is left.
+    /// hears of it, so this goes on until nobody is left; only connections
+    /// that it begins meanwhile are left for the next turn, as it could begin
+    /// and end them for ever.
     fn sweep(&mut self) {
+        let begun = self.engine.clients.next_generation();
+        let mut later = VecDeque::new();
         while let Some((id, reason)) = self.engine.doomed.pop_front() {
+            if id.is_since(begun) {
+                later.push_back((id, reason));
+                continue;
+            }
             let Some(mut client) = self.engine.clients.remove(id) else {
                 continue;
             };
@@ -454,6 +468,7 @@ impl<N: Network, S: Service> Turn<N, S> {
             self.service
                 .closed(id, &reason, &mut Actions::new(&mut self.engine));
         }
+        self.engine.doomed.append(&mut later);
     }
 
     /// Goes on with stopping, if asked to.
@@ -471,6 +486,7 @@ impl<N: Network, S: Service> Turn<N, S> {
                     humantime::format_duration(grace)
                 );
                 self.stop_by = Some(now + grace);
+                self.engine.stopping = true;
                 self.engine.network.stop_listening();
                 self.accepting.stop();
                 self.service.stopping(&mut Actions::new(&mut self.engine));
@@ -531,7 +547,8 @@ impl<N: Network, S: Service> Turn<N, S> {
         if self.stop_by.is_some() && self.engine.clients.len() == 0 {
             return Next::Stopped;
         }
-        if !self.engine.ready.is_empty() || self.accepting.is_due(now) {
+        let has_more = !self.engine.ready.is_empty() || !self.engine.doomed.is_empty();
+        if has_more || self.accepting.is_due(now) {
             return Next::WaitFor(Duration::ZERO);
         }
         let stop_poll = self.stop_by.map(|_| now + STOP_POLL);
