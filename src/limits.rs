@@ -216,6 +216,10 @@ pub struct Limits {
     /// doubles up to [`RECEIVE_BUFFER_DOUBLINGS`] times as they are taken
     /// faster. 0 leaves the kernel's own sizing.
     pub receive_buffer_bytes: usize,
+    /// A client whose last read brought at least this much is moving bulk:
+    /// what it sends next goes to its destination without being copied.
+    /// `usize::MAX` has all bytes copied.
+    pub splice_from_bytes: usize,
 }
 
 impl Default for Limits {
@@ -231,6 +235,7 @@ impl Default for Limits {
             max_clients: None,
             unsent_bytes: UNSENT_BYTES,
             receive_buffer_bytes: RECEIVE_BUFFER_BYTES,
+            splice_from_bytes: SPLICE_FROM_BYTES,
         }
     }
 }

@@ -58,6 +58,7 @@ fn framed_echo_keeps_every_invariant_for_hundreds_of_seeds() {
 fn the_tunnel_keeps_every_invariant_for_hundreds_of_seeds() {
     let reports = run_seeds(Kind::Tunnel);
     assert_common_troubles(&reports);
+    assert!(any(&reports, |report| report.spliced_bytes));
     assert!(any(&reports, |report| report.seen.reset));
     assert!(any(&reports, |report| report.seen.connect_timed_out));
     assert!(any(&reports, |report| report.seen.slow[3]), "memory budget");

@@ -18,7 +18,6 @@ use super::readiness::Readiness;
 use super::receive_buffer::{PeerWindow, ReceiveBuffer};
 use crate::backpressure::small_list::SmallList;
 use crate::backpressure::{Flow, Pipe, SendQueue, Sent, SlowClient};
-use crate::limits::SPLICE_FROM_BYTES;
 
 /// What the engine needs of a connection: non-blocking reads and writes that
 /// answer [`ErrorKind::WouldBlock`], and the ways to end it. Dropping it
@@ -256,7 +255,6 @@ impl<S: Stream> Client<S> {
             }
             Ok(count) => {
                 self.received_bytes += count as u64;
-                self.is_bulk = count >= SPLICE_FROM_BYTES;
                 if count < short_below {
                     self.readiness.read_short();
                 }

@@ -363,9 +363,11 @@ impl<N: Network, S: Service> Turn<N, S> {
     fn note_moved(&mut self, id: ClientId, count: usize) {
         self.engine.counters.received_bytes += count as u64;
         self.engine.moved_bytes += count as u64;
-        if let Some(client) = self.engine.clients.get(id)
-            && passes_multiple(client.received_bytes, count as u64, WINDOW_CHECK_BYTES)
-        {
+        let Some(client) = self.engine.clients.get_mut(id) else {
+            return;
+        };
+        client.is_bulk = count >= self.engine.limits.splice_from_bytes;
+        if passes_multiple(client.received_bytes, count as u64, WINDOW_CHECK_BYTES) {
             self.engine.follow_window(id, 0);
         }
     }

@@ -8,7 +8,7 @@ use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use highwater::event_loop::{ClientId, Network, PeerState, Stream};
+use highwater::event_loop::{ClientId, Network, PeerState, Spliced, Stream};
 use highwater::limits::{READ_BUFFER_BYTES, TURN_BUDGET_BYTES};
 
 use super::link::Connecting;
@@ -114,6 +114,10 @@ impl World {
             self.model.settle();
             return Err(ErrorKind::Interrupted.into());
         }
+        self.write_now(number, slices)
+    }
+
+    fn write_now(&mut self, number: usize, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         self.nudge(number);
         let offered: usize = slices.iter().map(|slice| slice.len()).sum();
         let link = &mut self.links[number];
@@ -174,6 +178,33 @@ impl World {
         note!(self, 29, number, 0, "link {number} tells its error");
         self.model.fail(number);
         Some(ErrorKind::ConnectionReset.into())
+    }
+
+    /// Read and written in one call, and what was refused is given back. A
+    /// pipe may be full long before the socket is empty.
+    fn splice(&mut self, from: usize, to: usize, most_bytes: usize, rest: &mut [u8]) -> io::Result<Spliced> {
+        let pipe_bytes = match self.rng.bool() {
+            true => most_bytes,
+            false => self.rng.usize(1..=most_bytes),
+        };
+        let taken_bytes = self.read(from, &mut rest[..pipe_bytes])?;
+        if taken_bytes == 0 {
+            return Ok(Spliced {
+                taken_bytes,
+                sent: Ok(0),
+            });
+        }
+        self.call();
+        self.check_usable(to);
+        self.links[to].tried_turn = self.turn;
+        let sent = match self.write_now(to, &[IoSlice::new(&rest[..taken_bytes])]) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
+            sent => sent,
+        };
+        let sent_bytes = *sent.as_ref().unwrap_or(&taken_bytes);
+        self.spliced_bytes += sent_bytes as u64;
+        rest.copy_within(sent_bytes..taken_bytes, 0);
+        Ok(Spliced { taken_bytes, sent })
     }
 
     fn shut_down_write(&mut self, number: usize) -> io::Result<()> {
@@ -375,6 +406,17 @@ impl Network for SimulatedNetwork {
         let number = self.0.borrow_mut().connect()?;
         let world = Rc::clone(&self.0);
         Ok(SimulatedStream { world, number })
+    }
+
+    fn splice(
+        &mut self,
+        from: &mut SimulatedStream,
+        to: &mut SimulatedStream,
+        most_bytes: usize,
+        rest: &mut [u8],
+    ) -> Option<io::Result<Spliced>> {
+        let mut world = self.0.borrow_mut();
+        Some(world.splice(from.number, to.number, most_bytes, rest))
     }
 
     fn stop_listening(&mut self) {

@@ -69,6 +69,7 @@ pub(crate) struct Report {
     pub(crate) seen: Seen,
     pub(crate) refused_accepts: u64,
     pub(crate) stale_events: u64,
+    pub(crate) spliced_bytes: u64,
     pub(crate) jumps: u64,
     pub(crate) links: u64,
 }
@@ -269,6 +270,7 @@ impl<'a, S: Service> Driver<'a, S> {
             seen: world.model.seen,
             refused_accepts: world.refused_accepts,
             stale_events: world.stale_events,
+            spliced_bytes: world.spliced_bytes,
             links: world.links.len() as u64,
             ..driver.report
         })

@@ -57,6 +57,8 @@ pub(crate) struct World {
     pub(crate) all_interrupted: bool,
     pub(crate) refused_accepts: u64,
     pub(crate) stale_events: u64,
+    /// Bytes that went from one stream to another in one call.
+    pub(crate) spliced_bytes: u64,
     pub(crate) turn: u64,
     /// Folds everything that happened into one number.
     pub(crate) digest: u64,
@@ -121,6 +123,7 @@ impl World {
             all_interrupted: false,
             refused_accepts: 0,
             stale_events: 0,
+            spliced_bytes: 0,
             turn: 0,
             digest: 0xcbf2_9ce4_8422_2325,
             trace: None,
