@@ -570,3 +570,19 @@ const fn passes_multiple(total: u64, count: u64, step: u64) -> bool {
 
 /// Places on the ready list that are kept when memory is given back.
 const READY_KEPT: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_is_looked_at_once_for_each_multiple_that_is_passed() {
+        let passed = |total, count| passes_multiple(total, count, 100);
+        assert!(!passed(99, 99), "short of the first");
+        assert!(passed(100, 1), "just there");
+        assert!(!passed(199, 99), "between two");
+        assert!(passed(205, 10), "past the second");
+        assert!(passed(450, 300), "several at once are one");
+        assert!(!passed(450, 50), "it was reached before");
+    }
+}
