@@ -51,6 +51,8 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 const MARGIN: Duration = Duration::from_millis(1500);
 /// How long a slow client may take to fill up.
 const FILL_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the observer may take for its first look in a phase.
+const OBSERVER_PATIENCE: Duration = Duration::from_secs(1);
 /// How long the last words of those that stayed are waited for.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -131,17 +133,15 @@ impl<'a> Driver<'a> {
     pub(crate) fn run(mut self, watcher: &mut dyn Watcher) -> Result<Measurement, ProbeError> {
         let mut events = Events::with_capacity(EVENTS_PER_POLL);
         self.connect_healthy(&mut events, watcher)?;
-        self.begin(Phase::Before);
+        self.begin(Phase::Before, &mut events, watcher)?;
         self.start_healthy();
         self.start_publisher()?;
         self.run_for(self.plan.baseline, &mut events, watcher)?;
         if self.has_slow() {
-            if !self.interrupted {
-                self.begin(Phase::During);
+            if self.begin(Phase::During, &mut events, watcher)? {
                 self.run_slow(&mut events, watcher)?;
             }
-            if !self.interrupted {
-                self.begin(Phase::After);
+            if self.begin(Phase::After, &mut events, watcher)? {
                 self.let_slow_finish();
                 self.run_for(self.plan.baseline, &mut events, watcher)?;
             }
@@ -159,13 +159,32 @@ impl<'a> Driver<'a> {
         self.wires.slow() > 0 || self.plan.quiet.is_some_and(|clients| clients > 0)
     }
 
-    fn begin(&mut self, phase: Phase) {
-        let now = clock::now();
-        self.phase = phase;
-        self.tally.begin_phase(now);
+    /// Begins a phase, unless the probe was ended. First the observer looks for
+    /// the last time in the old one, so that its memory is not that of the new
+    /// one; meanwhile everything goes on as it did.
+    fn begin(
+        &mut self,
+        phase: Phase,
+        events: &mut Events,
+        watcher: &mut dyn Watcher,
+    ) -> Result<bool, ProbeError> {
         if let Some(observer) = &self.observer {
             observer.begin_phase(phase);
         }
+        let until = clock::now() + OBSERVER_PATIENCE;
+        while !self.interrupted && !self.is_observing(phase) && clock::now() < until {
+            self.turn(until, events, watcher)?;
+        }
+        if !self.interrupted {
+            self.phase = phase;
+            self.tally.begin_phase(clock::now());
+        }
+        Ok(!self.interrupted)
+    }
+
+    fn is_observing(&self, phase: Phase) -> bool {
+        let observer = self.observer.as_ref();
+        observer.is_none_or(|observer| observer.has_begun(phase))
     }
 
     fn connect_healthy(&mut self, events: &mut Events, watcher: &mut dyn Watcher) -> Result<(), ProbeError> {

@@ -96,6 +96,8 @@ pub struct SlowClientSeen {
     pub first_refused_at: Option<f64>,
     /// When it last made progress before it stood still (for those that read: when it was first refused).
     pub full_at: Option<f64>,
+    /// When a paused client began to read again.
+    pub resumed_at: Option<f64>,
     /// When its end was seen.
     pub ended_at: Option<f64>,
     /// How it ended.

@@ -206,6 +206,7 @@ mod tests {
             joined_at: 0.0,
             first_refused_at: None,
             full_at: None,
+            resumed_at: None,
             ended_at: None,
             end: None,
             seconds_to_end: None,

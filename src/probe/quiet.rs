@@ -347,6 +347,7 @@ impl QuietClient {
             joined_at: seconds(self.joined),
             first_refused_at: None,
             full_at: self.full_at.map(seconds),
+            resumed_at: None,
             ended_at: self.end.map(|(at, _)| seconds(at)),
             end: self.end.map(|(_, end)| end),
             seconds_to_end: match (self.full_at, self.end) {

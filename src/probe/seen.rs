@@ -75,6 +75,7 @@ pub(crate) fn slow_client<S: std::io::Read + std::io::Write>(
         joined_at: seconds(client.joined()),
         first_refused_at: client.first_refused().map(seconds),
         full_at: client.full_at().map(seconds),
+        resumed_at: client.resumed_at().map(seconds),
         ended_at: ended.map(|(at, _)| seconds(at)),
         end: ended.map(|(_, end)| end),
         seconds_to_end,

@@ -45,6 +45,8 @@ struct Shared {
     seen: ServerSeen,
     sockets: Vec<ServerSocket>,
     rss_now: u64,
+    /// The phase that has begun for the looker.
+    phase: Option<Phase>,
 }
 
 /// The server's side of one connection.
@@ -64,9 +66,9 @@ impl Observer {
     /// Finds the server's processes and begins to look; `None` where it does
     /// not run on this machine, or is not ours to look at.
     pub(crate) fn of(address: SocketAddr, asked: Option<i32>) -> Option<Self> {
-        let pids = match asked {
-            Some(pid) => vec![pid],
-            None => listeners(address),
+        let (pids, tables) = match asked {
+            Some(pid) => (vec![pid], SocketTables::of(pid, address.port())),
+            None => listeners(address)?,
         };
         let pid = *pids.first()?;
         let name = Process::new(pid).ok()?.stat().ok()?.comm;
@@ -76,7 +78,6 @@ impl Observer {
             shared.seen.name = name;
             shared.seen.pids.clone_from(&pids);
         }
-        let tables = SocketTables::of(pid, address.port());
         let (commands, receiver) = channel();
         let looker = Looker {
             tables,
@@ -110,9 +111,16 @@ impl Observer {
         LastLook(Arc::clone(&self.shared))
     }
 
-    /// Tells which phase begins, so that memory and processor time are told apart by phase.
+    /// Tells which phase begins, so that memory and processor time are told
+    /// apart by phase. It has begun once [`has_begun`](Self::has_begun) says so:
+    /// what the server does until then still belongs to the phase before.
     pub(crate) fn begin_phase(&self, phase: Phase) {
         let _ = self.commands.send(Command::Begin(phase));
+    }
+
+    /// Whether the first look of this phase has been taken.
+    pub(crate) fn has_begun(&self, phase: Phase) -> bool {
+        lock(&self.shared).phase == Some(phase)
     }
 
     /// Looks once more, now; returns when that is done (or after a second, if it cannot be).
@@ -215,6 +223,7 @@ impl Looker {
                     self.phase = Some(phase);
                     self.phase_began = None;
                     self.look();
+                    lock(&self.shared).phase = self.phase;
                 }
                 Ok(Command::LookLast(done)) => {
                     self.look();
@@ -360,34 +369,41 @@ fn with_children(roots: &[i32]) -> Vec<Process> {
         .collect()
 }
 
-/// The processes that hold a listening socket for this address on this machine.
-fn listeners(address: SocketAddr) -> Vec<i32> {
+/// The processes that hold a listening socket for this address on this
+/// machine, and the table in which its connections are.
+fn listeners(address: SocketAddr) -> Option<(Vec<i32>, SocketTables)> {
     // An address that can be bound is one of our own.
-    if UdpSocket::bind((address.ip(), 0)).is_err() {
-        return Vec::new();
-    }
-    let tables = [procfs::net::tcp(), procfs::net::tcp6()];
-    let inodes: Vec<u64> = tables
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter(|entry| entry.state == TcpState::Listen && serves(entry.local_address, address))
-        .map(|entry| entry.inode)
-        .collect();
-    if inodes.is_empty() {
-        return Vec::new();
-    }
-    let Ok(processes) = procfs::process::all_processes() else {
-        return Vec::new();
+    UdpSocket::bind((address.ip(), 0)).ok()?;
+    let listening = |table: procfs::ProcResult<Vec<TcpNetEntry>>| -> Vec<u64> {
+        let entries = table.unwrap_or_default().into_iter();
+        entries
+            .filter(|entry| entry.state == TcpState::Listen && serves(entry.local_address, address))
+            .map(|entry| entry.inode)
+            .collect()
     };
-    let mut pids: Vec<i32> = processes
+    // One table where one will do, as each costs milliseconds. An IPv4 address that has a
+    // listener of its own never comes to one of IPv6.
+    let inodes = listening(procfs::net::tcp());
+    let tcp = !inodes.is_empty();
+    let inodes = if tcp { inodes } else { listening(procfs::net::tcp6()) };
+    if inodes.is_empty() {
+        return None;
+    }
+    let mut pids: Vec<i32> = procfs::process::all_processes()
+        .ok()?
         .flatten()
         .filter(|process| holds_one_of(process, &inodes))
         .map(|process| process.pid)
         .take(MOST_PROCESSES)
         .collect();
     pids.sort_unstable();
-    pids
+    let tables = SocketTables {
+        pid: *pids.first()?,
+        port: address.port(),
+        tcp,
+        tcp6: !tcp,
+    };
+    Some((pids, tables))
 }
 
 fn serves(listening: SocketAddr, address: SocketAddr) -> bool {

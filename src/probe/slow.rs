@@ -78,7 +78,9 @@ pub(crate) struct SlowClient<S> {
     refused: bool,
     first_refused: Option<Instant>,
     progress: Progress,
-    was_full: bool,
+    /// Its last progress, once it was seen to be full.
+    full: Option<Instant>,
+    resumed: Option<Instant>,
     corruption: Option<Corruption>,
     end: Option<(Instant, End)>,
 }
@@ -115,7 +117,8 @@ impl<S: Read + Write> SlowClient<S> {
                 at: now,
                 before: now,
             },
-            was_full: false,
+            full: None,
+            resumed: None,
             corruption: None,
             end: None,
         }
@@ -160,12 +163,18 @@ impl<S: Read + Write> SlowClient<S> {
         self.progress.before = now;
     }
 
-    /// When it made its last progress, once it was seen to be full.
+    /// When it made its last progress before it was seen to be full. What moves
+    /// once it reads again does not change that.
     pub(crate) fn full_at(&self) -> Option<Instant> {
         if self.pace.is_some() {
             return self.first_refused;
         }
-        self.was_full.then_some(self.progress.at)
+        self.full
+    }
+
+    /// When a paused client began to read again.
+    pub(crate) fn resumed_at(&self) -> Option<Instant> {
+        self.resumed
     }
 
     /// When it was first refused.
@@ -257,6 +266,10 @@ impl<S: Read + Write> SlowClient<S> {
             self.progress.taken = taken;
             self.progress.before = self.progress.at;
             self.progress.at = now;
+            // It was not full after all.
+            if self.stage == Stage::Filling && self.full.is_some() {
+                self.full = Some(now);
+            }
         }
         let settle = if self.kind == Kind::Paused {
             PAUSED_SETTLE_TIME
@@ -272,7 +285,7 @@ impl<S: Read + Write> SlowClient<S> {
         let answered = self.wire.is_echo() || unread > 0;
         let stuck = answered && (self.refused || self.sent >= self.wire.send_limit(self.offer));
         if still && stuck && self.stage == Stage::Filling && self.pace.is_none() {
-            self.was_full = true;
+            self.full = Some(self.progress.at);
             if self.kind == Kind::Paused {
                 self.stage = Stage::Holding {
                     until: self.progress.at + self.pause,
@@ -282,6 +295,7 @@ impl<S: Read + Write> SlowClient<S> {
         if let Stage::Holding { until } = self.stage
             && now >= until
         {
+            self.resumed = Some(now);
             self.stage = Stage::Draining;
         }
     }
@@ -358,8 +372,8 @@ impl<S: Read + Write> SlowClient<S> {
     pub(crate) fn ended(&mut self, now: Instant, end: End) -> Turn {
         if self.end.is_none() {
             let gasp = now.saturating_duration_since(self.progress.at) < LAST_GASP;
-            if self.was_full && gasp {
-                self.progress.at = self.progress.before;
+            if gasp && self.full == Some(self.progress.at) {
+                self.full = Some(self.progress.before);
             }
             self.end = Some((now, end));
         }
