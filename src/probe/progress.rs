@@ -6,6 +6,7 @@ use std::io::IsTerminal;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -55,19 +56,25 @@ impl Watcher for Progress {
         self.bar
             .set_position(u64::try_from(live.elapsed.as_millis()).unwrap_or(u64::MAX));
         self.bar.set_prefix(live.phase.name());
-        self.bar.set_message(format!(
-            "{:.1} s; healthy: {:.0} answers/s, longest wait {:.1} ms; slow: {} connected, {} full, {} gone",
-            live.elapsed.as_secs_f64(),
-            live.messages_per_second,
-            live.longest_wait.as_secs_f64() * 1e3,
-            live.slow_connected,
-            live.slow_full,
-            live.slow_ended
-        ));
+        self.bar.set_message(counts(live, expected));
         if self.stop.load(Ordering::Relaxed) {
             ControlFlow::Break(())
         } else {
             ControlFlow::Continue(())
         }
     }
+}
+
+/// Three short lines, so that a terminal of 80 columns holds them.
+fn counts(live: &Live, expected: Duration) -> String {
+    format!(
+        "{:.1} s of about {:.0} s\n   healthy  {:.0} answers/s, longest wait {:.1} ms\n      slow  {} connected, {} full, {} gone",
+        live.elapsed.as_secs_f64(),
+        expected.as_secs_f64(),
+        live.messages_per_second,
+        live.longest_wait.as_secs_f64() * 1e3,
+        live.slow_connected,
+        live.slow_full,
+        live.slow_ended
+    )
 }

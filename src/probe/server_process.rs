@@ -210,7 +210,7 @@ struct Looker {
     tables: SocketTables,
     roots: Vec<i32>,
     phase: Option<Phase>,
-    phase_began: Option<(Instant, f64)>,
+    phase_began: Option<(Instant, Work)>,
     shared: Arc<Mutex<Shared>>,
 }
 
@@ -238,36 +238,85 @@ impl Looker {
     fn look(&mut self) {
         let processes = with_children(&self.roots);
         let rss = processes.iter().filter_map(resident_bytes).sum();
-        let cpu = processes.iter().filter_map(processor_seconds).sum();
+        let work = Work::of(&processes);
         // While healthy clients are alone nobody asks about sockets, and a look costs milliseconds.
         let has_slow = matches!(self.phase, Some(Phase::During | Phase::After));
         let sockets = if has_slow { self.tables.look() } else { Vec::new() };
         let at = clock::now();
-        let (began, cpu_then) = *self.phase_began.get_or_insert((at, cpu));
+        let (began, work_then) = *self.phase_began.get_or_insert((at, work));
         let elapsed = at.saturating_duration_since(began).as_secs_f64();
-        let percent = if elapsed > 0.0 {
-            (cpu - cpu_then) / elapsed * 100.0
-        } else {
-            0.0
-        };
+        let percent = (work.server - work_then.server).max(0.0) / elapsed.max(1e-9) * 100.0;
+        let others = work.others_percent_since(work_then);
         let mut shared = lock(&self.shared);
         shared.rss_now = rss;
         shared.sockets = sockets;
         let seen = &mut shared.seen;
         match self.phase {
             Some(Phase::During) => {
-                seen.cpu_during_percent = percent.max(0.0);
+                seen.cpu_during_percent = percent;
+                seen.others_during_percent = others;
                 seen.rss_peak_bytes = seen.rss_peak_bytes.max(rss);
             }
-            Some(Phase::After) => seen.cpu_after_percent = percent.max(0.0),
+            Some(Phase::After) => {
+                seen.cpu_after_percent = percent;
+                seen.others_after_percent = others;
+            }
             _ => {
-                seen.cpu_before_percent = percent.max(0.0);
+                seen.cpu_before_percent = percent;
+                seen.others_before_percent = others;
                 seen.rss_before_bytes = rss;
                 seen.rss_peak_bytes = rss;
             }
         }
         seen.rss_after_bytes = rss;
     }
+}
+
+/// Processor time used so far, in seconds.
+#[derive(Debug, Clone, Copy)]
+struct Work {
+    /// By the server's processes.
+    server: f64,
+    /// By this process.
+    prober: f64,
+    /// By all programs and the kernel, and by other guests of the same host.
+    all: f64,
+    /// The time that all processors had.
+    time: f64,
+}
+
+impl Work {
+    fn of(server: &[Process]) -> Self {
+        let prober = Process::myself();
+        let (all, time) = machine_seconds().unwrap_or((0.0, 0.0));
+        Self {
+            server: server.iter().filter_map(processor_seconds).sum(),
+            prober: prober.ok().as_ref().and_then(processor_seconds).unwrap_or(0.0),
+            all,
+            time,
+        }
+    }
+
+    /// What neither the server nor the prober used since then, in percent of all processors.
+    fn others_percent_since(self, then: Self) -> f64 {
+        let ours = self.server - then.server + self.prober - then.prober;
+        let others = (self.all - then.all - ours).max(0.0);
+        others / (self.time - then.time).max(1e-2) * 100.0
+    }
+}
+
+/// What all processors together worked, and what time they had (`/proc/stat`, proc_stat(5)).
+fn machine_seconds() -> Option<(f64, f64)> {
+    let text = std::fs::read_to_string("/proc/stat").ok()?;
+    let fields = text.lines().next()?.strip_prefix("cpu ")?.split_whitespace();
+    let ticks: Vec<u64> = fields.map_while(|field| field.parse().ok()).collect();
+    // user nice system idle iowait irq softirq steal; guests are counted in user already.
+    let [user, nice, system, idle, waiting, irq, softirq, steal, ..] = ticks[..] else {
+        return None;
+    };
+    let seconds = |ticks: u64| ticks as f64 / procfs::ticks_per_second() as f64;
+    let work = user + nice + system + irq + softirq + steal;
+    Some((seconds(work), seconds(work + idle + waiting)))
 }
 
 /// The tables of a network namespace in which the server's sockets are. The
@@ -385,7 +434,11 @@ fn listeners(address: SocketAddr) -> Option<(Vec<i32>, SocketTables)> {
     // listener of its own never comes to one of IPv6.
     let inodes = listening(procfs::net::tcp());
     let tcp = !inodes.is_empty();
-    let inodes = if tcp { inodes } else { listening(procfs::net::tcp6()) };
+    let inodes = if tcp {
+        inodes
+    } else {
+        listening(procfs::net::tcp6())
+    };
     if inodes.is_empty() {
         return None;
     }

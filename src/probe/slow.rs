@@ -29,6 +29,19 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// As people read it, of several.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stalled => "stalled",
+            Self::Quiet => "quiet",
+            Self::Talker => "talkers",
+            Self::Trickle => "trickle",
+            Self::Paused => "paused",
+            Self::Steady => "steady",
+        }
+    }
+
     /// Whether a server should get rid of such a client.
     #[must_use]
     pub fn is_to_go(self) -> bool {
@@ -38,9 +51,13 @@ impl Kind {
 
 /// A client that makes no progress for this long has filled up.
 pub(crate) const SETTLE_TIME: Duration = Duration::from_millis(300);
-/// A paused client settles faster: its pause counts from its last progress,
-/// and it must not stop later than a server's clock has started.
+/// A paused client settles faster, as its pause must not begin later than a server's clock.
 const PAUSED_SETTLE_TIME: Duration = Duration::from_millis(50);
+/// A server's clock starts when its write is refused, but kernels go on moving
+/// a little after that: probes of a closed window, and input that the server no
+/// longer reads. On loopback that goes on for up to 0.24 s (measured), in which
+/// the pause has already begun.
+const KERNEL_TAIL: Duration = Duration::from_millis(250);
 /// Where the server sends more than it is sent, its own kernel fills up behind
 /// ours, and that is looked at only four times a second.
 const UNSEEN_SETTLE_TIME: Duration = Duration::from_millis(600);
@@ -288,7 +305,7 @@ impl<S: Read + Write> SlowClient<S> {
             self.full = Some(self.progress.at);
             if self.kind == Kind::Paused {
                 self.stage = Stage::Holding {
-                    until: self.progress.at + self.pause,
+                    until: self.stopped_at() + self.pause,
                 };
             }
         }
@@ -298,6 +315,15 @@ impl<S: Read + Write> SlowClient<S> {
             self.resumed = Some(now);
             self.stage = Stage::Draining;
         }
+    }
+
+    /// When the server may have stopped, at the earliest: not before it first
+    /// refused something, and not longer before the last progress than kernels
+    /// go on without it.
+    fn stopped_at(&self) -> Instant {
+        let last = self.progress.at;
+        let earliest = last.checked_sub(KERNEL_TAIL).unwrap_or(last);
+        self.first_refused.unwrap_or(last).clamp(earliest, last)
     }
 
     /// Sends no more and reads all that is still to come, at full speed.

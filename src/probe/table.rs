@@ -1,11 +1,15 @@
-//! The report for people, as plain text of fixed width.
+//! The report for people, as plain text of at most 80 columns.
 
 use std::fmt::{self, Write};
 
 use super::measurement::PhaseFigures;
 use super::report::{Report, SlowGroup, Spread};
-use super::slow::Kind;
 use super::verdict::Outcome;
+
+/// Columns of a common terminal.
+const WIDTH: usize = 80;
+/// Where the title of a finding begins, and its reason where both do not fit into one line.
+const REASON_COLUMN: usize = 14;
 
 /// The report as lines of text; `colour` adds terminal colours to the outcomes.
 #[must_use]
@@ -31,7 +35,17 @@ fn write_report(out: &mut String, report: &Report, colour: bool) -> fmt::Result 
     writeln!(out)?;
     for finding in &report.findings {
         let outcome = painted(finding.outcome, colour);
-        writeln!(out, "  {outcome}  {}: {}", finding.title, finding.reason)?;
+        let fits = REASON_COLUMN + finding.title.len() + 2 + finding.reason.len() <= WIDTH;
+        let separator = if fits {
+            " ".to_owned()
+        } else {
+            format!("\n{:REASON_COLUMN$}", "")
+        };
+        writeln!(
+            out,
+            "  {outcome}  {}:{separator}{}",
+            finding.title, finding.reason
+        )?;
     }
     writeln!(out, "\nverdict: {}", painted(report.verdict, colour).trim_end())
 }
@@ -80,8 +94,8 @@ fn write_slow(out: &mut String, report: &Report) -> fmt::Result {
     writeln!(out, "\nslow clients")?;
     writeln!(
         out,
-        "  {:<9}{:>6}{:>6}{:>7}{:>6}{:>6}{:>7}  {:<22}{:<22}",
-        "kind", "count", "full", "reset", "eof", "left", "stayed", "s from full to end", "MiB absorbed"
+        "  {:<8}{:>6}{:>6}{:>6}{:>5}{:>5}{:>7}{:>17}{:>18}",
+        "kind", "count", "full", "reset", "eof", "left", "stayed", "s full to end", "MiB absorbed"
     )?;
     for group in &report.groups {
         write_group(out, group)?;
@@ -90,17 +104,10 @@ fn write_slow(out: &mut String, report: &Report) -> fmt::Result {
 }
 
 fn write_group(out: &mut String, group: &SlowGroup) -> fmt::Result {
-    let kind = match group.kind {
-        Kind::Stalled => "stalled",
-        Kind::Quiet => "quiet",
-        Kind::Talker => "talkers",
-        Kind::Trickle => "trickle",
-        Kind::Paused => "paused",
-        Kind::Steady => "steady",
-    };
+    let kind = group.kind.name();
     writeln!(
         out,
-        "  {kind:<9}{:>6}{:>6}{:>7}{:>6}{:>6}{:>7}  {:<22}{:<22}",
+        "  {kind:<8}{:>6}{:>6}{:>6}{:>5}{:>5}{:>7}{:>17}{:>18}",
         group.clients,
         group.full,
         group.reset,
@@ -121,19 +128,25 @@ fn write_server(out: &mut String, report: &Report) -> fmt::Result {
     writeln!(out, "\nserver {} (process {})", server.name, pids.join(", "))?;
     writeln!(
         out,
-        "  memory {:.1} MiB before, {:.1} at most, {:.1} after; processor {:.0} %, {:.0} %, {:.0} %",
+        "  memory {:.1} MiB before, {:.1} at most, {:.1} after",
         mib(server.rss_before_bytes),
         mib(server.rss_peak_bytes),
-        mib(server.rss_after_bytes),
-        server.cpu_before_percent,
-        server.cpu_during_percent,
-        server.cpu_after_percent
+        mib(server.rss_after_bytes)
     )?;
     writeln!(
         out,
-        "  kernel queues of slow clients: {:.1} MiB to send, {:.1} MiB received, at most; left behind: {} connections, {:.1} MiB",
+        "  processor {:.0} % before, {:.0} % during, {:.0} % after",
+        server.cpu_before_percent, server.cpu_during_percent, server.cpu_after_percent
+    )?;
+    writeln!(
+        out,
+        "  kernel queues of slow clients, at most: {:.1} MiB to send, {:.1} MiB received",
         mib(server.kernel_send_queue_peak_bytes),
-        mib(server.kernel_receive_queue_peak_bytes),
+        mib(server.kernel_receive_queue_peak_bytes)
+    )?;
+    writeln!(
+        out,
+        "  left behind: {} connections, {:.1} MiB",
         server.orphans,
         mib(server.orphan_bytes)
     )
@@ -144,7 +157,7 @@ fn spread(spread: Option<Spread>, unit: f64) -> String {
         || "-".to_owned(),
         |s| {
             format!(
-                "{:.2} / {:.2} / {:.2}",
+                "{:.2}/{:.2}/{:.2}",
                 s.minimum / unit,
                 s.median / unit,
                 s.maximum / unit
