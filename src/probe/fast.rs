@@ -128,6 +128,10 @@ impl<S: Read + Write> FastClient<S> {
                 Err(_) => return self.ended(End::Reset),
             }
         }
+        if self.wire.is_closed_in_order() {
+            // To a further request the server would answer with a reset.
+            return self.ended(End::EndOfFile);
+        }
         if go_on {
             self.fill_pipeline(now);
         }

@@ -8,7 +8,7 @@ use super::verdict::Outcome;
 
 /// Columns of a common terminal.
 const WIDTH: usize = 80;
-/// Where the title of a finding begins, and its reason where both do not fit into one line.
+/// Where the title of a finding begins, and its reason where that needs lines of its own.
 const REASON_COLUMN: usize = 14;
 
 /// The report as lines of text; `colour` adds terminal colours to the outcomes.
@@ -35,19 +35,28 @@ fn write_report(out: &mut String, report: &Report, colour: bool) -> fmt::Result 
     writeln!(out)?;
     for finding in &report.findings {
         let outcome = painted(finding.outcome, colour);
-        let fits = REASON_COLUMN + finding.title.len() + 2 + finding.reason.len() <= WIDTH;
-        let separator = if fits {
-            " ".to_owned()
-        } else {
-            format!("\n{:REASON_COLUMN$}", "")
-        };
-        writeln!(
-            out,
-            "  {outcome}  {}:{separator}{}",
-            finding.title, finding.reason
-        )?;
+        writeln!(out, "  {outcome}  {}", wrapped(&finding.title, &finding.reason))?;
     }
     writeln!(out, "\nverdict: {}", painted(report.verdict, colour).trim_end())
+}
+
+/// A title with its reason, on one line if both fit, else on lines of their own.
+fn wrapped(title: &str, reason: &str) -> String {
+    if REASON_COLUMN + title.len() + 2 + reason.len() <= WIDTH {
+        return format!("{title}: {reason}");
+    }
+    let mut text = format!("{title}:");
+    let mut column = WIDTH;
+    for word in reason.split(' ') {
+        if column + 1 + word.len() > WIDTH {
+            text.push_str(&format!("\n{:REASON_COLUMN$}{word}", ""));
+            column = REASON_COLUMN + word.len();
+        } else {
+            text.push_str(&format!(" {word}"));
+            column += 1 + word.len();
+        }
+    }
+    text
 }
 
 fn write_healthy(out: &mut String, report: &Report) -> fmt::Result {
@@ -58,7 +67,7 @@ fn write_healthy(out: &mut String, report: &Report) -> fmt::Result {
     writeln!(out, "\n{} healthy clients", healthy.clients)?;
     writeln!(
         out,
-        "  {:<8}{:>8}{:>12}{:>12}{:>10}{:>10}{:>10}{:>10}",
+        "  {:<8}{:>6}{:>12}{:>10}{:>10}{:>10}{:>10}{:>10}",
         "phase", "s", "answers/s", "MiB/s", "p50", "p99", "p99.9", "max"
     )?;
     for (name, phase) in [
@@ -76,7 +85,7 @@ fn write_healthy(out: &mut String, report: &Report) -> fmt::Result {
 fn write_phase(out: &mut String, name: &str, phase: &PhaseFigures) -> fmt::Result {
     writeln!(
         out,
-        "  {name:<8}{:>8.1}{:>12.0}{:>12.1}{:>10}{:>10}{:>10}{:>10}",
+        "  {name:<8}{:>6.1}{:>12.0}{:>10.1}{:>10}{:>10}{:>10}{:>10}",
         phase.seconds,
         phase.messages_per_second,
         phase.bytes_per_second / f64::from(1 << 20),
@@ -187,5 +196,21 @@ fn painted(outcome: Outcome, colour: bool) -> String {
         format!("\x1b[{code}m{word}\x1b[0m")
     } else {
         word.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_line_of_a_finding_is_longer_than_a_terminal_is_wide() {
+        assert_eq!(wrapped("a title", "a reason"), "a title: a reason");
+        let reason = "one of these words after the other ".repeat(9);
+        let text = format!("{:REASON_COLUMN$}{}", "", wrapped("a title", reason.trim_end()));
+        let lines: Vec<_> = text.lines().collect();
+        assert!(lines.len() > 4 && lines[0].ends_with("a title:"), "{text}");
+        assert!(lines.iter().all(|line| line.len() <= WIDTH), "{text}");
+        assert_eq!(text.split_whitespace().count(), 2 + 9 * 7);
     }
 }
