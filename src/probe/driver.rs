@@ -432,12 +432,15 @@ impl<'a> Driver<'a> {
             if is_connected(stream, event) {
                 self.fast_connected[index] = true;
                 self.connecting = self.connecting.saturating_sub(1);
-                if self.phase != Phase::Connecting {
+                if self.phase != Phase::Connecting && self.go_on {
                     let turn = self.fast[index].start(now, &mut self.buffer);
                     self.follow(index, turn);
                 }
             } else if event.is_error() || event.is_write_closed() {
                 self.connecting = self.connecting.saturating_sub(1);
+                if self.fast_answered[index] {
+                    self.fast[index].give_up();
+                }
             }
             return;
         }

@@ -162,6 +162,11 @@ impl<S: Read + Write> FastClient<S> {
         Turn::Done
     }
 
+    /// It came back to a server that did not take it again.
+    pub(crate) fn give_up(&mut self) {
+        self.end = Some(End::NotConnected);
+    }
+
     /// Whether the server closed it as announced, so that a client would connect again.
     pub(crate) fn is_closed_in_order(&self) -> bool {
         self.end == Some(End::EndOfFile) && self.corruption.is_none() && self.wire.is_closed_in_order()

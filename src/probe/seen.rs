@@ -21,7 +21,10 @@ pub(crate) fn healthy<S: std::io::Read + std::io::Write>(
     let phase = |index: usize| tally.phases().get(index).map(|phase| figures(phase, epoch));
     Healthy {
         clients: clients.len(),
-        not_connected: connected.iter().filter(|connected| !**connected).count(),
+        // Whoever was answered once is only on the way back to a server that closed in order.
+        not_connected: (connected.iter().zip(answered))
+            .filter(|(connected, answered)| !**connected && !**answered)
+            .count(),
         ended: clients.iter().filter(|client| client.end().is_some()).count(),
         corrupt: clients
             .iter()

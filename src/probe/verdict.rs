@@ -304,6 +304,10 @@ fn served(seen: &Measurement) -> Finding {
             format!("{} of {total} never got an answer", healthy.never_answered),
         )
     });
+    if seen.interrupted && healthy.corrupt == 0 && healthy.ended == 0 && failure.is_some() {
+        let reason = "the probe was ended before all of them were answered";
+        return question.answer(Outcome::Unknown, None, reason);
+    }
     if let Some((number, reason)) = failure {
         return question.answer(Outcome::Fail, Some(number as f64), reason);
     }
