@@ -76,16 +76,22 @@ impl Watcher for Progress {
 
 /// Three short lines, so that a terminal of 80 columns holds them.
 fn counts(live: &Live, expected: Duration) -> String {
-    format!(
-        "{:.1} s of about {:.0} s\n   healthy  {:.0} answers/s, longest wait {:.1} ms\n      slow  {} connected, {} full, {} gone",
+    let (healthy, slow) = ("healthy", "slow");
+    let clock = format!(
+        "{:.1} s of about {:.0} s",
         live.elapsed.as_secs_f64(),
-        expected.as_secs_f64(),
+        expected.as_secs_f64()
+    );
+    let felt = format!(
+        "{:.0} answers/s, longest wait {:.1} ms",
         live.messages_per_second,
-        live.longest_wait.as_secs_f64() * 1e3,
-        live.slow_connected,
-        live.slow_full,
-        live.slow_ended
-    )
+        live.longest_wait.as_secs_f64() * 1e3
+    );
+    let fates = format!(
+        "{} connected, {} full, {} gone",
+        live.slow_connected, live.slow_full, live.slow_ended
+    );
+    format!("{clock}\n{healthy:>10}  {felt}\n{slow:>10}  {fates}")
 }
 
 /// The terminal, told a little narrower than it is. The bar is drawn to the right edge, from where
