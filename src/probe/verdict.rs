@@ -48,6 +48,8 @@ pub struct Finding {
 pub const LEAST_RATE_KEPT: f64 = 0.5;
 /// No more than this factor is put down to other programs.
 pub const MOST_PUT_DOWN_TO_OTHERS: f64 = 4.0;
+/// Rates fail nobody on a machine of which other programs left less than this part in any phase.
+pub const LEAST_LEFT: f64 = 0.1;
 /// Their p99 grows at most by this factor, or stays below [`HARMLESS_WAIT_US`].
 pub const MOST_P99_GROWTH: f64 = 10.0;
 /// A p99 below this many microseconds harms nobody, whatever it was before.
@@ -371,12 +373,8 @@ fn unaffected(seen: &Measurement) -> Finding {
     };
     let most_p99 = (before.p99_us * MOST_P99_GROWTH).max(HARMLESS_WAIT_US);
     let longest = LONGEST_WAIT_US.max(2.0 * before.max_us);
-    let reason = if kept < LEAST_RATE_KEPT {
-        format!(
-            "they kept {:.0} % of {of_what} while slow ones were there",
-            kept * 100.0
-        )
-    } else if during.p99_us > most_p99 {
+    // First the waits: a server that stands still shows however busy the machine is.
+    let reason = if during.p99_us > most_p99 {
         format!(
             "their p99 went from {} to {}",
             micros(before.p99_us),
@@ -384,6 +382,17 @@ fn unaffected(seen: &Measurement) -> Finding {
         )
     } else if during.max_us > longest {
         format!("one of them waited {} for an answer", micros(during.max_us))
+    } else if left.least() < LEAST_LEFT && (kept < LEAST_RATE_KEPT || !has_recovered) {
+        let reason = format!(
+            "other programs took {:.0} % of the machine, so that rates tell nothing",
+            (1.0 - left.least()) * 100.0
+        );
+        return question.answer(Outcome::Unknown, Some(kept), reason);
+    } else if kept < LEAST_RATE_KEPT {
+        format!(
+            "they kept {:.0} % of {of_what} while slow ones were there",
+            kept * 100.0
+        )
     } else if !has_recovered {
         format!(
             "they had {:.0} % of their rate after the slow ones",
@@ -417,6 +426,10 @@ impl Left {
             during: server.map_or(1.0, |server| left(server.others_during_percent)),
             after: server.map_or(1.0, |server| left(server.others_after_percent)),
         }
+    }
+
+    fn least(&self) -> f64 {
+        self.before.min(self.during).min(self.after)
     }
 }
 
@@ -548,24 +561,28 @@ mod tests {
     use super::*;
     use crate::probe::measurement::{Healthy, ServerSeen};
 
-    /// Healthy clients with these rates before, during and after, while other programs took
-    /// these parts of the machine, in percent.
     fn unaffected_by(rates: [f64; 3], others: [f64; 3]) -> Outcome {
-        let phase = |messages_per_second: f64| {
+        judged(rates, others, 1000.0)
+    }
+
+    /// Healthy clients with these rates before, during and after, while other programs took
+    /// these parts of the machine, in percent, and one waited so long meanwhile.
+    fn judged(rates: [f64; 3], others: [f64; 3], longest_us: f64) -> Outcome {
+        let phase = |messages_per_second: f64, max_us: f64| {
             Some(PhaseFigures {
                 messages: messages_per_second as u64,
                 messages_per_second,
                 p99_us: 100.0,
-                max_us: 1000.0,
+                max_us,
                 ..PhaseFigures::default()
             })
         };
         let seen = Measurement {
             healthy: Healthy {
                 clients: 1,
-                before: phase(rates[0]),
-                during: phase(rates[1]),
-                after: phase(rates[2]),
+                before: phase(rates[0], 1000.0),
+                during: phase(rates[1], longest_us),
+                after: phase(rates[2], 1000.0),
                 ..Healthy::default()
             },
             slow: vec![SlowClientSeen::new(Kind::Stalled, 1)],
@@ -597,6 +614,16 @@ mod tests {
         assert_eq!(unaffected_by([1e4, 3e3, 3e3], [10.0, 60.0, 60.0]), Outcome::Pass);
         // As busy as before, and a server that stands still on a machine that got busier.
         assert_eq!(unaffected_by([1e4, 3e3, 1e4], [60.0; 3]), Outcome::Fail);
-        assert_eq!(unaffected_by([1e4, 1e2, 1e4], [10.0, 95.0, 10.0]), Outcome::Fail);
+        assert_eq!(unaffected_by([1e4, 1e2, 1e4], [10.0, 85.0, 10.0]), Outcome::Fail);
+    }
+
+    #[test]
+    fn rates_tell_nothing_on_a_machine_that_others_took_but_long_waits_do() {
+        assert_eq!(
+            unaffected_by([1e4, 1e2, 1e4], [10.0, 95.0, 10.0]),
+            Outcome::Unknown
+        );
+        assert_eq!(unaffected_by([1e4, 1e4, 1e4], [95.0; 3]), Outcome::Pass);
+        assert_eq!(judged([1e4, 1e2, 1e4], [10.0, 95.0, 10.0], 3e6), Outcome::Fail);
     }
 }
