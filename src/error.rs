@@ -43,6 +43,25 @@ pub fn is_out_of_descriptors(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
+/// The server is stopping, so no connection is begun any more: what
+/// [`Actions::connect`](crate::event_loop::Actions::connect) answers then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stopping;
+
+impl fmt::Display for Stopping {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the server is stopping and begins no new connections")
+    }
+}
+
+impl std::error::Error for Stopping {}
+
+/// Whether a connection was not begun because the server is [`Stopping`].
+#[must_use]
+pub fn is_stopping(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<Stopping>())
+}
+
 /// What was being done on a socket when it failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {

@@ -45,17 +45,17 @@ pub const UNSENT_BYTES: usize = 16 * 1024;
 
 /// The receive buffer (`SO_RCVBUF`) of a client that takes back nothing, and
 /// the step in which it grows with what its peer takes. Measured: with 64 KiB
-/// a stalled client holds 133 KB of kernel memory, 187 KB after fast traffic,
+/// a stalled client holds 147 KB of kernel memory, 170 KB after fast traffic,
 /// and bulk traffic costs what it costs with the kernel's own sizing.
 pub const RECEIVE_BUFFER_BYTES: usize = 64 * 1024;
 
-/// How many times its base a receive buffer may grow. Bulk traffic gains
-/// nothing from more than 512 KiB.
-pub const RECEIVE_BUFFER_CEILING_BUFFERS: u32 = 8;
+/// How often the base of a receive buffer may double. Bulk traffic gains
+/// nothing from more than 256 KiB.
+pub const RECEIVE_BUFFER_DOUBLINGS: u8 = 2;
 
 /// The round trip above which a path is long: its speed is the window divided
-/// by the round trip, and a bounded window would throttle it (512 KiB at 50 ms
-/// are 10 MB/s).
+/// by the round trip, and a bounded window would throttle it (256 KiB at 50 ms
+/// are 5 MB/s).
 pub const LONG_PATH: Duration = Duration::from_millis(2);
 
 /// How often the peer's window is looked at while a source sends: once per so
@@ -76,6 +76,20 @@ pub const SMALLEST_READ_BYTES: usize = 4 * 1024;
 /// neighbour's ping-pong at 27 µs; reading on until nothing is left makes it
 /// 242 ms.
 pub const TURN_BUDGET_BYTES: usize = 64 * 1024;
+
+/// A client whose last read brought at least this much is moving bulk, which
+/// is spliced to its destination, not copied. Below, two more system calls
+/// cost more than the copy.
+pub const SPLICE_FROM_BYTES: usize = 32 * 1024;
+
+/// The pipe that bulk goes through (`F_SETPIPE_SZ`). Its 64 places hold 64 KiB
+/// also where each packet of 1.5 KB takes one.
+pub const SPLICE_PIPE_BYTES: usize = 256 * 1024;
+
+/// How much all clients together may read and write in one turn before the
+/// rest of them wait for the next: some 2 ms. It bounds how late a deadline
+/// is noticed: without it a thousand flooding clients made a turn of 100 ms.
+pub const TURN_BUDGET_ALL_BYTES: u64 = 1024 * 1024;
 
 /// Most events taken from the kernel at once, and so most clients served in a
 /// turn: it bounds how stale the turn's clock can get.
@@ -113,6 +127,11 @@ pub const EXPIRIES_PER_TURN: usize = 64;
 /// How often a server that is stopping asks whether the last bytes of its
 /// clients have arrived; no edge tells.
 pub const STOP_POLL: Duration = Duration::from_millis(10);
+
+/// The shortest interval between two ticks of a service; one that asks for
+/// less gets this. A wait for events is a whole number of milliseconds, and an
+/// interval of nothing would keep the loop from ever waiting.
+pub const SHORTEST_TICK: Duration = Duration::from_millis(1);
 
 /// Freed queue memory below which asking the allocator to give pages back to
 /// the system is not worth its time.
@@ -194,7 +213,7 @@ pub struct Limits {
     /// (`TCP_NOTSENT_LOWAT`); 0 leaves the kernel's own default.
     pub unsent_bytes: usize,
     /// Receive buffer (`SO_RCVBUF`) of a client whose bytes nobody takes; it
-    /// grows up to [`RECEIVE_BUFFER_CEILING_BUFFERS`] times as they are taken
+    /// doubles up to [`RECEIVE_BUFFER_DOUBLINGS`] times as they are taken
     /// faster. 0 leaves the kernel's own sizing.
     pub receive_buffer_bytes: usize,
 }

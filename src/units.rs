@@ -59,12 +59,28 @@ pub fn parse_time(typed: &str) -> Result<Duration, String> {
         };
         format!("`{typed}` is not a time: {hint}")
     };
+    // The parser adds up what it reads without looking for an overflow.
+    if typed.len() > LONGEST_TIME_TEXT_BYTES {
+        return Err(refuse());
+    }
+    let mut numbers = typed.split(|digit: char| !digit.is_ascii_digit());
+    if numbers.any(|digits| digits.len() > MOST_DIGITS) {
+        return Err(format!(
+            "`{typed}` has a number of more than {MOST_DIGITS} digits: write it in a larger unit"
+        ));
+    }
     let time = humantime::parse_duration(typed).map_err(|_| refuse())?;
     if time > LONGEST_TIME {
         return Err(format!("`{typed}` is longer than a hundred years"));
     }
     Ok(time)
 }
+
+/// The longest text that is looked at as a time.
+const LONGEST_TIME_TEXT_BYTES: usize = 64;
+
+/// Most digits of one number in a time; a hundred years have ten of seconds.
+const MOST_DIGITS: usize = 10;
 
 /// The longest time that an option takes; adding it to a clock cannot overflow.
 const LONGEST_TIME: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
@@ -167,6 +183,18 @@ mod tests {
         assert!(parse_time("5").unwrap_err().contains("unit is missing"));
         for typed in ["", "s", "-5s", "5 parsecs", "9999999999999y"] {
             assert!(parse_time(typed).unwrap_err().contains(&format!("`{typed}`")));
+        }
+    }
+
+    #[test]
+    fn a_time_whose_parts_add_up_to_more_than_can_be_told_is_refused() {
+        for typed in [
+            "18446744073709551615.5s 0.5s",
+            "18446744073709551615s 1s",
+            "9999999999y 9999999999y",
+            &"9999999999y".repeat(1000),
+        ] {
+            assert!(parse_time(typed).is_err(), "{typed}");
         }
     }
 

@@ -51,6 +51,7 @@ fn framed_echo_keeps_every_invariant_for_hundreds_of_seeds() {
     let reports = run_seeds(Kind::FramedEcho);
     assert_common_troubles(&reports);
     assert!(any(&reports, |report| report.seen.rejected));
+    assert!(any(&reports, |report| report.seen.slow[3]), "memory budget");
 }
 
 #[test]
@@ -59,6 +60,22 @@ fn the_tunnel_keeps_every_invariant_for_hundreds_of_seeds() {
     assert_common_troubles(&reports);
     assert!(any(&reports, |report| report.seen.reset));
     assert!(any(&reports, |report| report.seen.connect_timed_out));
+    assert!(any(&reports, |report| report.seen.slow[3]), "memory budget");
+}
+
+#[test]
+fn a_service_that_asks_for_anything_from_every_callback_never_keeps_a_turn_or_the_stop_from_ending() {
+    let reports = run_seeds(Kind::Meddler);
+    assert!(any(&reports, |report| report.seen.finished));
+    assert!(any(&reports, |report| report.seen.failed));
+    assert!(any(&reports, |report| report.seen.stopped));
+    assert!(any(&reports, |report| report.seen.rejected));
+    assert!(any(&reports, |report| report.seen.reset));
+    assert!(any(&reports, |report| report.seen.connect_timed_out));
+    assert!(any(&reports, |report| report.seen.refused_connects));
+    for reason in 0..4 {
+        assert!(any(&reports, |report| report.seen.slow[reason]), "{reason}");
+    }
 }
 
 #[test]

@@ -179,6 +179,15 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_reason_reads_as_scripts_know_it_from_the_log() {
+        let said = Reason::ALL.map(|reason| reason.to_string());
+        assert_eq!(
+            said,
+            ["write timeout", "not drained", "hard limit", "memory budget"]
+        );
+    }
+
     struct Client {
         queue: SendQueue,
         slow: SlowClient,

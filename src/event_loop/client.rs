@@ -18,6 +18,7 @@ use super::readiness::Readiness;
 use super::receive_buffer::{PeerWindow, ReceiveBuffer};
 use crate::backpressure::small_list::SmallList;
 use crate::backpressure::{Flow, Pipe, SendQueue, Sent, SlowClient};
+use crate::limits::SPLICE_FROM_BYTES;
 
 /// What the engine needs of a connection: non-blocking reads and writes that
 /// answer [`ErrorKind::WouldBlock`], and the ways to end it. Dropping it
@@ -70,8 +71,18 @@ pub trait Stream: Read + Write {
         None
     }
 
-    /// Gives the kernel's receive buffer this size (`SO_RCVBUF`), or back to
-    /// the kernel's own sizing.
+    /// Makes the kernel's receive buffer (`SO_RCVBUF`) smaller, by as much as
+    /// nothing is lost by it: what the peer was promised room for must fit,
+    /// or it is thrown away as it comes, and sent again only after 200 ms and
+    /// more. `read_bytes` will be read next. Answers whether the buffer now
+    /// has this size; if not, call again before the next read.
+    fn shrink_receive_buffer(&mut self, bytes: u32, read_bytes: u32) -> bool {
+        let _ = (bytes, read_bytes);
+        true
+    }
+
+    /// Gives the kernel's receive buffer this size, larger than it has, or
+    /// back to the kernel's own sizing.
     fn set_receive_buffer(&mut self, bytes: Option<u32>) {
         let _ = bytes;
     }
@@ -111,12 +122,13 @@ pub(crate) struct Client<S> {
     pub(crate) sources: SmallList<ClientId>,
     pub(crate) received_bytes: u64,
     pub(crate) sent_bytes: u64,
-    /// The longest that its queue has been, in bytes.
-    pub(crate) peak_bytes: usize,
+    /// The longest that its queue has been, in bytes; more than four thousand
+    /// million count as that.
+    pub(crate) peak_bytes: u32,
     /// Bytes that the service holds for it, such as an unfinished frame.
     pub(crate) held_bytes: usize,
-    /// The client for whose sake this connection was made, by descriptor.
-    pub(crate) upstream_of: Option<i32>,
+    /// The client for whose sake this connection was made.
+    pub(crate) upstream_of: Sake,
     /// Since when we wait for the peer: to take the connection that we asked
     /// for, or the last of what was sent.
     pub(crate) peer_awaited_since: Option<Instant>,
@@ -134,8 +146,27 @@ pub(crate) struct Client<S> {
     pub(crate) stopped: bool,
     /// Something meant for it was thrown away: its end must be a reset.
     pub(crate) cut: bool,
+    /// The last read brought much.
+    pub(crate) is_bulk: bool,
     pub(crate) receive_buffer: ReceiveBuffer,
     pub(crate) blocked: BlockedLog,
+}
+
+/// The descriptor of a client, or nobody's, in four bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sake(i32);
+
+impl Sake {
+    /// No descriptor is negative.
+    pub(crate) const NOBODY: Self = Self(-1);
+
+    pub(crate) const fn of(descriptor: i32) -> Self {
+        Self(descriptor)
+    }
+
+    pub(crate) const fn descriptor(self) -> Option<i32> {
+        if self.0 < 0 { None } else { Some(self.0) }
+    }
 }
 
 /// When this client was last said to be blocked, and how often since.
@@ -158,7 +189,7 @@ impl<S: Stream> Client<S> {
             sent_bytes: 0,
             peak_bytes: 0,
             held_bytes: 0,
-            upstream_of: None,
+            upstream_of: Sake::NOBODY,
             peer_awaited_since: None,
             readiness: Readiness::NEW,
             phase: Phase::Open,
@@ -168,6 +199,7 @@ impl<S: Stream> Client<S> {
             write_ended: false,
             stopped: false,
             cut: false,
+            is_bulk: false,
             receive_buffer: ReceiveBuffer::default(),
             blocked: BlockedLog::default(),
         }
@@ -205,7 +237,18 @@ impl<S: Stream> Client<S> {
     /// Reads once, into `buffer`. `Ok(None)` says that nothing is there now,
     /// `Ok(Some(0))` that the peer has ended.
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        match self.stream.read(buffer) {
+        let result = self.stream.read(buffer);
+        self.note_read(result, buffer.len())
+    }
+
+    /// Notes what a read led to. Fewer bytes than `short_below` mean that
+    /// nothing is left.
+    pub(crate) fn note_read(
+        &mut self,
+        result: io::Result<usize>,
+        short_below: usize,
+    ) -> io::Result<Option<usize>> {
+        match result {
             Ok(0) => {
                 self.read_ended = true;
                 self.readiness.read_ended();
@@ -213,7 +256,8 @@ impl<S: Stream> Client<S> {
             }
             Ok(count) => {
                 self.received_bytes += count as u64;
-                if count < buffer.len() {
+                self.is_bulk = count >= SPLICE_FROM_BYTES;
+                if count < short_below {
                     self.readiness.read_short();
                 }
                 Ok(Some(count))
@@ -236,7 +280,7 @@ impl<S: Stream> Client<S> {
             return Ok(0);
         }
         let result = self.stream.write(data);
-        self.written(result, data.len())
+        self.note_write(result, data.len())
     }
 
     /// Writes from the queue, once.
@@ -248,11 +292,12 @@ impl<S: Stream> Client<S> {
             [only] => self.stream.write(only),
             several => self.stream.write_vectored(several),
         };
-        let count = self.written(result, offered)?;
+        let count = self.note_write(result, offered)?;
         Ok(self.queue.sent(count))
     }
 
-    fn written(&mut self, result: io::Result<usize>, offered: usize) -> io::Result<usize> {
+    /// Notes what a write led to that offered so many bytes.
+    pub(crate) fn note_write(&mut self, result: io::Result<usize>, offered: usize) -> io::Result<usize> {
         match result {
             Ok(count) => {
                 if count < offered {
@@ -284,7 +329,7 @@ impl<S: Stream> Client<S> {
     pub(crate) fn name(&self) -> Name {
         Name {
             descriptor: self.stream.descriptor(),
-            upstream_of: self.upstream_of,
+            upstream_of: self.upstream_of.descriptor(),
         }
     }
 }
@@ -302,5 +347,20 @@ impl fmt::Display for Name {
             None => write!(f, "client {}", self.descriptor),
             Some(client) => write!(f, "upstream {} of client {client}", self.descriptor),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event_loop::KernelStream;
+
+    #[test]
+    fn an_idle_client_takes_little_memory() {
+        // A socket of mio's is larger in a build with debug assertions.
+        let state_bytes = size_of::<Client<KernelStream>>() - size_of::<KernelStream>();
+        assert!(state_bytes <= 232, "{state_bytes}");
+        let queue = SendQueue::new(64 * 1024);
+        assert_eq!(queue.pinned_bytes(), 0, "nothing waits, and nothing is owned");
     }
 }

@@ -28,6 +28,13 @@ impl ClientId {
             generation: (token >> 32) as u32,
         }
     }
+
+    /// Whether this client came at or after the time at which the next
+    /// generation was this one. One that came two thousand million others
+    /// before may be taken for a newcomer.
+    pub(crate) const fn is_since(self, generation: u32) -> bool {
+        self.generation.wrapping_sub(generation) < GENERATIONS / 2
+    }
 }
 
 /// A slab in which each slot carries the generation of its tenant.
@@ -75,9 +82,24 @@ impl<C> ClientTable<C> {
         (slot.generation == id.generation).then_some(&mut slot.client)
     }
 
+    /// Two clients at once; `None` unless both are there and differ.
+    pub(crate) fn get_two_mut(&mut self, one: ClientId, other: ClientId) -> Option<(&mut C, &mut C)> {
+        if one.index == other.index {
+            return None;
+        }
+        let (first, second) = self.slots.get2_mut(one.index as usize, other.index as usize)?;
+        let both = first.generation == one.generation && second.generation == other.generation;
+        both.then_some((&mut first.client, &mut second.client))
+    }
+
     pub(crate) fn remove(&mut self, id: ClientId) -> Option<C> {
         self.get(id)?;
         Some(self.slots.remove(id.index as usize).client)
+    }
+
+    /// The generation of the next client to come.
+    pub(crate) const fn next_generation(&self) -> u32 {
+        self.next_generation
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -114,7 +136,23 @@ mod tests {
         assert_eq!(table.get(first), None);
         assert_eq!(table.get_mut(first), None);
         assert_eq!(table.remove(first), None);
+        let third = table.insert("third").unwrap();
+        assert_eq!(table.get_two_mut(first, third), None);
+        assert_eq!(table.get_two_mut(third, third), None);
+        assert!(table.get_two_mut(second, third).is_some());
         assert_eq!(table.get(second), Some(&"second"));
+    }
+
+    #[test]
+    fn who_came_since_is_told_from_who_was_there_also_when_the_numbers_begin_anew() {
+        let mut table = ClientTable::new();
+        table.next_generation = GENERATIONS - 2;
+        let before = table.insert(()).unwrap();
+        let since = table.next_generation();
+        let after: Vec<_> = (0..3).map(|_| table.insert(()).unwrap()).collect();
+        assert!(after[2].generation < before.generation);
+        assert!(!before.is_since(since));
+        assert!(after.iter().all(|id| id.is_since(since)));
     }
 
     #[test]

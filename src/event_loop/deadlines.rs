@@ -149,6 +149,22 @@ mod tests {
     }
 
     #[test]
+    fn weeding_costs_little_while_most_entries_still_count() {
+        let t0 = start();
+        let mut queue = DelayQueue::new(Duration::from_secs(5));
+        let looks = std::cell::Cell::new(0);
+        let pushes = 10 * SMALLEST_WEEDING_ENTRIES;
+        for number in 0..pushes {
+            queue.push(t0, client(number), |_| {
+                looks.set(looks.get() + 1);
+                true
+            });
+        }
+        assert_eq!(queue.entries.len(), pushes, "all of them count");
+        assert!(looks.get() <= 4 * pushes, "{} looks", looks.get());
+    }
+
+    #[test]
     fn a_client_that_stalls_and_recovers_for_ever_does_not_grow_the_queue() {
         let t0 = start();
         let mut queue = DelayQueue::new(Duration::from_secs(5));

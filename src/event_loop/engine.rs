@@ -16,14 +16,15 @@ use std::time::Instant;
 use bytes::Bytes;
 use log::{debug, info, warn};
 
-use super::client::{Client, Name, Phase, Stream};
+use super::client::{Client, Name, Phase, Sake, Stream};
 use super::client_table::{ClientId, ClientTable};
 use super::counters::Counters;
 use super::deadlines::{Delay, DelayQueue, Entry};
 use super::readiness::{Event, Readiness};
+use super::receive_buffer::Resize;
 use super::service::Commands;
 use crate::backpressure::{Answer, Flow, Policy, Reason, SendQueue, Sent};
-use crate::error::{CloseReason, Operation};
+use crate::error::{CloseReason, Operation, Stopping};
 use crate::limits::{LOG_REPEAT_INTERVAL, Limits, SMALLEST_READ_BYTES, TURN_BUDGET_BYTES};
 
 /// Where connections come from: the kernel, or a simulation.
@@ -55,6 +56,33 @@ pub trait Network {
 
     /// Accepts nobody any more. Called once, when the server stops.
     fn stop_listening(&mut self);
+
+    /// Moves at most `most_bytes` from one connection to another without
+    /// copying them. What `to` refuses is put into `rest`, which is at least
+    /// that long. `None` where this cannot be done: read and write then.
+    ///
+    /// # Errors
+    ///
+    /// What reading `from` led to; nothing was moved then.
+    fn splice(
+        &mut self,
+        from: &mut Self::Stream,
+        to: &mut Self::Stream,
+        most_bytes: usize,
+        rest: &mut [u8],
+    ) -> Option<io::Result<Spliced>> {
+        let _ = (from, to, most_bytes, rest);
+        None
+    }
+}
+
+/// What moving bytes from one connection to another led to.
+#[derive(Debug)]
+pub struct Spliced {
+    /// Bytes taken from the first; zero is its end.
+    pub taken_bytes: usize,
+    /// Bytes of these that the second took, or why it takes none any more.
+    pub sent: io::Result<usize>,
 }
 
 pub(crate) struct Engine<N: Network> {
@@ -72,6 +100,10 @@ pub(crate) struct Engine<N: Network> {
     pub(crate) upstreams: usize,
     /// Set once the server is asked to stop.
     pub(crate) stop_requested: bool,
+    /// Bytes that were read, and that were written from queues, so far.
+    pub(crate) moved_bytes: u64,
+    /// Set once the server stops: nobody is connected to any more.
+    pub(crate) stopping: bool,
     /// Queue memory freed since the allocator was last asked to give pages
     /// back.
     pub(crate) freed_bytes: usize,
@@ -95,6 +127,8 @@ impl<N: Network> Engine<N> {
             doomed: VecDeque::new(),
             upstreams: 0,
             stop_requested: false,
+            moved_bytes: 0,
+            stopping: false,
             freed_bytes: 0,
             policy: Policy::new(&limits),
             deadlines: Delay::ALL.map(|delay| {
@@ -210,8 +244,53 @@ impl<N: Network> Engine<N> {
             && let Some(client) = self.clients.get_mut(from)
         {
             client.pipe.answered(to, Answer::Pause);
-            self.follow_window(from);
+            self.follow_window(from, 0);
         }
+    }
+
+    /// The client to which what `from` sends can be moved without copying: the
+    /// only destination of one that moves bulk, with nothing waiting for it.
+    pub(crate) fn splice_destination(&self, from: ClientId) -> Option<ClientId> {
+        let source = self.clients.get(from)?;
+        if !source.is_bulk || source.phase != Phase::Open {
+            return None;
+        }
+        let only = source.pipe.only().filter(|&to| to != from)?;
+        let to = self.clients.get(only)?;
+        let takes_more = to.phase == Phase::Open && to.accepts_writes() && to.readiness.is_writable();
+        (takes_more && to.queue.is_empty()).then_some(only)
+    }
+
+    /// Moves what `from` has sent to `to`. What `to` refuses is queued for it,
+    /// by way of `rest`. Answers as [`Client::read`] does, and `None` where
+    /// nothing can be moved in this way.
+    pub(crate) fn splice(
+        &mut self,
+        from: ClientId,
+        to: ClientId,
+        most_bytes: usize,
+        rest: &mut [u8],
+    ) -> Option<io::Result<Option<usize>>> {
+        let (source, destination) = self.clients.get_two_mut(from, to)?;
+        let outcome = self
+            .network
+            .splice(&mut source.stream, &mut destination.stream, most_bytes, rest)?;
+        let (taken, sent) = match outcome {
+            Ok(spliced) => (Ok(spliced.taken_bytes), spliced.sent),
+            Err(error) => (Err(error), Ok(0)),
+        };
+        // Few bytes say nothing: the pipe may have been full.
+        let taken = source.note_read(taken, 0);
+        if let Ok(Some(taken_bytes)) = taken {
+            match destination.note_write(sent, taken_bytes) {
+                Ok(sent_bytes) if sent_bytes < taken_bytes => {
+                    self.write_to_destination(from, to, &rest[..taken_bytes - sent_bytes]);
+                }
+                Ok(_) => {}
+                Err(error) => self.doom(to, CloseReason::Failed(Operation::Write, error)),
+            }
+        }
+        Some(taken)
     }
 
     /// The end of a piped client ends its destinations.
@@ -251,7 +330,10 @@ impl<N: Network> Engine<N> {
         let mut outcome = Sent::Waiting;
         let mut error = None;
         while client.readiness.is_writable() && !client.queue.is_empty() {
+            let left = client.queue.len();
             match client.write_queue() {
+                // An interrupted call; the edge stands for the next turn.
+                Ok(_) if client.queue.len() == left => break,
                 Ok(sent) => outcome = sent,
                 Err(failure) => {
                     error = Some(failure);
@@ -265,6 +347,7 @@ impl<N: Network> Engine<N> {
         let sent_bytes = before - client.queue.len();
         self.queued_bytes -= sent_bytes;
         self.freed_bytes += sent_bytes;
+        self.moved_bytes += sent_bytes as u64;
         client.slow.queue_changed(&self.policy, &client.queue, self.now);
         if let Some(error) = error {
             self.doom(id, CloseReason::Failed(Operation::Write, error));
@@ -429,7 +512,8 @@ impl<N: Network> Engine<N> {
             return Answer::Continue;
         }
         let answer = put(&mut client.queue);
-        client.peak_bytes = client.peak_bytes.max(client.queue.len());
+        let length_bytes = u32::try_from(client.queue.len()).unwrap_or(u32::MAX);
+        client.peak_bytes = client.peak_bytes.max(length_bytes);
         self.queued_bytes += rest_bytes;
         let started = client.slow.queue_changed(&self.policy, &client.queue, self.now);
         if started.waiting {
@@ -494,9 +578,10 @@ impl<N: Network> Engine<N> {
     }
 
     /// Lets the receive buffer of a source follow the window of those its
-    /// bytes go to. Call it when it is paused, and now and then while it
-    /// sends much.
-    pub(crate) fn follow_window(&mut self, from: ClientId) {
+    /// bytes go to. Call it when it is paused, now and then while it sends
+    /// much, and before each read while the buffer is shrinking; `read_bytes`
+    /// is the length of that read.
+    pub(crate) fn follow_window(&mut self, from: ClientId, read_bytes: usize) {
         let base_bytes = self.limits.receive_buffer_bytes;
         if base_bytes == 0 {
             return;
@@ -514,9 +599,17 @@ impl<N: Network> Engine<N> {
         };
         if let Some(peer) = peer
             && let Some(source) = self.clients.get_mut(from)
-            && let Some(bytes) = source.receive_buffer.follow(peer, base_bytes)
         {
-            source.stream.set_receive_buffer(bytes);
+            match source.receive_buffer.follow(peer, base_bytes) {
+                Resize::Keep => {}
+                Resize::Grow(bytes) => source.stream.set_receive_buffer(bytes),
+                Resize::Shrink(bytes) => {
+                    let is_shrunk = source
+                        .stream
+                        .shrink_receive_buffer(bytes, u32::try_from(read_bytes).unwrap_or(u32::MAX));
+                    source.receive_buffer.shrunk(is_shrunk);
+                }
+            }
         }
     }
 
@@ -578,7 +671,7 @@ impl<N: Network> Commands for Engine<N> {
         }
         client.paused = paused;
         if paused {
-            self.follow_window(id);
+            self.follow_window(id, 0);
         } else {
             self.list_if_work(id);
         }
@@ -650,13 +743,16 @@ impl<N: Network> Commands for Engine<N> {
             return Err(io::ErrorKind::NotConnected.into());
         };
         let upstream_of = client.stream.descriptor();
-        let stream = self.network.connect(address);
+        let stream = match self.stopping {
+            true => Err(io::Error::other(Stopping)),
+            false => self.network.connect(address),
+        };
         let admitted = stream.and_then(|stream| self.admit(stream, address, Readiness::CONNECTING));
         let id = admitted.inspect_err(|_| self.counters.failed_connects += 1)?;
         self.upstreams += 1;
         if let Some(client) = self.clients.get_mut(id) {
             client.phase = Phase::Connecting;
-            client.upstream_of = Some(upstream_of);
+            client.upstream_of = Sake::of(upstream_of);
             client.peer_awaited_since = Some(self.now);
         }
         self.arm(Delay::Connecting, id);

@@ -10,6 +10,7 @@ mod clock;
 mod counters;
 mod deadlines;
 mod engine;
+mod kernel_pipe;
 mod listener;
 mod machine;
 mod memory;
@@ -34,7 +35,7 @@ pub use client::{Name, Stream};
 pub use client_table::ClientId;
 pub use clock::Clock;
 pub use counters::Counters;
-pub use engine::Network;
+pub use engine::{Network, Spliced};
 pub use machine::{descriptor_limit, raise_descriptor_limit};
 pub use peer_state::{PeerState, TcpFacts};
 pub use readiness::Event;
@@ -219,9 +220,12 @@ impl<S: Service> EventLoop<S> {
                 token => self.turn.hear(
                     ClientId::from_token(token.0),
                     Event {
-                        readable: event.is_readable() || event.is_error() || event.is_read_closed(),
+                        readable: event.is_readable()
+                            || event.is_priority()
+                            || event.is_error()
+                            || event.is_read_closed(),
                         writable: event.is_writable() || event.is_error() || event.is_write_closed(),
-                        read_again: event.is_read_closed() || event.is_error(),
+                        read_again: event.is_read_closed() || event.is_error() || event.is_priority(),
                     },
                 ),
             }
@@ -257,4 +261,33 @@ fn default_max_clients(limits: &Limits, sockets_per_client: usize) -> usize {
         );
     }
     available
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::services::Echo;
+    use std::io::{Read, Write};
+    use std::net::{Ipv4Addr, TcpStream};
+
+    #[test]
+    fn what_follows_urgent_data_is_read_though_a_read_stops_at_its_mark() {
+        let any_port = (Ipv4Addr::LOCALHOST, 0).into();
+        let mut server = EventLoop::listen(any_port, Limits::default(), Echo).unwrap();
+        let mut client = TcpStream::connect(server.local_addr()).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        // All of it is there before the server looks for the first time.
+        client.write_all(b"before").unwrap();
+        let socket = socket2::SockRef::from(&client);
+        assert_eq!(socket.send_out_of_band(b"!").unwrap(), 1);
+        client.write_all(b"behind").unwrap();
+        let remote = server.remote();
+        let running = std::thread::spawn(move || server.run());
+        let mut echoed = [0; 12];
+        let outcome = client.read_exact(&mut echoed);
+        remote.stop();
+        running.join().unwrap().unwrap();
+        outcome.unwrap();
+        assert_eq!(&echoed, b"beforebehind");
+    }
 }

@@ -13,8 +13,9 @@ pub struct Event {
     pub readable: bool,
     /// Something can be written, or an error can be fetched by writing.
     pub writable: bool,
-    /// The peer has ended, or an error is pending: a short read does not mean
-    /// that there is nothing left to read.
+    /// The peer has ended, an error is pending, or urgent data is there, at
+    /// whose mark a read stops: a short read does not mean that there is
+    /// nothing left to read.
     pub read_again: bool,
 }
 
@@ -61,8 +62,8 @@ impl Readiness {
     }
 
     /// A read brought fewer bytes than it asked for: the socket is empty,
-    /// unless an end or an error stands behind the data, of which no further
-    /// edge will tell.
+    /// unless something stands behind the data of which no further edge will
+    /// tell: an end, an error, or the mark of urgent data.
     pub(crate) const fn read_short(&mut self) {
         if !self.read_again {
             self.readable = false;

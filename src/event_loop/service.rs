@@ -50,7 +50,9 @@ pub trait Service {
     }
 
     /// The client is gone, and its id names nobody any more. Called exactly
-    /// once for every client.
+    /// once for every client. Others that a service ends from here go in the
+    /// same turn; but connections that it begins here are closed in the next
+    /// turn at the earliest, so that no turn goes on for ever.
     fn closed(&mut self, client: ClientId, reason: &CloseReason, actions: &mut Actions<'_>) {
         let _ = (client, reason, actions);
     }
@@ -63,6 +65,7 @@ pub trait Service {
 
     /// How often [`ticked`](Self::ticked) is to be called; `None` for not at
     /// all. Asked in every turn, so a service may want ticks for a while only.
+    /// Less than [`SHORTEST_TICK`](crate::limits::SHORTEST_TICK) counts as that.
     fn tick_interval(&self) -> Option<Duration> {
         None
     }
@@ -182,7 +185,9 @@ impl<'a> Actions<'a> {
     /// # Errors
     ///
     /// The connection could not even be begun: descriptors have run out, the
-    /// address is refused at once, or the client is gone.
+    /// address is refused at once, or the client is gone. Once the server is
+    /// [`stopping`](Service::stopping) none is begun, for it would have to be
+    /// waited for; [`is_stopping`](crate::error::is_stopping) tells.
     pub fn connect(&mut self, address: SocketAddr, sake: ClientId) -> io::Result<ClientId> {
         self.commands.connect(address, sake)
     }

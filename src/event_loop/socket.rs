@@ -15,17 +15,25 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use super::client::Stream;
 use super::client_table::ClientId;
-use super::engine::Network;
+use super::engine::{Network, Spliced};
+use super::kernel_pipe::KernelPipe;
 use super::peer_state::{PeerState, TcpFacts};
 use super::receive_buffer::PeerWindow;
 use super::tcp_info;
 use crate::limits::{BACKLOG_CONNECTIONS, KEEPALIVE_AFTER, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES, Limits};
+
+/// The largest segment that a peer sends in one piece, the loopback's. A peer
+/// waits with a segment until all of it fits the window, so in a smaller one
+/// nothing is on its way.
+const LARGEST_SEGMENT_BYTES: u32 = 64 * 1024;
 
 /// The kernel's TCP, with one listener.
 pub struct KernelNetwork {
     listener: Option<TcpListener>,
     registry: Registry,
     unsent_bytes: usize,
+    /// Opened when it is first needed.
+    pipe: Option<KernelPipe>,
 }
 
 impl KernelNetwork {
@@ -53,6 +61,7 @@ impl KernelNetwork {
             listener: Some(listener),
             registry,
             unsent_bytes: limits.unsent_bytes,
+            pipe: None,
         })
     }
 
@@ -90,9 +99,10 @@ impl Network for KernelNetwork {
     }
 
     fn register(&mut self, stream: &mut KernelStream, id: ClientId) -> io::Result<()> {
-        let both = Interest::READABLE.add(Interest::WRITABLE);
+        // Urgent data is told, too, as a read stops at its mark (tcp(7)).
+        let all = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
         self.registry
-            .register(&mut stream.stream, mio::Token(id.to_token()), both)
+            .register(&mut stream.stream, mio::Token(id.to_token()), all)
     }
 
     fn connect(&mut self, address: SocketAddr) -> io::Result<KernelStream> {
@@ -103,6 +113,20 @@ impl Network for KernelNetwork {
 
     fn stop_listening(&mut self) {
         self.listener = None;
+    }
+
+    fn splice(
+        &mut self,
+        from: &mut KernelStream,
+        to: &mut KernelStream,
+        most_bytes: usize,
+        rest: &mut [u8],
+    ) -> Option<io::Result<Spliced>> {
+        if self.pipe.is_none() {
+            self.pipe = KernelPipe::open().ok();
+        }
+        let pipe = self.pipe.as_mut()?;
+        Some(pipe.carry(from.stream.as_fd(), to.stream.as_fd(), most_bytes, rest))
     }
 }
 
@@ -190,6 +214,26 @@ impl Stream for KernelStream {
         self.stream.local_addr().ok()
     }
 
+    fn shrink_receive_buffer(&mut self, bytes: u32, read_bytes: u32) -> bool {
+        let needed_bytes = match tcp_info::receive_memory(self.stream.as_fd()) {
+            Ok(memory) => {
+                let stays_bytes = memory.held_bytes.saturating_sub(read_bytes);
+                let is_closed = memory.announced_bytes < LARGEST_SEGMENT_BYTES;
+                stays_bytes + if is_closed { 0 } else { memory.announced_bytes }
+            }
+            // Without the answer memory is bounded, at the price of a pause.
+            Err(_) => 0,
+        };
+        // The kernel doubles what it is given, and answers what it made of it.
+        let socket = SockRef::from(&self.stream);
+        let present_bytes = socket.recv_buffer_size().unwrap_or(usize::MAX);
+        let needed_bytes = needed_bytes.min(u32::try_from(present_bytes).unwrap_or(u32::MAX));
+        let size = bytes.max(needed_bytes / 2);
+        // As in `set_receive_buffer`, a failure changes nothing that matters.
+        let _ = socket.set_recv_buffer_size(size as usize);
+        size == bytes
+    }
+
     fn set_receive_buffer(&mut self, bytes: Option<u32>) {
         // A buffer that stays as it was is a matter of memory or speed, not
         // of right or wrong.
@@ -237,6 +281,43 @@ mod tests {
             let unsent = socket.tcp_notsent_lowat().unwrap();
             assert_eq!(unsent as usize, Limits::default().unsent_bytes);
         }
+    }
+
+    /// A connection from outside, and its peer.
+    fn connection() -> (KernelStream, std::net::TcpStream) {
+        let (mut poll, mut network) = network();
+        let peer = std::net::TcpStream::connect(network.local_addr().unwrap()).unwrap();
+        peer.set_nonblocking(true).unwrap();
+        poll.poll(&mut mio::Events::with_capacity(1), Some(Duration::from_secs(10)))
+            .unwrap();
+        (network.accept().unwrap().0, peer)
+    }
+
+    #[test]
+    fn a_buffer_shrinks_over_several_reads_as_the_peer_uses_up_what_it_was_promised() {
+        const LARGE: u32 = 256 * 1024;
+        const SMALL: u32 = 64 * 1024;
+        let (mut stream, mut peer) = connection();
+        stream.set_receive_buffer(Some(LARGE));
+        let mut buffer = vec![0; SMALL as usize];
+        // A window grows with what comes in.
+        let flow = |stream: &mut KernelStream, peer: &mut std::net::TcpStream, buffer: &mut [u8]| {
+            let _ = stream.read(buffer);
+            while peer.write(&[7; 16 * 1024]).is_ok() {}
+        };
+        for _ in 0..200 {
+            flow(&mut stream, &mut peer, &mut buffer);
+        }
+        assert!(
+            !stream.shrink_receive_buffer(SMALL, 0),
+            "a full buffer cannot shrink at once"
+        );
+        let is_shrunk = (0..200).any(|_| {
+            let is_shrunk = stream.shrink_receive_buffer(SMALL, SMALL);
+            flow(&mut stream, &mut peer, &mut buffer);
+            is_shrunk
+        });
+        assert!(is_shrunk);
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! What no safe crate asks of the kernel: `TCP_INFO`, `SIOCOUTQ` (tcp(7)) and
-//! `SO_BUF_LOCK`.
+//! What no safe crate asks of the kernel: `TCP_INFO`, `SIOCOUTQ` (tcp(7)),
+//! `SO_MEMINFO` and `SO_BUF_LOCK`.
 //!
 //! Owns the unsafe calls and the layout of the answer. Refuses to interpret.
 
@@ -25,6 +25,8 @@ mod offset {
     pub(super) const MIN_RTT: usize = 148;
     /// Since Linux 5.4.
     pub(super) const SND_WND: usize = 228;
+    /// Since Linux 6.2.
+    pub(super) const RCV_WND: usize = 232;
 }
 
 /// `TCP_CLOSE` (linux/tcp_states.h).
@@ -114,6 +116,44 @@ pub(crate) fn unlock_receive_buffer(socket: BorrowedFd<'_>) -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     Ok(())
+}
+
+/// What a socket takes up on the way in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReceiveMemory {
+    /// Memory of what waits to be read, in bytes.
+    pub(crate) held_bytes: u32,
+    /// The window that was last announced to the peer, in bytes.
+    pub(crate) announced_bytes: u32,
+}
+
+/// `SO_MEMINFO` (asm-generic/socket.h), since Linux 4.12: words, of which the
+/// first is the memory of what waits to be read.
+const SO_MEMINFO: libc::c_int = 55;
+
+#[expect(unsafe_code, reason = "no safe crate offers SO_MEMINFO")]
+pub(crate) fn receive_memory(socket: BorrowedFd<'_>) -> io::Result<ReceiveMemory> {
+    let missing = || io::Error::from(io::ErrorKind::Unsupported);
+    let announced_bytes = raw(socket)?.word(offset::RCV_WND).ok_or_else(missing)?;
+    let mut held_bytes: u32 = 0;
+    let mut length = size_of::<u32>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes, which is one word.
+    let outcome = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_MEMINFO,
+            (&raw mut held_bytes).cast(),
+            &raw mut length,
+        )
+    };
+    if outcome != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(ReceiveMemory {
+        held_bytes,
+        announced_bytes,
+    })
 }
 
 /// Whether the connection is over, by a reset or by two acknowledged ends.

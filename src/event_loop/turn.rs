@@ -6,11 +6,13 @@
 //! to be done goes out. It is generic over the network, so the very code that
 //! serves sockets also runs in a simulation.
 
+use std::collections::VecDeque;
+use std::io;
 use std::time::{Duration, Instant};
 
 use log::info;
 
-use super::client::{Phase, Stream};
+use super::client::{Phase, Sake, Stream};
 use super::client_table::ClientId;
 use super::counters::Counters;
 use super::deadlines::Delay;
@@ -21,8 +23,8 @@ use super::service::{Actions, Commands, Service};
 use crate::backpressure::{Reason, Sent};
 use crate::error::{CloseReason, Operation, ServerError};
 use crate::limits::{
-    ACCEPTS_PER_TURN, EXPIRIES_PER_TURN, LONGEST_WAIT, Limits, READ_BUFFER_BYTES, STOP_POLL,
-    TURN_BUDGET_BYTES, WINDOW_CHECK_BYTES,
+    ACCEPTS_PER_TURN, EXPIRIES_PER_TURN, LONGEST_WAIT, Limits, READ_BUFFER_BYTES, SHORTEST_TICK, STOP_POLL,
+    TURN_BUDGET_ALL_BYTES, TURN_BUDGET_BYTES, WINDOW_CHECK_BYTES,
 };
 
 /// An event loop without its waiting.
@@ -188,7 +190,7 @@ impl<N: Network, S: Service> Turn<N, S> {
     }
 
     fn tick(&mut self) {
-        let (Some(next), Some(interval)) = (self.next_tick, self.service.tick_interval()) else {
+        let (Some(next), Some(interval)) = (self.next_tick, self.tick_interval()) else {
             return;
         };
         if self.engine.now >= next {
@@ -199,19 +201,29 @@ impl<N: Network, S: Service> Turn<N, S> {
         }
     }
 
+    fn tick_interval(&self) -> Option<Duration> {
+        let interval = self.service.tick_interval()?;
+        Some(interval.max(SHORTEST_TICK))
+    }
+
     /// Follows the service, which may want ticks only for a while.
     fn arm_tick(&mut self) {
-        self.next_tick = match (self.next_tick, self.service.tick_interval()) {
+        self.next_tick = match (self.next_tick, self.tick_interval()) {
             (None, Some(interval)) => Some(self.engine.now + interval),
             (next, Some(_)) => next,
             (_, None) => None,
         };
     }
 
-    /// Serves everybody on the ready list once; what comes back to the list
-    /// meanwhile is left for the next turn.
+    /// Serves everybody on the ready list once, until together they have used
+    /// up what a turn may move; what comes back to the list meanwhile is left
+    /// for the next turn.
     fn serve(&mut self) {
+        let moved_before = self.engine.moved_bytes;
         for _ in 0..self.engine.ready.len() {
+            if self.engine.moved_bytes - moved_before >= TURN_BUDGET_ALL_BYTES {
+                return;
+            }
             let Some(id) = self.engine.ready.pop_front() else {
                 return;
             };
@@ -281,21 +293,41 @@ impl<N: Network, S: Service> Turn<N, S> {
                 return;
             }
             let allowed = self.engine.read_allowance(client).min(self.read_buffer.len());
-            let Some(client) = self.engine.clients.get_mut(id) else {
-                return;
-            };
-            match client.read(&mut self.read_buffer[..allowed]) {
+            if client.receive_buffer.is_shrinking() {
+                self.engine.follow_window(id, allowed);
+            }
+            match self.move_on(id, allowed) {
                 Ok(None) => return,
                 Ok(Some(0)) => return self.read_end(id),
-                Ok(Some(count)) => {
-                    budget = budget.saturating_sub(count);
-                    self.deliver(id, count);
-                }
+                Ok(Some(count)) => budget = budget.saturating_sub(count),
                 Err(error) => {
                     return self.engine.doom(id, CloseReason::Failed(Operation::Read, error));
                 }
             }
         }
+    }
+
+    /// Takes once what a client has sent, at most `allowed` bytes, and hands
+    /// it on. Answers as [`Client::read`](super::client::Client::read) does.
+    fn move_on(&mut self, id: ClientId, allowed: usize) -> io::Result<Option<usize>> {
+        let buffer = &mut self.read_buffer[..allowed];
+        let spliced = match self.engine.splice_destination(id) {
+            Some(to) => self.engine.splice(id, to, allowed, buffer),
+            None => None,
+        };
+        let is_spliced = spliced.is_some();
+        let outcome = match (spliced, self.engine.clients.get_mut(id)) {
+            (Some(outcome), _) => outcome?,
+            (None, Some(client)) => client.read(buffer)?,
+            (None, None) => None,
+        };
+        if let Some(count @ 1..) = outcome {
+            if !is_spliced {
+                self.deliver(id, count);
+            }
+            self.note_moved(id, count);
+        }
+        Ok(outcome)
     }
 
     /// A client that may not be read now can still be gone, by a reset that
@@ -312,12 +344,10 @@ impl<N: Network, S: Service> Turn<N, S> {
 
     /// Hands the first `count` bytes of the read buffer on.
     fn deliver(&mut self, id: ClientId, count: usize) {
-        self.engine.counters.received_bytes += count as u64;
         let data = &self.read_buffer[..count];
         let Some(client) = self.engine.clients.get_mut(id) else {
             return;
         };
-        let received_bytes = client.received_bytes;
         if client.phase == Phase::Closing {
             // Its reply to this is missing, if the server is what stopped it.
             client.cut |= client.stopped;
@@ -327,8 +357,16 @@ impl<N: Network, S: Service> Turn<N, S> {
         } else {
             self.engine.write_to_destinations(id, data);
         }
-        if passes_multiple(received_bytes, count as u64, WINDOW_CHECK_BYTES) {
-            self.engine.follow_window(id);
+    }
+
+    /// Counts what came in, and now and then looks at where it goes.
+    fn note_moved(&mut self, id: ClientId, count: usize) {
+        self.engine.counters.received_bytes += count as u64;
+        self.engine.moved_bytes += count as u64;
+        if let Some(client) = self.engine.clients.get(id)
+            && passes_multiple(client.received_bytes, count as u64, WINDOW_CHECK_BYTES)
+        {
+            self.engine.follow_window(id, 0);
         }
     }
 
@@ -401,14 +439,22 @@ impl<N: Network, S: Service> Turn<N, S> {
     }
 
     /// Closes those that were marked. Their service may mark others while it
-    /// hears of it, so this goes on until nobody is left.
+    /// hears of it, so this goes on until nobody is left; only connections
+    /// that it begins meanwhile are left for the next turn, as it could begin
+    /// and end them for ever.
     fn sweep(&mut self) {
+        let begun = self.engine.clients.next_generation();
+        let mut later = VecDeque::new();
         while let Some((id, reason)) = self.engine.doomed.pop_front() {
+            if id.is_since(begun) {
+                later.push_back((id, reason));
+                continue;
+            }
             let Some(mut client) = self.engine.clients.remove(id) else {
                 continue;
             };
             self.engine.unlink(id, &client);
-            self.engine.upstreams -= usize::from(client.upstream_of.is_some());
+            self.engine.upstreams -= usize::from(client.upstream_of != Sake::NOBODY);
             self.engine.counters.sent_bytes += client.sent_bytes;
             self.engine.counters.count_closed(&reason);
             Engine::<N>::log_closed(&client, &reason);
@@ -422,6 +468,7 @@ impl<N: Network, S: Service> Turn<N, S> {
             self.service
                 .closed(id, &reason, &mut Actions::new(&mut self.engine));
         }
+        self.engine.doomed.append(&mut later);
     }
 
     /// Goes on with stopping, if asked to.
@@ -439,6 +486,7 @@ impl<N: Network, S: Service> Turn<N, S> {
                     humantime::format_duration(grace)
                 );
                 self.stop_by = Some(now + grace);
+                self.engine.stopping = true;
                 self.engine.network.stop_listening();
                 self.accepting.stop();
                 self.service.stopping(&mut Actions::new(&mut self.engine));
@@ -499,7 +547,8 @@ impl<N: Network, S: Service> Turn<N, S> {
         if self.stop_by.is_some() && self.engine.clients.len() == 0 {
             return Next::Stopped;
         }
-        if !self.engine.ready.is_empty() || self.accepting.is_due(now) {
+        let has_more = !self.engine.ready.is_empty() || !self.engine.doomed.is_empty();
+        if has_more || self.accepting.is_due(now) {
             return Next::WaitFor(Duration::ZERO);
         }
         let stop_poll = self.stop_by.map(|_| now + STOP_POLL);

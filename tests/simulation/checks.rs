@@ -42,6 +42,9 @@ impl World {
         if ledger.connecting_since.is_some() {
             return (!link.edge_out).then_some("its connection has been made");
         }
+        if link.reset && !link.reset_told && !link.edge_in && ledger.is_alive() {
+            return Some("it has reset");
+        }
         let to = self.destination(number);
         if link.unread() && !link.edge_in && self.model.may_be_read(number, to) {
             return Some("it has sent something");
@@ -71,6 +74,7 @@ impl World {
                         .partner
                         .map_or(0, |from| self.match_link(from, offset, &part[..chunk])),
                     Kind::Echo | Kind::FramedEcho => self.match_link(number, offset, &part[..chunk]),
+                    Kind::Meddler => chunk,
                 };
                 if matched == 0 {
                     self.model
@@ -125,7 +129,7 @@ impl World {
                 Some(from) => from,
                 None => return,
             },
-            Kind::Herald => return,
+            Kind::Herald | Kind::Meddler => return,
         };
         let (source, ledger) = (&self.links[from], &self.model.ledgers[from]);
         let all_said = from == number || ledger.end_read;
@@ -153,7 +157,8 @@ impl World {
         let both_ended = ledger.ended && (ledger.end_read || ledger.closing);
         let unread = link.waiting() > 0 && !link.edge_in;
         let may_close = ledger.is_alive() || ledger.is_dismissed();
-        if ledger.queue() > 0 || !link.is_settled() || !both_ended || !may_close || unread {
+        let in_order = both_ended && may_close || self.plan.kind == Kind::Meddler;
+        if ledger.queue() > 0 || !link.is_settled() || !in_order || unread {
             let fault = format!("link {number}: closed without a reset, though {link:?}; {ledger:?}");
             self.model.accuse(|| fault);
         }
@@ -166,7 +171,7 @@ impl World {
         let from = match self.plan.kind {
             Kind::Echo | Kind::FramedEcho => Some(number),
             Kind::Tunnel => self.links[number].partner,
-            Kind::Herald => None,
+            Kind::Herald | Kind::Meddler => None,
         };
         let Some(from) = from else { return };
         let source = &self.model.ledgers[from];

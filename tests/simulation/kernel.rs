@@ -12,7 +12,7 @@ use highwater::event_loop::{ClientId, Network, PeerState, Stream};
 use highwater::limits::{READ_BUFFER_BYTES, TURN_BUDGET_BYTES};
 
 use super::link::Connecting;
-use super::plan::Trouble;
+use super::plan::{Kind, Trouble};
 use super::world::{Shared, World, address};
 
 /// The table of open files is full (accept(2)).
@@ -23,10 +23,15 @@ const ENOSPC: i32 = 28;
 impl World {
     fn call(&mut self) {
         self.calls += 1;
+        self.work.calls += 1;
+        self.check_work();
     }
 
     fn interrupted(&mut self) -> bool {
-        self.has(Trouble::Interrupts) && self.rng.u8(..32) == 0
+        // After a fault nothing may keep the engine in a loop.
+        self.model.fault.is_none()
+            && self.has(Trouble::Interrupts)
+            && (self.all_interrupted || self.rng.u8(..32) == 0)
     }
 
     fn nudge(&mut self, number: usize) {
@@ -51,7 +56,13 @@ impl World {
     fn read_now(&mut self, number: usize, buffer: &mut [u8]) -> io::Result<usize> {
         let to = self.destination(number);
         let link = &mut self.links[number];
-        let count = link.waiting().min(buffer.len() as u64) as usize;
+        let mut count = link.waiting().min(buffer.len() as u64);
+        match link.urgent_at {
+            Some(at) if at > link.read => count = count.min(at - link.read),
+            // The read skips it and goes on.
+            _ => link.urgent_at = None,
+        }
+        let count = count as usize;
         if link.connecting != Connecting::Made {
             return Err(ErrorKind::WouldBlock.into());
         }
@@ -59,7 +70,7 @@ impl World {
             buffer[..count].copy_from_slice(link.content.at(link.read, count));
             link.read += count as u64;
             link.read_in_turn += count;
-            if count < buffer.len() {
+            if count < buffer.len() && link.waiting() == 0 {
                 link.dry_turn = self.turn;
             }
             let greedy = link.read_in_turn > TURN_BUDGET_BYTES + READ_BUFFER_BYTES;
@@ -83,11 +94,13 @@ impl World {
         }
         if link.peer_ended {
             link.end_read = true;
+            link.read_on = false;
             note!(self, 15, number, 0, "read the end of link {number}");
             self.model.read_end(number, to);
             return Ok(0);
         }
         link.dry_turn = self.turn;
+        link.read_on = false;
         note!(self, 16, number, 0, "nothing to read from link {number}");
         Err(ErrorKind::WouldBlock.into())
     }
@@ -151,6 +164,18 @@ impl World {
         Ok(count)
     }
 
+    fn take_error(&mut self, number: usize) -> Option<io::Error> {
+        self.call();
+        self.check_usable(number);
+        let link = &mut self.links[number];
+        if !link.reset || std::mem::replace(&mut link.reset_told, true) {
+            return None;
+        }
+        note!(self, 29, number, 0, "link {number} tells its error");
+        self.model.fail(number);
+        Some(ErrorKind::ConnectionReset.into())
+    }
+
     fn shut_down_write(&mut self, number: usize) -> io::Result<()> {
         self.call();
         self.check_usable(number);
@@ -164,7 +189,7 @@ impl World {
             });
         } else if self.links[number].ended {
             self.model.accuse(|| format!("link {number}: ended twice"));
-        } else if !ended || queue > 0 || !alive {
+        } else if (!ended || queue > 0 || !alive) && self.plan.kind != Kind::Meddler {
             self.model
                 .accuse(|| format!("link {number}: ended with {queue} bytes queued, asked for: {ended}"));
         }
@@ -191,6 +216,12 @@ impl World {
             Connecting::Made => {
                 self.call();
                 self.model.settle();
+                let link = &mut self.links[number];
+                if link.reset && !std::mem::replace(&mut link.reset_told, true) {
+                    // Its error is taken, and tells of the reset as well.
+                    self.model.fail(number);
+                    return Err(ErrorKind::ConnectionReset.into());
+                }
                 self.model.connected(number);
                 Ok(true)
             }
@@ -198,6 +229,7 @@ impl World {
     }
 
     fn close(&mut self, number: usize) {
+        self.call();
         let is_reset = self.links[number].close_is_reset;
         note!(
             self,
@@ -218,6 +250,12 @@ impl World {
                 self.model
                     .accuse(|| format!("link {number}: turned away without a reset"));
             }
+            let (served, most) = (self.served(), self.plan.max_clients);
+            self.model.seen.refused += u64::from(!self.links[number].unregistered);
+            if served < most && !self.links[number].unregistered {
+                self.model
+                    .accuse(|| format!("link {number}: turned away, with {served} of {most} clients"));
+            }
             return;
         };
         self.stale.push(id);
@@ -227,6 +265,12 @@ impl World {
         if !self.links[number].close_is_reset && was_made {
             self.check_orderly_close(number);
         }
+    }
+
+    /// Clients that were accepted and are still there.
+    fn served(&self) -> usize {
+        let alive = self.model.alive().iter();
+        alive.filter(|&&number| !self.links[number].is_upstream).count()
     }
 
     fn accept(&mut self) -> io::Result<(usize, SocketAddr)> {
@@ -241,6 +285,7 @@ impl World {
             return Err(io::Error::from_raw_os_error(EMFILE));
         }
         self.accept_failed = false;
+        self.work.comers += 1;
         let Some(number) = self.backlog.pop_front() else {
             note!(self, 23, 0, 0, "nobody to accept");
             return Err(ErrorKind::WouldBlock.into());
@@ -260,6 +305,7 @@ impl World {
             return Err(io::Error::from_raw_os_error(EMFILE));
         }
         let number = self.new_link(Connecting::Pending);
+        self.work.comers += 1;
         // When one address has failed, the next is tried on that occasion.
         let sake = match self.called_for {
             Some(number) if self.links[number].is_upstream => self.links[number].partner,
@@ -279,6 +325,7 @@ impl World {
         self.call();
         if self.has(Trouble::FailedAccepts) && self.rng.u8(..32) == 0 {
             note!(self, 26, number, 0, "link {number} cannot be registered");
+            self.links[number].unregistered = true;
             self.accept_failed = true;
             return Err(io::Error::from_raw_os_error(ENOSPC));
         }
@@ -295,6 +342,12 @@ impl World {
         link.edge_out = !connecting;
         link.edge_in = link.unread();
         self.model.admit(number, index as u32, connecting);
+        self.model.seen.served += u64::from(!self.links[number].is_upstream);
+        let (served, most) = (self.served(), self.plan.max_clients);
+        if served > most {
+            self.model
+                .accuse(|| format!("{served} clients are served, at most {most} should be"));
+        }
         if !connecting || self.links[number].edge_in {
             self.queue(number);
         }
@@ -382,6 +435,10 @@ impl Stream for SimulatedStream {
         let mut world = self.world.borrow_mut();
         world.call();
         world.links[self.number].is_settled()
+    }
+
+    fn take_error(&mut self) -> Option<io::Error> {
+        self.world.borrow_mut().take_error(self.number)
     }
 
     fn peer_state(&self) -> PeerState {

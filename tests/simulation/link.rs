@@ -37,6 +37,8 @@ pub(crate) struct Link {
     pub(crate) sent: u64,
     pub(crate) read: u64,
     pub(crate) left_to_send: u64,
+    /// Where urgent data stands in what the peer sent; it is no part of it.
+    pub(crate) urgent_at: Option<u64>,
     pub(crate) peer_ended: bool,
     pub(crate) end_read: bool,
     pub(crate) reset: bool,
@@ -58,12 +60,17 @@ pub(crate) struct Link {
     pub(crate) edge_out: bool,
     pub(crate) queued: bool,
     pub(crate) reading: Reading,
+    /// The kernel refused to watch it.
+    pub(crate) unregistered: bool,
     pub(crate) close_is_reset: bool,
     pub(crate) closed: bool,
     pub(crate) said_closed: bool,
     pub(crate) read_in_turn: usize,
     /// The last turn in which a read found nothing left.
     pub(crate) dry_turn: u64,
+    /// An event said that a short read may not be the last, and none was
+    /// refused since.
+    pub(crate) read_on: bool,
     /// The last turn in which a read was interrupted, and so told nothing.
     pub(crate) interrupted_turn: u64,
     /// The last turn in which a write was tried.
@@ -86,7 +93,7 @@ impl Link {
     /// Whether nothing is under way in this turn, in neither direction, so
     /// that the engine could know it.
     pub(crate) const fn is_quiet(&self, turn: u64) -> bool {
-        self.is_settled() && !self.unread() && self.interrupted_turn != turn
+        self.is_settled() && !self.unread() && !self.read_on && self.interrupted_turn != turn
     }
 
     pub(crate) const fn is_settled(&self) -> bool {
@@ -96,7 +103,8 @@ impl Link {
 
 /// What one event says: only what is new, or all that holds.
 pub(crate) fn event(link: &Link, sparse: bool) -> Event {
-    let at_end = link.peer_ended || link.reset || link.connecting == Connecting::Refused;
+    let at_end =
+        link.peer_ended || link.reset || link.connecting == Connecting::Refused || link.urgent_at.is_some();
     if sparse {
         Event {
             readable: link.edge_in,

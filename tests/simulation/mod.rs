@@ -32,6 +32,7 @@ mod checks;
 mod content;
 mod kernel;
 mod link;
+mod meddler;
 mod model;
 mod peers;
 pub(crate) mod plan;
@@ -51,6 +52,7 @@ use highwater::limits::{ACCEPT_RETRY, TURN_ALLOWANCE};
 use highwater::services::{Echo, FramedEcho, Tunnel};
 
 use kernel::SimulatedNetwork;
+use meddler::Meddler;
 use model::{Model, Seen};
 use plan::{Kind, Plan, Trouble};
 use services::{Herald, Witness};
@@ -186,6 +188,7 @@ fn dispatch(plan: &Plan, traced: bool, progress: &mut Progress) -> Result<Report
             Driver::drive(plan, &world, service, start, progress)
         }
         Kind::Herald => Driver::drive(plan, &world, Herald::new(&world, plan.seed), start, progress),
+        Kind::Meddler => Driver::drive(plan, &world, Meddler::new(&world, plan), start, progress),
     };
     if let Some(trace) = &world.borrow().trace {
         progress.trace = trace.iter().cloned().collect();
@@ -383,6 +386,7 @@ impl<'a, S: Service> Driver<'a, S> {
         self.world.borrow_mut().collect(&mut batch);
         if self.plan.has(Trouble::Wakes) && self.rng.u8(..16) == 0 {
             self.turn.hear_wake();
+            self.world.borrow_mut().wake_owed = true;
         }
         for &(id, event) in &batch {
             self.turn.hear(id, event);
@@ -421,6 +425,11 @@ impl<'a, S: Service> Driver<'a, S> {
                 .model
                 .accuse(|| "the loop spins: nothing to do, and it does not wait".to_owned());
         }
+        if world.wake_owed {
+            world
+                .model
+                .accuse(|| "a call from another thread was not passed on".to_owned());
+        }
         if next == Next::Stopped && world.model.stopping_since.is_none() {
             world.model.accuse(|| "stopped without being asked to".to_owned());
         }
@@ -433,6 +442,32 @@ impl<'a, S: Service> Driver<'a, S> {
 
     fn check_end(&mut self) -> Result<(), String> {
         let world = self.world.borrow();
+        let (counters, seen) = (self.turn.counters(), &world.model.seen);
+        let counted = [
+            counters.served_clients,
+            counters.refused_clients,
+            counters.upstreams,
+            counters.failed_accepts,
+            counters.finished_clients,
+        ];
+        let happened = [
+            seen.served,
+            seen.refused,
+            seen.upstreams,
+            world.refused_accepts,
+            seen.finished,
+        ];
+        let ledgers = &world.model.ledgers;
+        let read: u64 = ledgers.iter().map(|ledger| ledger.read).sum();
+        let taken: u64 = world.links.iter().map(|link| link.taken).sum();
+        if (counters.received_bytes, counters.sent_bytes) != (read, taken) {
+            return Err(format!("counted {counters:?}, but read {read}, taken {taken}"));
+        }
+        if counted != happened || counters.slow_clients != seen.slow {
+            return Err(format!(
+                "counted {counters:?}, but happened {happened:?}, {seen:?}"
+            ));
+        }
         if world.open_streams != 0 {
             return Err(format!("{} streams were never closed", world.open_streams));
         }

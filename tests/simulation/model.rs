@@ -70,10 +70,18 @@ pub(crate) struct Ledger {
     pub(crate) connecting_since: Option<Instant>,
     /// An answer *pause* stands.
     pub(crate) paused: bool,
+    admitted_turn: u64,
     pub(crate) doom: Option<Doom>,
     pub(crate) frames: FrameScan,
+    /// What a framed service may do only to a client that the memory budget
+    /// has just thrown out.
+    must_go: Option<&'static str>,
     pub(crate) held: usize,
+    /// The most that was held for it in this turn.
+    turn_held: usize,
     queue: usize,
+    /// The shortest and the longest that the queue has been in this turn.
+    turn_range: (usize, usize),
     over_since: Option<Instant>,
     waiting_since: Option<Instant>,
     both_ended_since: Option<Instant>,
@@ -128,6 +136,13 @@ pub(crate) struct Seen {
     pub(crate) not_acknowledged: u64,
     pub(crate) stopped: u64,
     pub(crate) connect_timed_out: u64,
+    /// Connections that the server refused to begin, as it was stopping.
+    pub(crate) refused_connects: u64,
+    /// Clients accepted and registered, those turned away at the limit, and
+    /// connections made to others.
+    pub(crate) served: u64,
+    pub(crate) refused: u64,
+    pub(crate) upstreams: u64,
     pub(crate) pauses: u64,
     pub(crate) drains: u64,
 }
@@ -154,6 +169,11 @@ pub(crate) struct Model {
     /// so many.
     due: usize,
     over_budget_seen: bool,
+    /// Somebody is left to be closed in the next turn.
+    leftover: bool,
+    /// Bytes of those who, in a loose turn, may have been marked for the
+    /// budget's sake and left to be closed in the next.
+    carried: usize,
     pub(crate) stopping_since: Option<Instant>,
     pub(crate) stopped_turn: u64,
     pub(crate) turn: u64,
@@ -183,6 +203,8 @@ impl Model {
             loose: false,
             due: 0,
             over_budget_seen: false,
+            leftover: false,
+            carried: 0,
             stopping_since: None,
             stopped_turn: 0,
             turn: 0,
@@ -202,6 +224,11 @@ impl Model {
     pub(crate) fn begin_turn(&mut self, now: Instant) {
         self.now = now;
         self.over_budget_seen = false;
+        for at in 0..self.alive.len() {
+            let ledger = &mut self.ledgers[self.alive[at]];
+            ledger.turn_range = (ledger.queue, ledger.queue);
+            ledger.turn_held = ledger.held;
+        }
         let is_due = |&&number: &&usize| self.earliest(number).is_some_and(|due| due <= now);
         self.due = self.alive.iter().filter(is_due).count();
         let ends_holding = |&number: &usize| {
@@ -211,7 +238,7 @@ impl Model {
         let stop_is_over = self
             .stopping_since
             .is_some_and(|since| now - since >= self.limits.grace);
-        self.loose = self.due > 0 || stop_is_over || self.alive.iter().any(ends_holding);
+        self.loose = self.due > 0 || self.carried > 0 || stop_is_over || self.alive.iter().any(ends_holding);
     }
 
     /// When the first clock of a client runs out.
@@ -237,12 +264,14 @@ impl Model {
         }
         let ledger = &mut self.ledgers[number];
         ledger.place = place;
+        ledger.admitted_turn = self.turn;
         ledger.connecting_since = connecting.then_some(self.now);
         self.alive.push(number);
     }
 
     pub(crate) fn connected(&mut self, number: usize) {
         self.ledgers[number].connecting_since = None;
+        self.seen.upstreams += 1;
     }
 
     /// Bytes were read from a client, and go to `to`.
@@ -265,7 +294,7 @@ impl Model {
                 let there = ledger.read;
                 ledger.frames.advance(content, there, max_frame_bytes);
             }
-            Kind::Herald => {}
+            Kind::Herald | Kind::Meddler => {}
         }
     }
 
@@ -318,7 +347,7 @@ impl Model {
     pub(crate) fn take(&mut self, number: usize, count: usize) {
         let ledger = &mut self.ledgers[number];
         ledger.taken += count as u64;
-        if self.inside_framed == Some(number) {
+        if self.inside_framed == Some(number) || self.kind == Kind::Meddler {
             return;
         }
         if ledger.taken > ledger.asked {
@@ -346,6 +375,10 @@ impl Model {
         }
         let asked = ledger.taken + queued as u64;
         let (before, whole) = (ledger.asked, ledger.frames.whole_bytes);
+        if queued == 0 && ledger.queue > 0 && asked < before {
+            ledger.must_go = Some("its queue was given up");
+            return;
+        }
         ledger.asked = asked;
         if asked < before || asked > whole {
             self.accuse(|| {
@@ -357,10 +390,10 @@ impl Model {
         if asked > before {
             self.judge_ask(number);
         }
-        let ledger = &self.ledgers[number];
+        let ledger = &mut self.ledgers[number];
         let left_over = ledger.frames.whole_bytes - ledger.asked.min(ledger.frames.whole_bytes);
         if left_over > 0 && !ledger.paused {
-            self.accuse(|| format!("link {number}: {left_over} bytes of whole frames forgotten"));
+            ledger.must_go = Some("whole frames of it are forgotten");
         }
     }
 
@@ -376,6 +409,8 @@ impl Model {
         let queue = (ledger.asked - ledger.taken.min(ledger.asked)) as usize;
         self.sum = self.sum - ledger.queue + queue;
         ledger.queue = queue;
+        let (shortest, longest) = ledger.turn_range;
+        ledger.turn_range = (shortest.min(queue), longest.max(queue));
     }
 
     fn judge_ask(&mut self, number: usize) {
@@ -423,7 +458,8 @@ impl Model {
     fn keep_budget(&mut self) {
         while self.sum > self.budget_bytes {
             self.over_budget_seen = true;
-            if self.loose {
+            if self.loose || self.kind == Kind::FramedEcho {
+                // What is held is not known, so somebody else may have gone.
                 return;
             }
             let longest = self
@@ -464,7 +500,9 @@ impl Model {
         if !self.ledgers[number].is_alive() {
             return;
         }
-        let before = std::mem::replace(&mut self.ledgers[number].held, held);
+        let ledger = &mut self.ledgers[number];
+        ledger.turn_held = ledger.turn_held.max(held);
+        let before = std::mem::replace(&mut ledger.held, held);
         self.sum = self.sum - before + held;
         self.keep_budget();
     }
@@ -541,6 +579,9 @@ impl Model {
 
     pub(crate) fn drained(&mut self, number: usize) {
         self.settle();
+        if self.kind == Kind::Meddler {
+            return;
+        }
         let ledger = &mut self.ledgers[number];
         ledger.drains_said += 1;
         if ledger.drains_said > ledger.drains_owed {
@@ -577,7 +618,19 @@ impl Model {
         };
         let owed = match (reason, &doom) {
             (_, Some(Doom::Closed)) => false,
-            (CloseReason::Slow(Reason::MemoryBudget), _) if self.loose => self.over_budget_seen,
+            _ if self.kind == Kind::Meddler => true,
+            // It was marked in the sweep of the turn before.
+            (CloseReason::Slow(Reason::MemoryBudget), _)
+                if ledger.connecting_since.is_some() && ledger.admitted_turn + 1 == self.turn =>
+            {
+                true
+            }
+            (CloseReason::Slow(Reason::MemoryBudget), None) if self.kind == Kind::FramedEcho => {
+                self.over_budget_possible() && self.may_have_been_longest(number)
+            }
+            (CloseReason::Slow(Reason::MemoryBudget), _) if self.loose => {
+                self.over_budget_seen && self.may_have_been_longest(number)
+            }
             (CloseReason::Stopped, _) if over(self.stopping_since, limits.grace) => true,
             (CloseReason::Finished, Some(Doom::Abandoned)) => true,
             (CloseReason::Failed(..), doom) => *doom == Some(Doom::Failed),
@@ -604,7 +657,11 @@ impl Model {
             (CloseReason::Stopped, None) => ledger.stopped,
             (CloseReason::ConnectTimedOut(_), None) => over(ledger.connecting_since, limits.connect_timeout),
         };
-        if !owed {
+        let fits = match reason {
+            CloseReason::Slow(_) | CloseReason::Failed(..) | CloseReason::Rejected(_) => true,
+            _ => ledger.must_go.is_none(),
+        };
+        if !owed || !fits {
             let page = format!("{ledger:?}");
             self.accuse(|| {
                 format!(
@@ -616,6 +673,36 @@ impl Model {
         self.doom(number, Doom::Closed);
         self.ledgers[number].doom = Some(Doom::Closed);
         self.alive.retain(|&there| there != number);
+    }
+
+    /// Most bytes that a framed service holds for one client: a frame, and what
+    /// was read with it, in a buffer that grows by doubling.
+    const fn most_held(&self) -> usize {
+        4 * (self.max_frame_bytes + 4 + 2 * SMALLEST_READ_BYTES + self.limits.high_water_mark_bytes)
+    }
+
+    /// Whether all queues and all that a framed service holds may have been
+    /// over the budget in this turn.
+    fn over_budget_possible(&self) -> bool {
+        let with_bytes = self.ledgers.iter().filter(|ledger| ledger.read > 0);
+        let most = |ledger: &Ledger| ledger.turn_range.1 + self.most_held();
+        with_bytes.map(most).sum::<usize>() > self.budget_bytes
+    }
+
+    /// Whether nobody has for certain had more than this client in all of
+    /// this turn.
+    fn may_have_been_longest(&self, number: usize) -> bool {
+        let ledger = &self.ledgers[number];
+        let held = match self.kind {
+            Kind::FramedEcho => self.most_held(),
+            _ => ledger.turn_held,
+        };
+        let most = ledger.turn_range.1 + held;
+        let others = self.alive.iter().filter(|&&other| other != number);
+        others
+            .map(|&other| &self.ledgers[other])
+            .filter(|other| other.is_alive())
+            .all(|other| other.turn_range.0 <= most)
     }
 
     const fn count(&mut self, reason: &CloseReason) {
@@ -641,6 +728,7 @@ impl Model {
             self.accuse(|| format!("{clients} clients in the table, {alive} should be"));
         }
         let mut overdue = 0;
+        self.leftover = false;
         for at in 0..self.alive.len() {
             overdue += usize::from(self.check_client(self.alive[at]));
         }
@@ -656,8 +744,27 @@ impl Model {
                 format!("links {who:?}: their time is over and they are still there; now {now:?}; {pages:?}");
             self.accuse(|| fault);
         }
+        self.carried = self.carried_bytes();
         self.check_sum(queued_bytes);
         self.check_next(next);
+        if self.leftover && next != Next::WaitFor(Duration::ZERO) {
+            self.accuse(|| format!("{next:?}, though somebody is still to be closed"));
+        }
+        let by = self.stopping_since.map(|since| since + self.limits.grace);
+        if by.is_some_and(|by| by <= self.now) && next != Next::Stopped {
+            self.accuse(|| format!("{next:?}, though the time to stop is over"));
+        }
+    }
+
+    fn carried_bytes(&self) -> usize {
+        if !self.loose || !self.over_budget_seen {
+            return 0;
+        }
+        let alive = self.alive.iter().map(|&number| &self.ledgers[number]);
+        alive
+            .filter(|ledger| ledger.connecting_since.is_some() && ledger.admitted_turn == self.turn)
+            .map(|ledger| ledger.queue + ledger.held)
+            .sum()
     }
 
     fn check_sum(&mut self, queued_bytes: usize) {
@@ -671,15 +778,11 @@ impl Model {
                     .filter(|ledger| !ledger.end_read && !ledger.closing)
                     .map(held)
                     .sum();
-                let capacity = 4
-                    * (self.max_frame_bytes
-                        + 4
-                        + 2 * SMALLEST_READ_BYTES
-                        + self.limits.high_water_mark_bytes);
-                let most = alive.filter(|ledger| ledger.read > 0).count() * capacity;
+                let most = alive.filter(|ledger| ledger.read > 0).count() * self.most_held();
                 (sum + least, sum + most)
             }
-            _ => (sum, sum),
+            Kind::Meddler => (0, usize::MAX),
+            _ => (sum - self.carried, sum),
         };
         if queued_bytes < least || queued_bytes > most {
             self.accuse(|| {
@@ -704,10 +807,23 @@ impl Model {
 
     /// Says whether the client's time is over.
     fn check_client(&mut self, number: usize) -> bool {
+        if self.kind == Kind::Meddler {
+            // What it asks for is not entered.
+            return false;
+        }
         let ledger = &self.ledgers[number];
         if let Some(doom) = &ledger.doom {
+            if ledger.connecting_since.is_some() && ledger.admitted_turn == self.turn {
+                // It was begun while others were swept, and is next.
+                self.leftover = true;
+                return false;
+            }
             let fault = format!("link {number}: is still there after {doom:?}; {ledger:?}");
             self.accuse(|| fault);
+            return false;
+        }
+        if let Some(why) = ledger.must_go {
+            self.accuse(|| format!("link {number}: is still there, though {why}"));
             return false;
         }
         if ledger.drains_said != ledger.drains_owed {
@@ -739,6 +855,24 @@ impl Model {
         }
     }
 
+    /// What the service is told while it is called: no queue is another than
+    /// in the books, and all of them are within the budget.
+    pub(crate) fn check_queues(&mut self, queues: &[(usize, usize)]) {
+        let budget = self.budget_bytes;
+        let sum: usize = queues.iter().map(|&(_, queued)| queued).sum();
+        if sum > budget {
+            self.accuse(|| format!("{sum} bytes are queued while a service is called, budget {budget}"));
+        }
+        let exact = matches!(self.kind, Kind::Echo | Kind::Herald) && !self.loose;
+        let other = queues
+            .iter()
+            .find(|&&(number, queued)| exact && self.ledgers[number].queue != queued);
+        if let Some(&(number, queued)) = other {
+            let queue = self.ledgers[number].queue;
+            self.accuse(|| format!("link {number}: {queued} bytes are queued, {queue} should be"));
+        }
+    }
+
     /// Whether the order of things inside this turn is not known from outside.
     pub(crate) const fn is_loose(&self) -> bool {
         self.loose
@@ -762,6 +896,8 @@ impl Model {
         match self.kind {
             Kind::Echo | Kind::FramedEcho => !ledger.paused,
             Kind::Herald => true,
+            // Whom it pauses or pipes is not entered.
+            Kind::Meddler => false,
             Kind::Tunnel => {
                 to.is_some_and(|to| !self.ledgers[to].paused && self.ledgers[to].connecting_since.is_none())
             }

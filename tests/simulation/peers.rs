@@ -46,6 +46,7 @@ impl World {
             sent: 0,
             read: 0,
             left_to_send,
+            urgent_at: None,
             peer_ended: false,
             end_read: false,
             reset: false,
@@ -62,11 +63,13 @@ impl World {
             edge_out: false,
             queued: false,
             reading: Reading::Fast,
+            unregistered: false,
             close_is_reset: false,
             closed: false,
             said_closed: false,
             read_in_turn: 0,
             dry_turn: 0,
+            read_on: false,
             interrupted_turn: 0,
             tried_turn: 0,
         });
@@ -182,7 +185,14 @@ impl World {
         link.sent += count;
         link.left_to_send -= count;
         note!(self, 5, number, count, "link {number} sends {count}");
-        if was_empty || !self.has(Trouble::SparseEvents) {
+        let urgent = self.has(Trouble::Urgent) && self.rng.u8(..8) == 0;
+        if urgent {
+            let link = &mut self.links[number];
+            let at = link.sent - self.rng.u64(..=count);
+            note!(self, 28, number, at, "link {number} has urgent data at {at}");
+            self.links[number].urgent_at = Some(at);
+        }
+        if was_empty || urgent || !self.has(Trouble::SparseEvents) {
             self.links[number].edge_in = true;
             self.queue(number);
         }

@@ -17,10 +17,18 @@ pub(crate) enum Kind {
     Tunnel,
     /// Writes from ticks and from every callback, and cannot pause.
     Herald,
+    /// Asks for anything at all, from every callback.
+    Meddler,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 4] = [Self::Echo, Self::FramedEcho, Self::Tunnel, Self::Herald];
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Echo,
+        Self::FramedEcho,
+        Self::Tunnel,
+        Self::Herald,
+        Self::Meddler,
+    ];
 }
 
 /// A trouble that a run may have, as one bit.
@@ -34,7 +42,7 @@ pub(crate) enum Trouble {
     LateEvents,
     /// Events say only what is new, and data behind unread data is not.
     SparseEvents,
-    /// Calls interrupted by signals.
+    /// Calls interrupted by signals, now and then all calls of a turn.
     Interrupts,
     /// Peers act between two system calls of one turn.
     MidTurn,
@@ -62,10 +70,12 @@ pub(crate) enum Trouble {
     TightBudget,
     /// Calls from another thread.
     Wakes,
+    /// Urgent data, at whose mark a read stops.
+    Urgent,
 }
 
 impl Trouble {
-    pub(crate) const ALL: [Self; 18] = [
+    pub(crate) const ALL: [Self; 19] = [
         Self::SpuriousEvents,
         Self::StaleEvents,
         Self::LateEvents,
@@ -84,6 +94,7 @@ impl Trouble {
         Self::Floods,
         Self::TightBudget,
         Self::Wakes,
+        Self::Urgent,
     ];
 
     const fn bit(self) -> u32 {
@@ -120,7 +131,7 @@ pub(crate) struct Plan {
 impl Plan {
     /// The plan of a seed.
     pub(crate) fn new(seed: u64) -> Self {
-        Self::with_kind(seed, Kind::ALL[(seed % 4) as usize])
+        Self::with_kind(seed, Kind::ALL[(seed % Kind::ALL.len() as u64) as usize])
     }
 
     /// As [`new`](Self::new), for one service.
@@ -130,7 +141,7 @@ impl Plan {
         for trouble in Trouble::ALL {
             let chance = match trouble {
                 Trouble::Floods => 6,
-                Trouble::TightBudget | Trouble::Stop | Trouble::Storms => 4,
+                Trouble::TightBudget | Trouble::Stop | Trouble::Storms | Trouble::Urgent => 4,
                 _ => 2,
             };
             if rng.u32(..chance) == 0 {
@@ -155,6 +166,7 @@ impl Plan {
             &mut rng,
             kind,
             mark,
+            max_frame_bytes,
             troubles & Trouble::TightBudget.bit() != 0,
             peers,
         );
@@ -212,22 +224,34 @@ impl Plan {
     }
 }
 
-fn limits(rng: &mut Rng, kind: Kind, mark: usize, tight: bool, peers: usize) -> Limits {
+fn limits(
+    rng: &mut Rng,
+    kind: Kind,
+    mark: usize,
+    max_frame_bytes: usize,
+    tight: bool,
+    peers: usize,
+) -> Limits {
     let least = mark + SMALLEST_READ_BYTES;
     let limit = match rng.u8(..8) {
         0 => Some((mark / 2).max(1)),
         1 => Some(3 * mark),
-        2 if kind == Kind::Herald => Some(mark + 5000),
+        2 if matches!(kind, Kind::Herald | Kind::Meddler) => Some(mark + 5000),
         _ => None,
     };
     let hard = match rng.u8(..3) {
         0 => Some(least.max(limit.unwrap_or(0)) + rng.usize(..2 * mark + 10)),
-        _ if kind == Kind::Herald => Some(least.max(limit.unwrap_or(0)) + 50_000),
+        _ if matches!(kind, Kind::Herald | Kind::Meddler) => Some(least.max(limit.unwrap_or(0)) + 50_000),
         _ => Some((16 * mark).max(least).max(2 * limit.unwrap_or(0))),
     };
     let milliseconds = |rng: &mut Rng, of: &[u64]| Duration::from_millis(of[rng.usize(..of.len())]);
-    let budget = if tight && kind != Kind::FramedEcho {
-        least + rng.usize(..=least * peers.min(4))
+    // From one queue to a few. What a framed service holds counts as well.
+    let one = match kind {
+        Kind::FramedEcho => least + max_frame_bytes,
+        _ => least,
+    };
+    let budget = if tight {
+        one + rng.usize(..=one * peers.min(4))
     } else {
         usize::MAX / 2
     };

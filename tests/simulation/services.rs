@@ -16,7 +16,7 @@ use highwater::event_loop::{Actions, ClientId, Service};
 
 use super::content::piece;
 use super::model::{Doom, Found};
-use super::plan::Kind;
+use super::plan::{Kind, Trouble};
 use super::world::{Shared, address};
 
 /// Hears everything that a service hears.
@@ -26,6 +26,8 @@ pub(crate) struct Witness<S> {
     kind: Kind,
     /// Everybody who ever was a client.
     clients: Vec<ClientId>,
+    /// Every queue as it is told, by link.
+    queues: Vec<(usize, usize)>,
 }
 
 impl<S> Witness<S> {
@@ -36,6 +38,7 @@ impl<S> Witness<S> {
             world,
             kind,
             clients: Vec::new(),
+            queues: Vec::new(),
         }
     }
 
@@ -59,6 +62,23 @@ impl<S> Witness<S> {
         actions.end(client);
     }
 
+    /// Notes that the service is called, and compares all queues with the books.
+    fn begin_call(&mut self, actions: &Actions<'_>) {
+        let world = &mut *self.world.borrow_mut();
+        world.note_callback();
+        world.model.settle();
+        if !world.plan.has(Trouble::TightBudget) {
+            return;
+        }
+        self.queues.clear();
+        for &number in world.model.alive() {
+            if let Some(id) = world.links[number].id {
+                self.queues.push((number, actions.queued(id)));
+            }
+        }
+        world.model.check_queues(&self.queues);
+    }
+
     /// Calls the service for one client.
     fn call(
         &mut self,
@@ -67,6 +87,7 @@ impl<S> Witness<S> {
         what: impl FnOnce(&mut S, &mut Actions<'_>),
     ) {
         let framed = self.kind == Kind::FramedEcho;
+        self.begin_call(actions);
         let number = {
             let mut world = self.world.borrow_mut();
             let number = world.link_of(client);
@@ -150,6 +171,7 @@ impl<S: Service> Service for Witness<S> {
             }
             world.called_for = Some(number);
         }
+        self.begin_call(actions);
         self.service.closed(client, reason, actions);
     }
 
@@ -162,10 +184,18 @@ impl<S: Service> Service for Witness<S> {
     }
 
     fn ticked(&mut self, actions: &mut Actions<'_>) {
+        self.begin_call(actions);
         self.service.ticked(actions);
     }
 
     fn woken(&mut self, actions: &mut Actions<'_>) {
+        self.begin_call(actions);
+        {
+            let world = &mut *self.world.borrow_mut();
+            if !std::mem::take(&mut world.wake_owed) {
+                world.model.accuse(|| "woken though nobody called".to_owned());
+            }
+        }
         self.service.woken(actions);
         if self.kind == Kind::Echo {
             self.end_any(actions);
@@ -173,6 +203,7 @@ impl<S: Service> Service for Witness<S> {
     }
 
     fn stopping(&mut self, actions: &mut Actions<'_>) {
+        self.begin_call(actions);
         self.service.stopping(actions);
         self.world.borrow_mut().model.stop();
     }
@@ -187,6 +218,8 @@ pub(crate) struct Herald {
     clients: Vec<ClientId>,
     longest_bytes: usize,
     interval: Option<Duration>,
+    start: std::time::Instant,
+    ticks: u32,
     last_tick: Option<std::time::Instant>,
     shared: Bytes,
 }
@@ -198,12 +231,14 @@ impl Herald {
     pub(crate) fn new(world: &Shared, seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed ^ 0x4e7a1d);
         let longest_bytes = [1, 100, 2000, 20_000][rng.usize(..4)];
-        let interval = [None, Some(1), Some(20), Some(400)][rng.usize(..4)];
+        let interval = [None, Some(0), Some(1), Some(20), Some(400)][rng.usize(..5)];
         Self {
             world: Rc::clone(world),
             clients: Vec::new(),
             longest_bytes,
             interval: interval.map(Duration::from_millis),
+            start: world.borrow().model.now,
+            ticks: 0,
             last_tick: None,
             shared: Bytes::from_static(piece(0, SHARED_BYTES)),
             rng,
@@ -366,6 +401,14 @@ impl Service for Herald {
         if self.last_tick.replace(now) == Some(now) {
             let world = &mut self.world.borrow_mut();
             world.model.accuse(|| "two ticks at one instant".to_owned());
+        }
+        self.ticks += 1;
+        let least = self.interval.unwrap_or_default() * self.ticks;
+        if now - self.start < least {
+            let (world, ticks) = (&mut self.world.borrow_mut(), self.ticks);
+            world
+                .model
+                .accuse(|| format!("{ticks} ticks, though {least:?} have not passed"));
         }
         self.speak(actions);
     }

@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use fastrand::Rng;
 use highwater::event_loop::{ClientId, Event};
+use highwater::limits::{ACCEPTS_PER_TURN, SMALLEST_READ_BYTES, TURN_BUDGET_BYTES};
 
 use super::link::{Link, event};
 use super::model::{Doom, Model};
@@ -48,6 +49,12 @@ pub(crate) struct World {
     pub(crate) events: u64,
     /// System calls so far.
     pub(crate) calls: u64,
+    /// What this turn has done so far.
+    pub(crate) work: Work,
+    /// Somebody called from another thread, and the service is to be told.
+    pub(crate) wake_owed: bool,
+    /// Every call of this turn is interrupted.
+    pub(crate) all_interrupted: bool,
     pub(crate) refused_accepts: u64,
     pub(crate) stale_events: u64,
     pub(crate) turn: u64,
@@ -55,6 +62,34 @@ pub(crate) struct World {
     pub(crate) digest: u64,
     pub(crate) trace: Option<VecDeque<String>>,
 }
+
+/// What one turn does, which must have a bound.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Work {
+    /// Clients at its beginning.
+    pub(crate) clients: usize,
+    /// Connections accepted or begun.
+    pub(crate) comers: usize,
+    pub(crate) calls: usize,
+    pub(crate) callbacks: usize,
+}
+
+/// Reads of one client in one turn: each but the last brings the smallest
+/// read, as far as the budget of the turn goes.
+const READS_PER_CLIENT: usize = TURN_BUDGET_BYTES / SMALLEST_READ_BYTES + 2;
+
+/// System calls for one client in one turn: its reads, as many writes from its
+/// queue, and those that begin and end it.
+const CALLS_PER_CLIENT: usize = 2 * READS_PER_CLIENT + 16;
+
+/// Times that a service is called for one client in one turn: for each read,
+/// as it comes, drains, ends and goes. Those who come meanwhile are for a
+/// service to bound, but not all in the same turn.
+const CALLBACKS_PER_CLIENT: usize = READS_PER_CLIENT + 8;
+
+/// System calls that what a service asks for in one call may take: the
+/// simulated ones ask for at most four things.
+const CALLS_PER_CALLBACK: usize = 12;
 
 /// Lines of a trace that are kept: what led to a fault is at its end.
 pub(crate) const TRACE_LINES: usize = 400;
@@ -81,6 +116,9 @@ impl World {
             calm: false,
             events: 0,
             calls: 0,
+            work: Work::default(),
+            wake_owed: false,
+            all_interrupted: false,
             refused_accepts: 0,
             stale_events: 0,
             turn: 0,
@@ -104,9 +142,35 @@ impl World {
     pub(crate) fn note_turn(&mut self, now: Instant, real_ns: u64) {
         self.turn += 1;
         self.model.turn = self.turn;
+        self.work = Work {
+            clients: self.model.alive().len(),
+            ..Work::default()
+        };
+        self.all_interrupted = self.has(Trouble::Interrupts) && self.rng.u8(..32) == 0;
         note!(self, 1, 0, real_ns, "-- turn at {real_ns} ns, charged {now:?}");
         for &number in &self.open {
             self.links[number].read_in_turn = 0;
+        }
+    }
+
+    /// The service is being called.
+    pub(crate) fn note_callback(&mut self) {
+        self.work.callbacks += 1;
+        self.check_work();
+    }
+
+    /// A turn has an end, whatever peers and services do.
+    pub(crate) fn check_work(&mut self) {
+        let work = self.work;
+        let clients = work.clients + ACCEPTS_PER_TURN;
+        let most_callbacks = CALLBACKS_PER_CLIENT * clients;
+        let most_calls = CALLS_PER_CLIENT * (clients + work.comers) + CALLS_PER_CALLBACK * work.callbacks;
+        if work.callbacks > most_callbacks || work.calls > most_calls {
+            self.model.accuse(|| {
+                format!(
+                    "a turn without an end: {work:?}, at most {most_calls} calls, {most_callbacks} callbacks"
+                )
+            });
         }
     }
 
@@ -122,7 +186,7 @@ impl World {
         match self.plan.kind {
             Kind::Echo => Some(number),
             Kind::Tunnel => self.links[number].partner,
-            Kind::FramedEcho | Kind::Herald => None,
+            Kind::FramedEcho | Kind::Herald | Kind::Meddler => None,
         }
     }
 
@@ -166,6 +230,7 @@ impl World {
             }
             let event = event(link, sparse);
             (link.edge_in, link.edge_out) = (false, false);
+            link.read_on |= event.read_again;
             note!(
                 self,
                 10,
@@ -189,6 +254,7 @@ impl World {
             let number = self.open[self.rng.usize(..self.open.len())];
             if let Some(id) = self.links[number].id {
                 let event = any(&mut self.rng);
+                self.links[number].read_on |= event.read_again;
                 note!(self, 11, number, 0, "spurious event for link {number}: {event:?}");
                 batch.push((id, event));
             }
