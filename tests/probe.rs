@@ -17,7 +17,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Output, Stdio};
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -292,6 +292,160 @@ fn an_answer_of_503_is_not_available() {
             .contains("GET / got status 503 Service Unavailable"),
         "{refusal}"
     );
+}
+
+#[test]
+fn a_web_server_that_cannot_be_probed_gets_one_clear_line() {
+    let line = |address: SocketAddr| one_line(&[&address.to_string(), "--protocol", "http", "--path", "/x"]);
+    let busy = http_server("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n");
+    assert!(line(busy).contains("GET /x got status 503 Service Unavailable"));
+    assert!(line(serve(drop)).contains("closed the first client"));
+    let silent = serve(|mut stream| drop(stream.read_to_end(&mut Vec::new())));
+    assert!(line(silent).contains("did not answer GET /x within 3 s"));
+    let stuck = http_server("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel");
+    assert!(line(stuck).contains("did not answer GET /x within 3 s"));
+    let mail = serve(|mut stream| {
+        let _ = stream.write_all(b"220 mail ready\r\n");
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    assert!(line(mail).contains("GET /x got no HTTP response"));
+}
+
+/// Answers every request with 64 KiB; who does not take them for a second is reset.
+fn strict_web_server(stream: TcpStream) {
+    let mut answer = b"HTTP/1.1 200 OK\r\nContent-Length: 65536\r\n\r\n".to_vec();
+    answer.extend((0..65536u32).map(|at| (at / 7) as u8));
+    let mut requests = BufReader::new(stream.try_clone().unwrap()).lines();
+    let mut stream = stream;
+    stream.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
+    let socket = SockRef::from(&stream);
+    socket.set_tcp_notsent_lowat(16 << 10).unwrap();
+    socket.set_linger(Some(Duration::ZERO)).unwrap();
+    while let Some(Ok(line)) = requests.next() {
+        if line.is_empty() && stream.write_all(&answer).is_err() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_web_server_that_resets_clients_which_do_not_read_passes() {
+    let report = run(&Plan {
+        stalled: 2,
+        paused: 1,
+        within: Duration::from_secs(4),
+        ..http(serve(strict_web_server))
+    });
+    for finding in [
+        "stalled-disconnected",
+        "stalled-in-time",
+        "paused-kept",
+        "healthy-served",
+    ] {
+        assert_eq!(
+            outcome(&report, finding),
+            Outcome::Pass,
+            "{:?}",
+            report.finding(finding)
+        );
+    }
+    let stalled = &report.groups[0];
+    assert_eq!((stalled.clients, stalled.reset, stalled.corrupt), (2, 2, 0));
+}
+
+#[test]
+fn a_web_server_that_keeps_clients_which_do_not_read_fails() {
+    let report = run(&Plan {
+        stalled: 1,
+        within: Duration::from_secs(1),
+        ..http(serve(|stream| {
+            let mut requests = BufReader::new(stream.try_clone().unwrap()).lines();
+            let mut stream = stream;
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: 65536\r\n\r\n{}",
+                "x".repeat(65536)
+            );
+            while let Some(Ok(line)) = requests.next() {
+                if line.is_empty() && stream.write_all(answer.as_bytes()).is_err() {
+                    return;
+                }
+            }
+        }))
+    });
+    assert_eq!(outcome(&report, "stalled-disconnected"), Outcome::Fail);
+    assert_eq!(outcome(&report, "healthy-served"), Outcome::Pass);
+}
+
+#[test]
+fn a_web_server_that_closes_after_each_answer_is_asked_again_on_new_connections() {
+    let report = run(&http(serve(|stream| {
+        let mut requests = BufReader::new(stream.try_clone().unwrap()).lines();
+        let mut stream = stream;
+        while let Some(Ok(line)) = requests.next() {
+            if line.is_empty() {
+                let answer = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok";
+                let _ = stream.write_all(answer);
+                return;
+            }
+        }
+    })));
+    let finding = report.finding("healthy-served").unwrap();
+    assert_eq!(finding.outcome, Outcome::Pass, "{finding:?}");
+    let answers = report.measured.healthy.before.unwrap().messages;
+    assert!(answers > 10, "{answers}");
+}
+
+fn push(address: SocketAddr, send: &str, publish: Option<&str>) -> Plan {
+    let protocol = Protocol::Push {
+        send: send.into(),
+        publish: publish.map(Into::into),
+        publish_rate: 64 << 10,
+    };
+    Plan {
+        protocol,
+        ..short(address)
+    }
+}
+
+/// Sends every line of one client to all clients that said `SUB`.
+fn news_server() -> SocketAddr {
+    let subscribers: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
+    serve(move |stream| {
+        let requests = BufReader::new(stream.try_clone().unwrap()).lines();
+        for line in requests.map_while(Result::ok) {
+            let mut subscribers = subscribers.lock().unwrap();
+            if line == "SUB" {
+                subscribers.push(stream.try_clone().unwrap());
+            } else {
+                subscribers.retain_mut(|one| one.write_all(line.as_bytes()).is_ok());
+            }
+        }
+    })
+}
+
+#[test]
+fn a_publisher_makes_the_server_push() {
+    let report = run(&push(news_server(), "SUB\n", Some("PUB news\n")));
+    let finding = report.finding("healthy-served").unwrap();
+    assert_eq!(finding.outcome, Outcome::Pass, "{finding:?}");
+    let publisher = report.measured.publisher.unwrap();
+    assert!(publisher.messages > 10 && !publisher.ended, "{publisher:?}");
+    let before = report.measured.healthy.before.unwrap();
+    assert_eq!(before.bytes % "PUB news".len() as u64, 0, "{before:?}");
+}
+
+#[test]
+fn a_server_that_never_pushes_fails_and_one_that_hangs_up_gets_one_clear_line() {
+    let report = run(&push(news_server(), "SUB\n", None));
+    let finding = report.finding("healthy-served").unwrap();
+    assert_eq!(finding.outcome, Outcome::Fail);
+    assert!(
+        finding.reason.contains("3 of 3 never got an answer"),
+        "{finding:?}"
+    );
+    let hangs_up = serve(drop).to_string();
+    let said = one_line(&[&hangs_up, "--protocol", "push", "--send", "SUB\\n"]);
+    assert!(said.contains("closed the first client"), "{said}");
 }
 
 #[test]

@@ -24,7 +24,7 @@ use super::quiet::{QuietClients, QuietPlan};
 use super::seen;
 use super::server_process::Observer;
 use super::slow::{Kind, SlowClient};
-use super::socket::{self, Buffers};
+use super::socket::{self, Buffers, DirectStream};
 use super::tally::Tally;
 use super::watcher::{Live, Phase, Watcher};
 use super::wires::Wires;
@@ -42,6 +42,9 @@ const EVENTS_PER_POLL: usize = 1024;
 /// Clients with more to do that are served between two polls, 64 KiB each, so
 /// that filling the slow ones does not itself make the healthy ones wait.
 const TURNS_BETWEEN_POLLS: usize = 8;
+/// Messages that share one reading of the clock: some 0.1 ms of work, by which one wait may
+/// look shorter and the next one of that client longer, never their sum.
+const EVENTS_PER_CLOCK_READING: usize = 16;
 /// Connections being made at once; below any usual listen backlog.
 const CONNECTING_AT_ONCE: usize = 64;
 /// How long connecting may take before the rest counts as not connected.
@@ -51,9 +54,16 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 const MARGIN: Duration = Duration::from_millis(1500);
 /// How long a slow client may take to fill up.
 const FILL_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the observer may take for its first look in a phase.
+const OBSERVER_PATIENCE: Duration = Duration::from_secs(1);
 /// How long the last words of those that stayed are waited for.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+/// The receive buffer of healthy clients that never have more than [`FEW_BYTES_ON_THE_WAY`]: with a
+/// window that may still grow, Linux computes a new one after every read (0.4 % of a message's cost).
+const PING_PONG_BUFFER_BYTES: usize = 64 << 10;
+/// A quarter of that buffer, so that a window is never what a healthy client waits for.
+const FEW_BYTES_ON_THE_WAY: usize = 16 << 10;
 /// The receive buffer of those that are to fill up quickly and hide little (facts: a stalled client's kernel).
 const SMALL_BUFFER_BYTES: usize = 4 << 10;
 /// The receive buffer of those that are to be kept: on loopback the window
@@ -68,8 +78,10 @@ pub(crate) struct Driver<'a> {
     wires: &'a Wires,
     poll: Poll,
     epoch: Instant,
+    /// The end of the last turn.
+    now: Instant,
     buffer: Vec<u8>,
-    fast: Vec<FastClient<TcpStream>>,
+    fast: Vec<FastClient<DirectStream>>,
     fast_connected: Vec<bool>,
     fast_answered: Vec<bool>,
     slow: Vec<SlowClient<TcpStream>>,
@@ -105,6 +117,7 @@ impl<'a> Driver<'a> {
             wires,
             poll: Poll::new().map_err(ProbeError::system("make an epoll"))?,
             epoch: now,
+            now,
             buffer: vec![0; BUFFER_BYTES],
             fast: Vec::new(),
             fast_connected: Vec::new(),
@@ -131,17 +144,15 @@ impl<'a> Driver<'a> {
     pub(crate) fn run(mut self, watcher: &mut dyn Watcher) -> Result<Measurement, ProbeError> {
         let mut events = Events::with_capacity(EVENTS_PER_POLL);
         self.connect_healthy(&mut events, watcher)?;
-        self.begin(Phase::Before);
+        self.begin(Phase::Before, &mut events, watcher)?;
         self.start_healthy();
         self.start_publisher()?;
         self.run_for(self.plan.baseline, &mut events, watcher)?;
         if self.has_slow() {
-            if !self.interrupted {
-                self.begin(Phase::During);
+            if self.begin(Phase::During, &mut events, watcher)? {
                 self.run_slow(&mut events, watcher)?;
             }
-            if !self.interrupted {
-                self.begin(Phase::After);
+            if self.begin(Phase::After, &mut events, watcher)? {
                 self.let_slow_finish();
                 self.run_for(self.plan.baseline, &mut events, watcher)?;
             }
@@ -159,13 +170,32 @@ impl<'a> Driver<'a> {
         self.wires.slow() > 0 || self.plan.quiet.is_some_and(|clients| clients > 0)
     }
 
-    fn begin(&mut self, phase: Phase) {
-        let now = clock::now();
-        self.phase = phase;
-        self.tally.begin_phase(now);
+    /// Begins a phase, unless the probe was ended. First the observer looks for
+    /// the last time in the old one, so that its memory is not that of the new
+    /// one; meanwhile everything goes on as it did.
+    fn begin(
+        &mut self,
+        phase: Phase,
+        events: &mut Events,
+        watcher: &mut dyn Watcher,
+    ) -> Result<bool, ProbeError> {
         if let Some(observer) = &self.observer {
             observer.begin_phase(phase);
         }
+        let until = clock::now() + OBSERVER_PATIENCE;
+        while !self.interrupted && !self.is_observing(phase) && clock::now() < until {
+            self.turn(until, events, watcher)?;
+        }
+        if !self.interrupted {
+            self.phase = phase;
+            self.tally.begin_phase(clock::now());
+        }
+        Ok(!self.interrupted)
+    }
+
+    fn is_observing(&self, phase: Phase) -> bool {
+        let observer = self.observer.as_ref();
+        observer.is_none_or(|observer| observer.has_begun(phase))
     }
 
     fn connect_healthy(&mut self, events: &mut Events, watcher: &mut dyn Watcher) -> Result<(), ProbeError> {
@@ -193,12 +223,27 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    fn new_healthy(&self, index: usize) -> Result<FastClient<TcpStream>, ProbeError> {
-        let mut stream = socket::start_connecting(self.plan.address, Buffers::default())
+    fn new_healthy(&self, index: usize) -> Result<FastClient<DirectStream>, ProbeError> {
+        let buffers = Buffers {
+            receive: self.healthy_receive_buffer(),
+            send: None,
+        };
+        let mut stream = socket::start_connecting(self.plan.address, buffers)
             .map_err(ProbeError::system("open a socket for a healthy client"))?;
         self.register(&mut stream, index)?;
         let wire = self.wires.healthy(Pattern::new(index as u64));
-        Ok(FastClient::new(stream, wire, self.plan.pipeline))
+        Ok(FastClient::new(
+            DirectStream::new(stream),
+            wire,
+            self.plan.pipeline,
+        ))
+    }
+
+    /// A buffer of its own only for clients with few bytes on the way; the kernel tunes the others'.
+    fn healthy_receive_buffer(&self) -> Option<usize> {
+        let echoes = matches!(self.plan.protocol, Protocol::Echo | Protocol::Framed);
+        let on_the_way = self.plan.size.saturating_mul(self.plan.pipeline);
+        (echoes && on_the_way <= FEW_BYTES_ON_THE_WAY).then_some(PING_PONG_BUFFER_BYTES)
     }
 
     fn start_healthy(&mut self) {
@@ -235,7 +280,7 @@ impl<'a> Driver<'a> {
         watcher: &mut dyn Watcher,
     ) -> Result<(), ProbeError> {
         let until = clock::now() + time;
-        while !self.interrupted && clock::now() < until {
+        while !self.interrupted && self.now < until {
             self.turn(until, events, watcher)?;
         }
         Ok(())
@@ -356,7 +401,7 @@ impl<'a> Driver<'a> {
         watcher: &mut dyn Watcher,
     ) -> Result<(), ProbeError> {
         let wait = if self.more.is_empty() {
-            self.next_tick.min(until).saturating_duration_since(clock::now())
+            self.next_tick.min(until).saturating_duration_since(self.now)
         } else {
             Duration::ZERO
         };
@@ -365,38 +410,53 @@ impl<'a> Driver<'a> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(ProbeError::system("wait for events")(error)),
         }
-        for event in events.iter() {
-            let token = event.token().0;
-            if token < self.plan.fast {
-                self.serve_healthy(token, event);
-            } else {
-                self.serve_slow(token - self.plan.fast, event);
-            }
-        }
+        self.serve(events);
         for _ in 0..self.more.len().min(TURNS_BETWEEN_POLLS) {
             if let Some(token) = self.more.pop_front() {
                 self.go_on_with(token);
             }
         }
-        let now = clock::now();
-        if now >= self.next_tick {
-            self.tick(now, watcher);
+        self.now = clock::now();
+        if self.now >= self.next_tick {
+            self.tick(self.now, watcher);
         }
         Ok(())
     }
 
-    fn serve_healthy(&mut self, index: usize, event: &Event) {
+    fn serve(&mut self, events: &Events) {
+        let mut now = self.now;
+        let mut served = 0;
+        for event in events {
+            let token = event.token().0;
+            if token < self.plan.fast {
+                if served % EVENTS_PER_CLOCK_READING == 0 {
+                    now = clock::now();
+                }
+                served += 1;
+                self.serve_healthy(token, event, now);
+            } else {
+                // Filling one up takes as long as many messages, so the clock is read anew after it.
+                served = 0;
+                self.serve_slow(token - self.plan.fast, event);
+            }
+        }
+    }
+
+    fn serve_healthy(&mut self, index: usize, event: &Event, now: Instant) {
         if !self.fast_connected[index] {
             let stream = self.fast[index].stream_mut();
             if is_connected(stream, event) {
                 self.fast_connected[index] = true;
                 self.connecting = self.connecting.saturating_sub(1);
-                if self.phase != Phase::Connecting {
-                    let turn = self.fast[index].start(clock::now(), &mut self.buffer);
+                if self.phase != Phase::Connecting && self.go_on {
+                    let turn = self.fast[index].start(now, &mut self.buffer);
                     self.follow(index, turn);
                 }
             } else if event.is_error() || event.is_write_closed() {
                 self.connecting = self.connecting.saturating_sub(1);
+                if self.fast_answered[index] {
+                    self.fast[index].give_up();
+                }
             }
             return;
         }
@@ -404,7 +464,6 @@ impl<'a> Driver<'a> {
         let mut turn = Turn::Done;
         if event.is_readable() {
             let closed = event.is_read_closed() || event.is_error();
-            let now = clock::now();
             turn = client.readable(now, closed, self.go_on, &mut self.buffer, &mut self.tally);
             self.fast_answered[index] = true;
         } else if event.is_writable() {

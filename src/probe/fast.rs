@@ -128,6 +128,10 @@ impl<S: Read + Write> FastClient<S> {
                 Err(_) => return self.ended(End::Reset),
             }
         }
+        if self.wire.is_closed_in_order() {
+            // To a further request the server would answer with a reset.
+            return self.ended(End::EndOfFile);
+        }
         if go_on {
             self.fill_pipeline(now);
         }
@@ -156,6 +160,11 @@ impl<S: Read + Write> FastClient<S> {
             }
         }
         Turn::Done
+    }
+
+    /// It came back to a server that did not take it again.
+    pub(crate) fn give_up(&mut self) {
+        self.end = Some(End::NotConnected);
     }
 
     /// Whether the server closed it as announced, so that a client would connect again.

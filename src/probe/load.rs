@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
 use super::clock;
@@ -15,7 +14,7 @@ use super::fast::{BUFFER_BYTES, FastClient, Turn};
 use super::framed::FramedWire;
 use super::pattern::Pattern;
 use super::preflight;
-use super::socket::{self, Buffers};
+use super::socket::{self, Buffers, DirectStream};
 use super::tally::Tally;
 use super::wire::Wire;
 
@@ -33,7 +32,7 @@ pub struct Load {
     poll: Poll,
     events: Events,
     buffer: Vec<u8>,
-    clients: Vec<FastClient<TcpStream>>,
+    clients: Vec<FastClient<DirectStream>>,
     more: Vec<usize>,
 }
 
@@ -112,7 +111,8 @@ impl Load {
                 .register(&mut stream, Token(index), Interest::READABLE | Interest::WRITABLE)
                 .map_err(ProbeError::system("watch a socket"))?;
             let (wire, pipeline) = wire(index);
-            self.clients.push(FastClient::new(stream, wire, pipeline));
+            self.clients
+                .push(FastClient::new(DirectStream::new(stream), wire, pipeline));
         }
         let mut missing = batch;
         while missing > 0 {

@@ -96,6 +96,8 @@ pub struct SlowClientSeen {
     pub first_refused_at: Option<f64>,
     /// When it last made progress before it stood still (for those that read: when it was first refused).
     pub full_at: Option<f64>,
+    /// When a paused client began to read again.
+    pub resumed_at: Option<f64>,
     /// When its end was seen.
     pub ended_at: Option<f64>,
     /// How it ended.
@@ -114,6 +116,30 @@ pub struct SlowClientSeen {
     pub corruption: Option<String>,
     /// Whether everything it sent was answered in the end; for those to be kept.
     pub complete: bool,
+}
+
+impl SlowClientSeen {
+    /// A client that connected at once and of which nothing more has been seen.
+    pub(crate) fn new(kind: Kind, local_port: u16) -> Self {
+        Self {
+            kind,
+            local_port,
+            connected: true,
+            joined_at: 0.0,
+            first_refused_at: None,
+            full_at: None,
+            resumed_at: None,
+            ended_at: None,
+            end: None,
+            seconds_to_end: None,
+            absorbed_bytes: 0,
+            offer_exhausted: false,
+            received_bytes: 0,
+            intact: None,
+            corruption: None,
+            complete: false,
+        }
+    }
 }
 
 /// The server's process as `/proc` shows it.
@@ -135,6 +161,13 @@ pub struct ServerSeen {
     pub cpu_during_percent: f64,
     /// The same afterwards.
     pub cpu_after_percent: f64,
+    /// What all programs but the server and the prober took of the whole machine's processor
+    /// time, in percent, while the healthy clients were alone.
+    pub others_before_percent: f64,
+    /// The same while slow clients were there.
+    pub others_during_percent: f64,
+    /// The same afterwards.
+    pub others_after_percent: f64,
     /// The most that the server's send queues held for slow clients, in bytes.
     pub kernel_send_queue_peak_bytes: u64,
     /// The most that the server's receive queues held from slow clients, in bytes.

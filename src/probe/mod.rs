@@ -59,8 +59,8 @@ pub use report::{Report, SCHEMA, SlowGroup, Spread};
 pub use slow::Kind;
 pub use table::table;
 pub use verdict::{
-    Finding, HARMLESS_WAIT_US, LEAST_RATE_KEPT, LONGEST_WAIT_US, MOST_P99_GROWTH, Outcome,
-    RSS_ALLOWANCE_BYTES, RSS_PER_SLOW_CLIENT_BYTES,
+    Finding, HARMLESS_WAIT_US, LEAST_LEFT, LEAST_RATE_KEPT, LONGEST_WAIT_US, MOST_P99_GROWTH,
+    MOST_PUT_DOWN_TO_OTHERS, Outcome, RSS_ALLOWANCE_BYTES, RSS_PER_SLOW_CLIENT_BYTES,
 };
 pub use watcher::{Live, NoWatcher, Phase, Watcher};
 

@@ -341,11 +341,7 @@ impl QuietClient {
     fn seen(&self, epoch: Instant) -> SlowClientSeen {
         let seconds = |at: Instant| at.saturating_duration_since(epoch).as_secs_f64();
         SlowClientSeen {
-            kind: Kind::Quiet,
-            local_port: self.port,
-            connected: true,
             joined_at: seconds(self.joined),
-            first_refused_at: None,
             full_at: self.full_at.map(seconds),
             ended_at: self.end.map(|(at, _)| seconds(at)),
             end: self.end.map(|(_, end)| end),
@@ -354,11 +350,7 @@ impl QuietClient {
                 _ => None,
             },
             absorbed_bytes: self.sent,
-            offer_exhausted: false,
-            received_bytes: 0,
-            intact: None,
-            corruption: None,
-            complete: false,
+            ..SlowClientSeen::new(Kind::Quiet, self.port)
         }
     }
 }

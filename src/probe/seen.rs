@@ -21,7 +21,10 @@ pub(crate) fn healthy<S: std::io::Read + std::io::Write>(
     let phase = |index: usize| tally.phases().get(index).map(|phase| figures(phase, epoch));
     Healthy {
         clients: clients.len(),
-        not_connected: connected.iter().filter(|connected| !**connected).count(),
+        // Whoever was answered once is only on the way back to a server that closed in order.
+        not_connected: (connected.iter().zip(answered))
+            .filter(|(connected, answered)| !**connected && !**answered)
+            .count(),
         ended: clients.iter().filter(|client| client.end().is_some()).count(),
         corrupt: clients
             .iter()
@@ -75,6 +78,7 @@ pub(crate) fn slow_client<S: std::io::Read + std::io::Write>(
         joined_at: seconds(client.joined()),
         first_refused_at: client.first_refused().map(seconds),
         full_at: client.full_at().map(seconds),
+        resumed_at: client.resumed_at().map(seconds),
         ended_at: ended.map(|(at, _)| seconds(at)),
         end: ended.map(|(_, end)| end),
         seconds_to_end,

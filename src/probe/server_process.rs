@@ -45,6 +45,8 @@ struct Shared {
     seen: ServerSeen,
     sockets: Vec<ServerSocket>,
     rss_now: u64,
+    /// The phase that has begun for the looker.
+    phase: Option<Phase>,
 }
 
 /// The server's side of one connection.
@@ -64,9 +66,9 @@ impl Observer {
     /// Finds the server's processes and begins to look; `None` where it does
     /// not run on this machine, or is not ours to look at.
     pub(crate) fn of(address: SocketAddr, asked: Option<i32>) -> Option<Self> {
-        let pids = match asked {
-            Some(pid) => vec![pid],
-            None => listeners(address),
+        let (pids, tables) = match asked {
+            Some(pid) => (vec![pid], SocketTables::of(pid, address.port())),
+            None => listeners(address)?,
         };
         let pid = *pids.first()?;
         let name = Process::new(pid).ok()?.stat().ok()?.comm;
@@ -76,7 +78,6 @@ impl Observer {
             shared.seen.name = name;
             shared.seen.pids.clone_from(&pids);
         }
-        let tables = SocketTables::of(pid, address.port());
         let (commands, receiver) = channel();
         let looker = Looker {
             tables,
@@ -110,9 +111,16 @@ impl Observer {
         LastLook(Arc::clone(&self.shared))
     }
 
-    /// Tells which phase begins, so that memory and processor time are told apart by phase.
+    /// Tells which phase begins, so that memory and processor time are told
+    /// apart by phase. It has begun once [`has_begun`](Self::has_begun) says so:
+    /// what the server does until then still belongs to the phase before.
     pub(crate) fn begin_phase(&self, phase: Phase) {
         let _ = self.commands.send(Command::Begin(phase));
+    }
+
+    /// Whether the first look of this phase has been taken.
+    pub(crate) fn has_begun(&self, phase: Phase) -> bool {
+        lock(&self.shared).phase == Some(phase)
     }
 
     /// Looks once more, now; returns when that is done (or after a second, if it cannot be).
@@ -202,7 +210,7 @@ struct Looker {
     tables: SocketTables,
     roots: Vec<i32>,
     phase: Option<Phase>,
-    phase_began: Option<(Instant, f64)>,
+    phase_began: Option<(Instant, Work)>,
     shared: Arc<Mutex<Shared>>,
 }
 
@@ -215,6 +223,7 @@ impl Looker {
                     self.phase = Some(phase);
                     self.phase_began = None;
                     self.look();
+                    lock(&self.shared).phase = self.phase;
                 }
                 Ok(Command::LookLast(done)) => {
                     self.look();
@@ -229,36 +238,85 @@ impl Looker {
     fn look(&mut self) {
         let processes = with_children(&self.roots);
         let rss = processes.iter().filter_map(resident_bytes).sum();
-        let cpu = processes.iter().filter_map(processor_seconds).sum();
+        let work = Work::of(&processes);
         // While healthy clients are alone nobody asks about sockets, and a look costs milliseconds.
         let has_slow = matches!(self.phase, Some(Phase::During | Phase::After));
         let sockets = if has_slow { self.tables.look() } else { Vec::new() };
         let at = clock::now();
-        let (began, cpu_then) = *self.phase_began.get_or_insert((at, cpu));
+        let (began, work_then) = *self.phase_began.get_or_insert((at, work));
         let elapsed = at.saturating_duration_since(began).as_secs_f64();
-        let percent = if elapsed > 0.0 {
-            (cpu - cpu_then) / elapsed * 100.0
-        } else {
-            0.0
-        };
+        let percent = (work.server - work_then.server).max(0.0) / elapsed.max(1e-9) * 100.0;
+        let others = work.others_percent_since(work_then);
         let mut shared = lock(&self.shared);
         shared.rss_now = rss;
         shared.sockets = sockets;
         let seen = &mut shared.seen;
         match self.phase {
             Some(Phase::During) => {
-                seen.cpu_during_percent = percent.max(0.0);
+                seen.cpu_during_percent = percent;
+                seen.others_during_percent = others;
                 seen.rss_peak_bytes = seen.rss_peak_bytes.max(rss);
             }
-            Some(Phase::After) => seen.cpu_after_percent = percent.max(0.0),
+            Some(Phase::After) => {
+                seen.cpu_after_percent = percent;
+                seen.others_after_percent = others;
+            }
             _ => {
-                seen.cpu_before_percent = percent.max(0.0);
+                seen.cpu_before_percent = percent;
+                seen.others_before_percent = others;
                 seen.rss_before_bytes = rss;
                 seen.rss_peak_bytes = rss;
             }
         }
         seen.rss_after_bytes = rss;
     }
+}
+
+/// Processor time used so far, in seconds.
+#[derive(Debug, Clone, Copy)]
+struct Work {
+    /// By the server's processes.
+    server: f64,
+    /// By this process.
+    prober: f64,
+    /// By all programs and the kernel, and by other guests of the same host.
+    all: f64,
+    /// The time that all processors had.
+    time: f64,
+}
+
+impl Work {
+    fn of(server: &[Process]) -> Self {
+        let prober = Process::myself();
+        let (all, time) = machine_seconds().unwrap_or((0.0, 0.0));
+        Self {
+            server: server.iter().filter_map(processor_seconds).sum(),
+            prober: prober.ok().as_ref().and_then(processor_seconds).unwrap_or(0.0),
+            all,
+            time,
+        }
+    }
+
+    /// What neither the server nor the prober used since then, in percent of all processors.
+    fn others_percent_since(self, then: Self) -> f64 {
+        let ours = self.server - then.server + self.prober - then.prober;
+        let others = (self.all - then.all - ours).max(0.0);
+        others / (self.time - then.time).max(1e-2) * 100.0
+    }
+}
+
+/// What all processors together worked, and what time they had (`/proc/stat`, proc_stat(5)).
+fn machine_seconds() -> Option<(f64, f64)> {
+    let text = std::fs::read_to_string("/proc/stat").ok()?;
+    let fields = text.lines().next()?.strip_prefix("cpu ")?.split_whitespace();
+    let ticks: Vec<u64> = fields.map_while(|field| field.parse().ok()).collect();
+    // user nice system idle iowait irq softirq steal; guests are counted in user already.
+    let [user, nice, system, idle, waiting, irq, softirq, steal, ..] = ticks[..] else {
+        return None;
+    };
+    let seconds = |ticks: u64| ticks as f64 / procfs::ticks_per_second() as f64;
+    let work = user + nice + system + irq + softirq + steal;
+    Some((seconds(work), seconds(work + idle + waiting)))
 }
 
 /// The tables of a network namespace in which the server's sockets are. The
@@ -360,34 +418,45 @@ fn with_children(roots: &[i32]) -> Vec<Process> {
         .collect()
 }
 
-/// The processes that hold a listening socket for this address on this machine.
-fn listeners(address: SocketAddr) -> Vec<i32> {
+/// The processes that hold a listening socket for this address on this
+/// machine, and the table in which its connections are.
+fn listeners(address: SocketAddr) -> Option<(Vec<i32>, SocketTables)> {
     // An address that can be bound is one of our own.
-    if UdpSocket::bind((address.ip(), 0)).is_err() {
-        return Vec::new();
-    }
-    let tables = [procfs::net::tcp(), procfs::net::tcp6()];
-    let inodes: Vec<u64> = tables
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter(|entry| entry.state == TcpState::Listen && serves(entry.local_address, address))
-        .map(|entry| entry.inode)
-        .collect();
-    if inodes.is_empty() {
-        return Vec::new();
-    }
-    let Ok(processes) = procfs::process::all_processes() else {
-        return Vec::new();
+    UdpSocket::bind((address.ip(), 0)).ok()?;
+    let listening = |table: procfs::ProcResult<Vec<TcpNetEntry>>| -> Vec<u64> {
+        let entries = table.unwrap_or_default().into_iter();
+        entries
+            .filter(|entry| entry.state == TcpState::Listen && serves(entry.local_address, address))
+            .map(|entry| entry.inode)
+            .collect()
     };
-    let mut pids: Vec<i32> = processes
+    // One table where one will do, as each costs milliseconds. An IPv4 address that has a
+    // listener of its own never comes to one of IPv6.
+    let inodes = listening(procfs::net::tcp());
+    let tcp = !inodes.is_empty();
+    let inodes = if tcp {
+        inodes
+    } else {
+        listening(procfs::net::tcp6())
+    };
+    if inodes.is_empty() {
+        return None;
+    }
+    let mut pids: Vec<i32> = procfs::process::all_processes()
+        .ok()?
         .flatten()
         .filter(|process| holds_one_of(process, &inodes))
         .map(|process| process.pid)
         .take(MOST_PROCESSES)
         .collect();
     pids.sort_unstable();
-    pids
+    let tables = SocketTables {
+        pid: *pids.first()?,
+        port: address.port(),
+        tcp,
+        tcp6: !tcp,
+    };
+    Some((pids, tables))
 }
 
 fn serves(listening: SocketAddr, address: SocketAddr) -> bool {

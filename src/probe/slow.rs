@@ -29,6 +29,19 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// As people read it, of several.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stalled => "stalled",
+            Self::Quiet => "quiet",
+            Self::Talker => "talkers",
+            Self::Trickle => "trickle",
+            Self::Paused => "paused",
+            Self::Steady => "steady",
+        }
+    }
+
     /// Whether a server should get rid of such a client.
     #[must_use]
     pub fn is_to_go(self) -> bool {
@@ -38,9 +51,13 @@ impl Kind {
 
 /// A client that makes no progress for this long has filled up.
 pub(crate) const SETTLE_TIME: Duration = Duration::from_millis(300);
-/// A paused client settles faster: its pause counts from its last progress,
-/// and it must not stop later than a server's clock has started.
-const PAUSED_SETTLE_TIME: Duration = Duration::from_millis(50);
+/// A paused client settles faster, as its pause must not begin later than a server's clock.
+const PAUSED_SETTLE_TIME: Duration = Duration::from_millis(100);
+/// A server's clock starts when its write is refused, but kernels go on moving
+/// a little after that: probes of a closed window, and input that the server no
+/// longer reads. On loopback that goes on for up to 0.24 s (measured), in which
+/// the pause has already begun.
+const KERNEL_TAIL: Duration = Duration::from_millis(250);
 /// Where the server sends more than it is sent, its own kernel fills up behind
 /// ours, and that is looked at only four times a second.
 const UNSEEN_SETTLE_TIME: Duration = Duration::from_millis(600);
@@ -77,8 +94,12 @@ pub(crate) struct SlowClient<S> {
     /// The last write was not taken whole.
     refused: bool,
     first_refused: Option<Instant>,
+    /// Since then no write was taken whole.
+    refused_since: Option<Instant>,
     progress: Progress,
-    was_full: bool,
+    /// Its last progress, once it was seen to be full.
+    full: Option<Instant>,
+    resumed: Option<Instant>,
     corruption: Option<Corruption>,
     end: Option<(Instant, End)>,
 }
@@ -109,13 +130,15 @@ impl<S: Read + Write> SlowClient<S> {
             sent: 0,
             refused: false,
             first_refused: None,
+            refused_since: None,
             progress: Progress {
                 bytes: 0,
                 taken: 0,
                 at: now,
                 before: now,
             },
-            was_full: false,
+            full: None,
+            resumed: None,
             corruption: None,
             end: None,
         }
@@ -160,12 +183,18 @@ impl<S: Read + Write> SlowClient<S> {
         self.progress.before = now;
     }
 
-    /// When it made its last progress, once it was seen to be full.
+    /// When it made its last progress before it was seen to be full. What moves
+    /// once it reads again does not change that.
     pub(crate) fn full_at(&self) -> Option<Instant> {
         if self.pace.is_some() {
             return self.first_refused;
         }
-        self.was_full.then_some(self.progress.at)
+        self.full
+    }
+
+    /// When a paused client began to read again.
+    pub(crate) fn resumed_at(&self) -> Option<Instant> {
+        self.resumed
     }
 
     /// When it was first refused.
@@ -231,6 +260,9 @@ impl<S: Read + Write> SlowClient<S> {
             Ok(written) => {
                 self.sent += written as u64;
                 self.refused = written < len;
+                if !self.refused {
+                    self.refused_since = None;
+                }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.refused = true,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -238,6 +270,7 @@ impl<S: Read + Write> SlowClient<S> {
         }
         if self.refused {
             self.first_refused.get_or_insert(now);
+            self.refused_since.get_or_insert(now);
             return Turn::Done;
         }
         Turn::More
@@ -257,6 +290,10 @@ impl<S: Read + Write> SlowClient<S> {
             self.progress.taken = taken;
             self.progress.before = self.progress.at;
             self.progress.at = now;
+            // It was not full after all.
+            if self.stage == Stage::Filling && self.full.is_some() {
+                self.full = Some(now);
+            }
         }
         let settle = if self.kind == Kind::Paused {
             PAUSED_SETTLE_TIME
@@ -272,18 +309,36 @@ impl<S: Read + Write> SlowClient<S> {
         let answered = self.wire.is_echo() || unread > 0;
         let stuck = answered && (self.refused || self.sent >= self.wire.send_limit(self.offer));
         if still && stuck && self.stage == Stage::Filling && self.pace.is_none() {
-            self.was_full = true;
+            self.full = Some(self.progress.at);
             if self.kind == Kind::Paused {
                 self.stage = Stage::Holding {
-                    until: self.progress.at + self.pause,
+                    until: self.stopped_at() + self.pause,
                 };
             }
+        }
+        if let Stage::Holding { .. } = self.stage
+            && unacknowledged == 0
+            && self.wire.is_echo()
+            && self.sent < self.wire.send_limit(self.offer)
+        {
+            // The server was only slow: it went on to take everything.
+            self.stage = Stage::Filling;
+            self.full = None;
         }
         if let Stage::Holding { until } = self.stage
             && now >= until
         {
+            self.resumed = Some(now);
             self.stage = Stage::Draining;
         }
+    }
+
+    /// When the server may have stopped, at the earliest: not before it began to
+    /// refuse, and not longer before the last progress than kernels go on without it.
+    fn stopped_at(&self) -> Instant {
+        let last = self.progress.at;
+        let earliest = last.checked_sub(KERNEL_TAIL).unwrap_or(last);
+        self.refused_since.unwrap_or(last).clamp(earliest, last)
     }
 
     /// Sends no more and reads all that is still to come, at full speed.
@@ -358,8 +413,8 @@ impl<S: Read + Write> SlowClient<S> {
     pub(crate) fn ended(&mut self, now: Instant, end: End) -> Turn {
         if self.end.is_none() {
             let gasp = now.saturating_duration_since(self.progress.at) < LAST_GASP;
-            if self.was_full && gasp {
-                self.progress.at = self.progress.before;
+            if gasp && self.full == Some(self.progress.at) {
+                self.full = Some(self.progress.before);
             }
             self.end = Some((now, end));
         }
@@ -391,5 +446,94 @@ impl<S: Read + Write> SlowClient<S> {
         // All offered: go on at the talking rate for as long as the connection stands.
         let talking = now.saturating_duration_since(self.joined).as_millis();
         limit + TALK_RATE_BYTES * u64::try_from(talking).unwrap_or(0) / 1000
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::probe::clock;
+    use crate::probe::echo::EchoWire;
+    use crate::probe::pattern::Pattern;
+
+    /// Takes this much, and has nothing to read.
+    struct Tank(usize);
+
+    impl Read for Tank {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+    }
+
+    impl Write for Tank {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let taken = bytes.len().min(self.0);
+            self.0 -= taken;
+            if taken == 0 {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            Ok(taken)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    const PAUSE: Duration = Duration::from_secs(4);
+
+    /// A paused client that filled a tank at `start`.
+    fn paused(start: Instant) -> SlowClient<Tank> {
+        let wire = Wire::Echo(EchoWire::new(Pattern::new(1), 64));
+        let mut client = SlowClient::new(Tank(150_000), Kind::Paused, wire, 1 << 20, start).pausing(PAUSE);
+        client.set_connected(start);
+        let mut buffer = vec![0; 64 << 10];
+        while client.send(start, &mut buffer) == Turn::More {}
+        client.note(50_000, 0, 0, start);
+        client
+    }
+
+    fn at(start: Instant, milliseconds: u64) -> Instant {
+        start + Duration::from_millis(milliseconds)
+    }
+
+    #[test]
+    fn a_pause_begins_when_the_server_refused_and_not_when_kernels_became_still() {
+        let start = clock::now();
+        let mut client = paused(start);
+        // Kernels move a little more, and then nothing for long enough.
+        client.note(40_000, 0, 0, at(start, 60));
+        client.note(30_000, 0, 0, at(start, 120));
+        client.note(30_000, 0, 0, at(start, 220));
+        assert_eq!(client.full_at(), Some(at(start, 120)));
+        client.note(30_000, 0, 0, at(start, 3_999));
+        assert!(!client.is_reading());
+        client.note(30_000, 0, 0, at(start, 4_000));
+        assert!(client.is_reading());
+        assert_eq!(client.resumed_at(), Some(at(start, 4_000)));
+    }
+
+    #[test]
+    fn the_time_of_first_fullness_stands_whatever_moves_later() {
+        let start = clock::now();
+        let mut client = paused(start);
+        client.note(50_000, 0, 0, at(start, 100));
+        for later in [500, 4_000, 5_000] {
+            client.note(1, later, 0, at(start, later));
+        }
+        assert_eq!(client.full_at(), Some(start));
+        assert!(client.last_progress() > start);
+    }
+
+    #[test]
+    fn a_server_that_was_only_slow_is_filled_up_further() {
+        let start = clock::now();
+        let mut client = paused(start);
+        client.note(50_000, 0, 0, at(start, 100));
+        assert!(client.full_at().is_some());
+        client.note(0, 0, 0, at(start, 300));
+        assert_eq!(client.full_at(), None);
+        client.stream_mut().0 = 64 << 10;
+        assert_eq!(client.send(at(start, 300), &mut vec![0; 64 << 10]), Turn::More);
     }
 }

@@ -1,11 +1,15 @@
-//! The report for people, as plain text of fixed width.
+//! The report for people, as plain text of at most 80 columns.
 
 use std::fmt::{self, Write};
 
 use super::measurement::PhaseFigures;
 use super::report::{Report, SlowGroup, Spread};
-use super::slow::Kind;
 use super::verdict::Outcome;
+
+/// Columns of a common terminal.
+const WIDTH: usize = 80;
+/// Where the title of a finding begins, and its reason where that needs lines of its own.
+const REASON_COLUMN: usize = 14;
 
 /// The report as lines of text; `colour` adds terminal colours to the outcomes.
 #[must_use]
@@ -31,9 +35,28 @@ fn write_report(out: &mut String, report: &Report, colour: bool) -> fmt::Result 
     writeln!(out)?;
     for finding in &report.findings {
         let outcome = painted(finding.outcome, colour);
-        writeln!(out, "  {outcome}  {}: {}", finding.title, finding.reason)?;
+        writeln!(out, "  {outcome}  {}", wrapped(&finding.title, &finding.reason))?;
     }
     writeln!(out, "\nverdict: {}", painted(report.verdict, colour).trim_end())
+}
+
+/// A title with its reason, on one line if both fit, else on lines of their own.
+fn wrapped(title: &str, reason: &str) -> String {
+    if REASON_COLUMN + title.len() + 2 + reason.len() <= WIDTH {
+        return format!("{title}: {reason}");
+    }
+    let mut text = format!("{title}:");
+    let mut column = WIDTH;
+    for word in reason.split(' ') {
+        if column + 1 + word.len() > WIDTH {
+            text.push_str(&format!("\n{:REASON_COLUMN$}{word}", ""));
+            column = REASON_COLUMN + word.len();
+        } else {
+            text.push_str(&format!(" {word}"));
+            column += 1 + word.len();
+        }
+    }
+    text
 }
 
 fn write_healthy(out: &mut String, report: &Report) -> fmt::Result {
@@ -44,7 +67,7 @@ fn write_healthy(out: &mut String, report: &Report) -> fmt::Result {
     writeln!(out, "\n{} healthy clients", healthy.clients)?;
     writeln!(
         out,
-        "  {:<8}{:>8}{:>12}{:>12}{:>10}{:>10}{:>10}{:>10}",
+        "  {:<8}{:>6}{:>12}{:>10}{:>10}{:>10}{:>10}{:>10}",
         "phase", "s", "answers/s", "MiB/s", "p50", "p99", "p99.9", "max"
     )?;
     for (name, phase) in [
@@ -62,7 +85,7 @@ fn write_healthy(out: &mut String, report: &Report) -> fmt::Result {
 fn write_phase(out: &mut String, name: &str, phase: &PhaseFigures) -> fmt::Result {
     writeln!(
         out,
-        "  {name:<8}{:>8.1}{:>12.0}{:>12.1}{:>10}{:>10}{:>10}{:>10}",
+        "  {name:<8}{:>6.1}{:>12.0}{:>10.1}{:>10}{:>10}{:>10}{:>10}",
         phase.seconds,
         phase.messages_per_second,
         phase.bytes_per_second / f64::from(1 << 20),
@@ -80,8 +103,8 @@ fn write_slow(out: &mut String, report: &Report) -> fmt::Result {
     writeln!(out, "\nslow clients")?;
     writeln!(
         out,
-        "  {:<9}{:>6}{:>6}{:>7}{:>6}{:>6}{:>7}  {:<22}{:<22}",
-        "kind", "count", "full", "reset", "eof", "left", "stayed", "s from full to end", "MiB absorbed"
+        "  {:<8}{:>6}{:>6}{:>6}{:>5}{:>5}{:>7}{:>17}{:>18}",
+        "kind", "count", "full", "reset", "eof", "left", "stayed", "s full to end", "MiB absorbed"
     )?;
     for group in &report.groups {
         write_group(out, group)?;
@@ -90,17 +113,10 @@ fn write_slow(out: &mut String, report: &Report) -> fmt::Result {
 }
 
 fn write_group(out: &mut String, group: &SlowGroup) -> fmt::Result {
-    let kind = match group.kind {
-        Kind::Stalled => "stalled",
-        Kind::Quiet => "quiet",
-        Kind::Talker => "talkers",
-        Kind::Trickle => "trickle",
-        Kind::Paused => "paused",
-        Kind::Steady => "steady",
-    };
+    let kind = group.kind.name();
     writeln!(
         out,
-        "  {kind:<9}{:>6}{:>6}{:>7}{:>6}{:>6}{:>7}  {:<22}{:<22}",
+        "  {kind:<8}{:>6}{:>6}{:>6}{:>5}{:>5}{:>7}{:>17}{:>18}",
         group.clients,
         group.full,
         group.reset,
@@ -121,19 +137,25 @@ fn write_server(out: &mut String, report: &Report) -> fmt::Result {
     writeln!(out, "\nserver {} (process {})", server.name, pids.join(", "))?;
     writeln!(
         out,
-        "  memory {:.1} MiB before, {:.1} at most, {:.1} after; processor {:.0} %, {:.0} %, {:.0} %",
+        "  memory {:.1} MiB before, {:.1} at most, {:.1} after",
         mib(server.rss_before_bytes),
         mib(server.rss_peak_bytes),
-        mib(server.rss_after_bytes),
-        server.cpu_before_percent,
-        server.cpu_during_percent,
-        server.cpu_after_percent
+        mib(server.rss_after_bytes)
     )?;
     writeln!(
         out,
-        "  kernel queues of slow clients: {:.1} MiB to send, {:.1} MiB received, at most; left behind: {} connections, {:.1} MiB",
+        "  processor {:.0} % before, {:.0} % during, {:.0} % after",
+        server.cpu_before_percent, server.cpu_during_percent, server.cpu_after_percent
+    )?;
+    writeln!(
+        out,
+        "  kernel queues of slow clients, at most: {:.1} MiB to send, {:.1} MiB received",
         mib(server.kernel_send_queue_peak_bytes),
-        mib(server.kernel_receive_queue_peak_bytes),
+        mib(server.kernel_receive_queue_peak_bytes)
+    )?;
+    writeln!(
+        out,
+        "  left behind: {} connections, {:.1} MiB",
         server.orphans,
         mib(server.orphan_bytes)
     )
@@ -144,7 +166,7 @@ fn spread(spread: Option<Spread>, unit: f64) -> String {
         || "-".to_owned(),
         |s| {
             format!(
-                "{:.2} / {:.2} / {:.2}",
+                "{:.2}/{:.2}/{:.2}",
                 s.minimum / unit,
                 s.median / unit,
                 s.maximum / unit
@@ -174,5 +196,21 @@ fn painted(outcome: Outcome, colour: bool) -> String {
         format!("\x1b[{code}m{word}\x1b[0m")
     } else {
         word.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_line_of_a_finding_is_longer_than_a_terminal_is_wide() {
+        assert_eq!(wrapped("a title", "a reason"), "a title: a reason");
+        let reason = "one of these words after the other ".repeat(9);
+        let text = format!("{:REASON_COLUMN$}{}", "", wrapped("a title", reason.trim_end()));
+        let lines: Vec<_> = text.lines().collect();
+        assert!(lines.len() > 4 && lines[0].ends_with("a title:"), "{text}");
+        assert!(lines.iter().all(|line| line.len() <= WIDTH), "{text}");
+        assert_eq!(text.split_whitespace().count(), 2 + 9 * 7);
     }
 }

@@ -81,6 +81,7 @@ impl Tally {
     }
 
     /// An answer came: `sent` is when its message was due to be sent.
+    #[inline]
     pub(crate) fn answered(&mut self, sent: Instant, now: Instant) {
         let wait = now.saturating_duration_since(sent);
         self.slice.messages += 1;
@@ -121,7 +122,8 @@ impl Tally {
     fn charge(&mut self, sent: Instant, wait: Duration) {
         let phase = self.phases.iter_mut().rev().find(|phase| phase.started <= sent);
         if let Some(phase) = phase {
-            let nanos = u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX);
+            let whole_seconds = wait.as_secs().saturating_mul(1_000_000_000);
+            let nanos = whole_seconds.saturating_add(u64::from(wait.subsec_nanos()));
             phase.waits.saturating_record(nanos.max(1));
         }
     }

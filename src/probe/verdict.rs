@@ -43,9 +43,13 @@ pub struct Finding {
     pub unit: &'static str,
 }
 
-/// Healthy clients keep at least this part of the rate that they had alone: a
-/// third, as on a shared machine each of the two timings swings by 1.6.
-pub const LEAST_RATE_KEPT: f64 = 1.0 / 3.0;
+/// Healthy clients keep at least this part of the rate that they had alone, or
+/// of what the machine left of it where other programs took more than before.
+pub const LEAST_RATE_KEPT: f64 = 0.5;
+/// No more than this factor is put down to other programs.
+pub const MOST_PUT_DOWN_TO_OTHERS: f64 = 4.0;
+/// Rates fail nobody on a machine of which other programs left less than this part in any phase.
+pub const LEAST_LEFT: f64 = 0.1;
 /// Their p99 grows at most by this factor, or stays below [`HARMLESS_WAIT_US`].
 pub const MOST_P99_GROWTH: f64 = 10.0;
 /// A p99 below this many microseconds harms nobody, whatever it was before.
@@ -302,6 +306,10 @@ fn served(seen: &Measurement) -> Finding {
             format!("{} of {total} never got an answer", healthy.never_answered),
         )
     });
+    if seen.interrupted && healthy.corrupt == 0 && healthy.ended == 0 && failure.is_some() {
+        let reason = "the probe was ended before all of them were answered";
+        return question.answer(Outcome::Unknown, None, reason);
+    }
     if let Some((number, reason)) = failure {
         return question.answer(Outcome::Fail, Some(number as f64), reason);
     }
@@ -342,15 +350,22 @@ fn unaffected(seen: &Measurement) -> Finding {
         );
     }
     let after = seen.healthy.after.unwrap_or(before);
-    let recovered = rate(&after, &before);
+    let left = Left::of(seen);
+    let recovered = rate(&after, &before) * factor(left.before, left.after);
     // A machine that was busier afterwards was busier meanwhile; a server that never recovered was harmed.
     let has_recovered = recovered >= LEAST_RATE_KEPT;
-    let alone = if has_recovered && recovered < 1.0 {
-        after
+    let (alone, left_alone) = if has_recovered && rate(&after, &before) < 1.0 {
+        (after, left.after)
     } else {
-        before
+        (before, left.before)
     };
-    let kept = rate(&during, &alone);
+    let others = factor(left_alone, left.during);
+    let kept = rate(&during, &alone) * others;
+    let of_what = if others > 1.2 {
+        "the rate that other programs left them"
+    } else {
+        "their rate"
+    };
     let before = PhaseFigures {
         p99_us: before.p99_us.max(if has_recovered { after.p99_us } else { 0.0 }),
         max_us: before.max_us.max(if has_recovered { after.max_us } else { 0.0 }),
@@ -358,12 +373,8 @@ fn unaffected(seen: &Measurement) -> Finding {
     };
     let most_p99 = (before.p99_us * MOST_P99_GROWTH).max(HARMLESS_WAIT_US);
     let longest = LONGEST_WAIT_US.max(2.0 * before.max_us);
-    let reason = if kept < LEAST_RATE_KEPT {
-        format!(
-            "they kept {:.0} % of their rate while slow ones were there",
-            kept * 100.0
-        )
-    } else if during.p99_us > most_p99 {
+    // First the waits: a server that stands still shows however busy the machine is.
+    let reason = if during.p99_us > most_p99 {
         format!(
             "their p99 went from {} to {}",
             micros(before.p99_us),
@@ -371,6 +382,17 @@ fn unaffected(seen: &Measurement) -> Finding {
         )
     } else if during.max_us > longest {
         format!("one of them waited {} for an answer", micros(during.max_us))
+    } else if left.least() < LEAST_LEFT && (kept < LEAST_RATE_KEPT || !has_recovered) {
+        let reason = format!(
+            "other programs took {:.0} % of the machine, so that rates tell nothing",
+            (1.0 - left.least()) * 100.0
+        );
+        return question.answer(Outcome::Unknown, Some(kept), reason);
+    } else if kept < LEAST_RATE_KEPT {
+        format!(
+            "they kept {:.0} % of {of_what} while slow ones were there",
+            kept * 100.0
+        )
     } else if !has_recovered {
         format!(
             "they had {:.0} % of their rate after the slow ones",
@@ -378,7 +400,7 @@ fn unaffected(seen: &Measurement) -> Finding {
         )
     } else {
         let reason = format!(
-            "they kept {:.0} % of their rate, and p99 went from {} to {}",
+            "they kept {:.0} % of {of_what}, and p99 went from {} to {}",
             kept * 100.0,
             micros(before.p99_us),
             micros(during.p99_us)
@@ -386,6 +408,35 @@ fn unaffected(seen: &Measurement) -> Finding {
         return question.answer(Outcome::Pass, Some(kept), reason);
     };
     question.answer(Outcome::Fail, Some(kept), reason)
+}
+
+/// The part of the machine that other programs left, by phase; all of it where that is not to be seen.
+struct Left {
+    before: f64,
+    during: f64,
+    after: f64,
+}
+
+impl Left {
+    fn of(seen: &Measurement) -> Self {
+        let left = |percent: f64| (1.0 - percent / 100.0).clamp(0.01, 1.0);
+        let server = seen.server.as_ref();
+        Self {
+            before: server.map_or(1.0, |server| left(server.others_before_percent)),
+            during: server.map_or(1.0, |server| left(server.others_during_percent)),
+            after: server.map_or(1.0, |server| left(server.others_after_percent)),
+        }
+    }
+
+    fn least(&self) -> f64 {
+        self.before.min(self.during).min(self.after)
+    }
+}
+
+/// How much more of the machine there was at first; never below 1, as a machine that became less
+/// busy is no harm done.
+fn factor(left_at_first: f64, left_now: f64) -> f64 {
+    (left_at_first / left_now).clamp(1.0, MOST_PUT_DOWN_TO_OTHERS)
 }
 
 fn rate(now: &PhaseFigures, before: &PhaseFigures) -> f64 {
@@ -503,4 +554,76 @@ fn kernel(seen: &Measurement) -> Finding {
         Some(0.0),
         format!("{gone} disconnected clients left nothing behind"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::probe::measurement::{Healthy, ServerSeen};
+
+    fn unaffected_by(rates: [f64; 3], others: [f64; 3]) -> Outcome {
+        judged(rates, others, 1000.0)
+    }
+
+    /// Healthy clients with these rates before, during and after, while other programs took
+    /// these parts of the machine, in percent, and one waited so long meanwhile.
+    fn judged(rates: [f64; 3], others: [f64; 3], longest_us: f64) -> Outcome {
+        let phase = |messages_per_second: f64, max_us: f64| {
+            Some(PhaseFigures {
+                messages: messages_per_second as u64,
+                messages_per_second,
+                p99_us: 100.0,
+                max_us,
+                ..PhaseFigures::default()
+            })
+        };
+        let seen = Measurement {
+            healthy: Healthy {
+                clients: 1,
+                before: phase(rates[0], 1000.0),
+                during: phase(rates[1], longest_us),
+                after: phase(rates[2], 1000.0),
+                ..Healthy::default()
+            },
+            slow: vec![SlowClientSeen::new(Kind::Stalled, 1)],
+            server: Some(ServerSeen {
+                others_before_percent: others[0],
+                others_during_percent: others[1],
+                others_after_percent: others[2],
+                ..ServerSeen::default()
+            }),
+            ..Measurement::default()
+        };
+        unaffected(&seen).outcome
+    }
+
+    #[test]
+    fn healthy_clients_that_keep_less_than_half_of_their_rate_are_affected() {
+        assert_eq!(unaffected_by([1e4, 5.1e3, 1e4], [0.0; 3]), Outcome::Pass);
+        assert_eq!(unaffected_by([1e4, 4.9e3, 1e4], [0.0; 3]), Outcome::Fail);
+        assert_eq!(
+            unaffected_by([1e4, 1e4, 4.9e3], [0.0; 3]),
+            Outcome::Fail,
+            "never recovered"
+        );
+    }
+
+    #[test]
+    fn what_other_programs_took_is_not_put_down_to_the_slow_clients() {
+        assert_eq!(unaffected_by([1e4, 3e3, 1e4], [10.0, 60.0, 10.0]), Outcome::Pass);
+        assert_eq!(unaffected_by([1e4, 3e3, 3e3], [10.0, 60.0, 60.0]), Outcome::Pass);
+        // As busy as before, and a server that stands still on a machine that got busier.
+        assert_eq!(unaffected_by([1e4, 3e3, 1e4], [60.0; 3]), Outcome::Fail);
+        assert_eq!(unaffected_by([1e4, 1e2, 1e4], [10.0, 85.0, 10.0]), Outcome::Fail);
+    }
+
+    #[test]
+    fn rates_tell_nothing_on_a_machine_that_others_took_but_long_waits_do() {
+        assert_eq!(
+            unaffected_by([1e4, 1e2, 1e4], [10.0, 95.0, 10.0]),
+            Outcome::Unknown
+        );
+        assert_eq!(unaffected_by([1e4, 1e4, 1e4], [95.0; 3]), Outcome::Pass);
+        assert_eq!(judged([1e4, 1e2, 1e4], [10.0, 95.0, 10.0], 3e6), Outcome::Fail);
+    }
 }
