@@ -65,6 +65,10 @@ pub struct TunnelArgs {
     /// How long to wait for a connection to each address of the other server.
     #[arg(long, value_name = "TIME", default_value_t = Time(limits::CONNECT_TIMEOUT))]
     pub connect_timeout: Time,
+    /// A client whose last read brought at least this much has what it sends
+    /// next moved by the kernel alone (splice); 0 copies everything.
+    #[arg(long, value_name = "SIZE", default_value_t = Size(limits::SPLICE_FROM_BYTES))]
+    pub splice_from: Size,
     /// Tell the other server each client's address, by a header of the PROXY
     /// protocol in front of the stream [default: no header]
     #[arg(long, value_enum, value_name = "VERSION")]
@@ -86,6 +90,7 @@ impl TunnelArgs {
     pub fn limits(&self) -> Result<Limits, LimitsError> {
         let limits = Limits {
             connect_timeout: self.connect_timeout.0,
+            splice_from_bytes: self.splice_from.0,
             ..self.serving.limits()?
         };
         limits.check()?;
@@ -187,7 +192,7 @@ pub struct ServingArgs {
     #[arg(long, value_name = "SIZE", default_value_t = Size(limits::UNSENT_BYTES), help_heading = BOUNDS)]
     pub unsent: Size,
     /// Receive buffer that the kernel may use for a client that takes back
-    /// nothing (SO_RCVBUF); it grows up to eight times for one that does. 0
+    /// nothing (SO_RCVBUF); it grows up to four times for one that does. 0
     /// for the kernel's own way.
     #[arg(long, value_name = "SIZE", default_value_t = Size(limits::RECEIVE_BUFFER_BYTES), help_heading = BOUNDS)]
     pub receive_buffer: Size,

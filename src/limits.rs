@@ -218,7 +218,7 @@ pub struct Limits {
     pub receive_buffer_bytes: usize,
     /// A client whose last read brought at least this much is moving bulk:
     /// what it sends next goes to its destination without being copied.
-    /// `usize::MAX` has all bytes copied.
+    /// 0 copies everything.
     pub splice_from_bytes: usize,
 }
 

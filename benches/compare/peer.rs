@@ -55,6 +55,11 @@ const PEERS: &[Peer] = &[
         start: Start::Words(&["tunnel", "--port", "0", "--to", "TO"]),
     },
     Peer {
+        name: "highwater-copies",
+        make: Make::Highwater,
+        start: Start::Words(&["tunnel", "--port", "0", "--to", "TO", "--splice-from", "0"]),
+    },
+    Peer {
         name: "floor",
         make: Make::C("floor_echo", &[]),
         start: Start::Words(&["0"]),

@@ -256,8 +256,9 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
             base: seat("floor-tunnel", 1).doing(BULK),
             always: &[seat("highwater-tunnel", 1).doing(BULK)],
             peers: &[
-                seat("haproxy-splice", 1).doing(BULK),
                 seat("floor-splice", 1).doing(BULK),
+                seat("highwater-copies", 1).doing(BULK),
+                seat("haproxy-splice", 1).doing(BULK),
                 seat("nginx", 1).doing(BULK),
                 seat("haproxy", 1).doing(BULK),
                 seat("tokio-tunnel", 1).doing(BULK),

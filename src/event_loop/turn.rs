@@ -366,7 +366,8 @@ impl<N: Network, S: Service> Turn<N, S> {
         let Some(client) = self.engine.clients.get_mut(id) else {
             return;
         };
-        client.is_bulk = count >= self.engine.limits.splice_from_bytes;
+        let splice_from_bytes = self.engine.limits.splice_from_bytes;
+        client.is_bulk = splice_from_bytes > 0 && count >= splice_from_bytes;
         if passes_multiple(client.received_bytes, count as u64, WINDOW_CHECK_BYTES) {
             self.engine.follow_window(id, 0);
         }

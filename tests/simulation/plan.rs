@@ -263,7 +263,7 @@ fn limits(
         hard_limit_bytes: hard,
         memory_budget_bytes: Some(budget),
         connect_timeout: milliseconds(rng, &[20, 500, 5000]),
-        splice_from_bytes: [1, 100, 4000, usize::MAX][rng.usize(..4)],
+        splice_from_bytes: [0, 1, 100, 4000][rng.usize(..4)],
         ..Limits::default()
     }
 }
