@@ -276,6 +276,11 @@ impl Limits {
         self.drain_timeout.unwrap_or(DRAIN_TIMEOUT.max(self.grace))
     }
 
+    /// Whether a read of so many bytes means that a client is moving bulk.
+    pub(crate) const fn is_bulk(&self, count_bytes: usize) -> bool {
+        self.splice_from_bytes > 0 && count_bytes >= self.splice_from_bytes
+    }
+
     /// Checks that the limits fit together.
     ///
     /// # Errors

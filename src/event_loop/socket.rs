@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry};
+use rustix::net::{RecvFlags, SendFlags};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use super::client::Stream;
@@ -138,13 +139,15 @@ pub struct KernelStream {
 
 impl Read for KernelStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.stream.read(buffer)
+        // Straight to the kernel: libc's own makes each call a place at which
+        // a thread may be cancelled, for 60 instructions each.
+        Ok(rustix::net::recv(&self.stream, buffer, RecvFlags::empty())?.0)
     }
 }
 
 impl Write for KernelStream {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        self.stream.write(data)
+        Ok(rustix::net::send(&self.stream, data, SendFlags::NOSIGNAL)?)
     }
 
     fn write_vectored(&mut self, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {

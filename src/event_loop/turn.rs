@@ -293,10 +293,12 @@ impl<N: Network, S: Service> Turn<N, S> {
                 return;
             }
             let allowed = self.engine.read_allowance(client).min(self.read_buffer.len());
+            let is_bulk = client.is_bulk;
             if client.receive_buffer.is_shrinking() {
                 self.engine.follow_window(id, allowed);
             }
-            match self.move_on(id, allowed) {
+            let spliced = if is_bulk { self.splice(id, allowed) } else { None };
+            match spliced.unwrap_or_else(|| self.read_once(id, allowed)) {
                 Ok(None) => return,
                 Ok(Some(0)) => return self.read_end(id),
                 Ok(Some(count)) => budget = budget.saturating_sub(count),
@@ -307,27 +309,56 @@ impl<N: Network, S: Service> Turn<N, S> {
         }
     }
 
-    /// Takes once what a client has sent, at most `allowed` bytes, and hands
-    /// it on. Answers as [`Client::read`](super::client::Client::read) does.
-    fn move_on(&mut self, id: ClientId, allowed: usize) -> io::Result<Option<usize>> {
-        let buffer = &mut self.read_buffer[..allowed];
-        let spliced = match self.engine.splice_destination(id) {
-            Some(to) => self.engine.splice(id, to, allowed, buffer),
-            None => None,
+    /// Reads at most `allowed` bytes and hands them on. Answers as
+    /// [`Client::read`](super::client::Client::read) does.
+    fn read_once(&mut self, id: ClientId, allowed: usize) -> io::Result<Option<usize>> {
+        let Some(client) = self.engine.clients.get_mut(id) else {
+            return Ok(None);
         };
-        let is_spliced = spliced.is_some();
-        let outcome = match (spliced, self.engine.clients.get_mut(id)) {
-            (Some(outcome), _) => outcome?,
-            (None, Some(client)) => client.read(buffer)?,
-            (None, None) => None,
+        let outcome = client.read(&mut self.read_buffer[..allowed])?;
+        let Some(count @ 1..) = outcome else {
+            return Ok(outcome);
         };
-        if let Some(count @ 1..) = outcome {
-            if !is_spliced {
-                self.deliver(id, count);
-            }
-            self.note_moved(id, count);
+        client.is_bulk = self.engine.limits.is_bulk(count);
+        let received_bytes = client.received_bytes;
+        let data = &self.read_buffer[..count];
+        if client.phase == Phase::Closing {
+            // Its reply to this is missing, if the server is what stopped it.
+            client.cut |= client.stopped;
+        } else if client.pipe.is_empty() {
+            self.service
+                .received(id, data, &mut Actions::new(&mut self.engine));
+        } else {
+            self.engine.write_to_destinations(id, data);
         }
+        self.note_moved(id, count, received_bytes);
         Ok(outcome)
+    }
+
+    /// Has at most `allowed` bytes go on without being copied. `None` where
+    /// they cannot; else as [`read_once`](Self::read_once).
+    fn splice(&mut self, id: ClientId, allowed: usize) -> Option<io::Result<Option<usize>>> {
+        let to = self.engine.splice_destination(id)?;
+        let rest = &mut self.read_buffer[..allowed];
+        let outcome = self.engine.splice(id, to, allowed, rest)?;
+        if let Ok(Some(count @ 1..)) = outcome
+            && let Some(client) = self.engine.clients.get_mut(id)
+        {
+            client.is_bulk = self.engine.limits.is_bulk(count);
+            let received_bytes = client.received_bytes;
+            self.note_moved(id, count, received_bytes);
+        }
+        Some(outcome)
+    }
+
+    /// Counts `count` bytes more, which make `received_bytes` of this client,
+    /// and now and then looks at where they go.
+    fn note_moved(&mut self, id: ClientId, count: usize, received_bytes: u64) {
+        self.engine.counters.received_bytes += count as u64;
+        self.engine.moved_bytes += count as u64;
+        if passes_multiple(received_bytes, count as u64, WINDOW_CHECK_BYTES) {
+            self.engine.follow_window(id, 0);
+        }
     }
 
     /// A client that may not be read now can still be gone, by a reset that
@@ -339,37 +370,6 @@ impl<N: Network, S: Service> Turn<N, S> {
             && let Some(error) = client.stream.take_error()
         {
             self.engine.doom(id, CloseReason::Failed(Operation::Read, error));
-        }
-    }
-
-    /// Hands the first `count` bytes of the read buffer on.
-    fn deliver(&mut self, id: ClientId, count: usize) {
-        let data = &self.read_buffer[..count];
-        let Some(client) = self.engine.clients.get_mut(id) else {
-            return;
-        };
-        if client.phase == Phase::Closing {
-            // Its reply to this is missing, if the server is what stopped it.
-            client.cut |= client.stopped;
-        } else if client.pipe.is_empty() {
-            self.service
-                .received(id, data, &mut Actions::new(&mut self.engine));
-        } else {
-            self.engine.write_to_destinations(id, data);
-        }
-    }
-
-    /// Counts what came in, and now and then looks at where it goes.
-    fn note_moved(&mut self, id: ClientId, count: usize) {
-        self.engine.counters.received_bytes += count as u64;
-        self.engine.moved_bytes += count as u64;
-        let Some(client) = self.engine.clients.get_mut(id) else {
-            return;
-        };
-        let splice_from_bytes = self.engine.limits.splice_from_bytes;
-        client.is_bulk = splice_from_bytes > 0 && count >= splice_from_bytes;
-        if passes_multiple(client.received_bytes, count as u64, WINDOW_CHECK_BYTES) {
-            self.engine.follow_window(id, 0);
         }
     }
 
