@@ -328,15 +328,32 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "beside-1000",
-        title: "64-byte echo, 50 clients, beside 1,000 stalled ones; compared with itself alone",
+        title: "64-byte echo, 50 clients, beside 1,000 and 5,000 stalled ones; compared with itself alone",
         goal: "rate at least 0.97 of its own without them",
         is_quick: false,
         measure: Measure::Speed(Contest {
             base: seat("highwater", 50).with(PATIENT).called("highwater, alone"),
-            always: &[seat("highwater", 50)
-                .with(PATIENT)
-                .beside(1000)
-                .called("highwater, beside 1,000")],
+            always: &[
+                seat("highwater", 50)
+                    .with(PATIENT)
+                    .beside(1000)
+                    .called("highwater, beside 1,000"),
+                seat("highwater", 50)
+                    .with(PATIENT)
+                    .beside(5000)
+                    .called("highwater, beside 5,000"),
+            ],
+            peers: &[],
+        }),
+    },
+    Scenario {
+        name: "floor-beside-5000",
+        title: "64-byte echo, 50 clients, beside 5,000 stalled ones; the floor compared with itself alone",
+        goal: "none: it is what a server without bounds does to itself and to its host",
+        is_quick: false,
+        measure: Measure::Speed(Contest {
+            base: seat("floor", 50).called("floor, alone"),
+            always: &[seat("floor", 50).beside(5000).called("floor, beside 5,000")],
             peers: &[],
         }),
     },
