@@ -37,12 +37,17 @@ fn serve(client: impl Fn(TcpStream) + Clone + Send + 'static) -> SocketAddr {
     address
 }
 
-/// Echoes; a write that takes longer than a second ends the client with a reset.
-fn strict_echo(mut stream: TcpStream) {
+/// A write that takes longer than a second fails, and the end is a reset.
+fn be_strict(stream: &TcpStream) {
     stream.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
-    let socket = SockRef::from(&stream);
+    let socket = SockRef::from(stream);
     socket.set_tcp_notsent_lowat(16 << 10).unwrap();
     socket.set_linger(Some(Duration::ZERO)).unwrap();
+}
+
+/// Echoes, and resets who does not take the echo within a second.
+fn strict_echo(mut stream: TcpStream) {
+    be_strict(&stream);
     let mut buffer = vec![0; 16 << 10];
     while let Ok(len) = stream.read(&mut buffer) {
         if len == 0 || stream.write_all(&buffer[..len]).is_err() {
@@ -88,6 +93,13 @@ fn outcome(report: &Report, finding: &str) -> Outcome {
     report.finding(finding).unwrap().outcome
 }
 
+fn assert_all_pass(report: &Report, findings: &[&str]) {
+    for name in findings {
+        let finding = report.finding(name).unwrap();
+        assert_eq!(finding.outcome, Outcome::Pass, "{finding:?}");
+    }
+}
+
 #[test]
 fn a_server_that_resets_stalled_clients_in_time_passes() {
     let plan = Plan {
@@ -96,20 +108,16 @@ fn a_server_that_resets_stalled_clients_in_time_passes() {
         ..short(serve(strict_echo))
     };
     let report = run(&plan);
-    for finding in [
-        "stalled-disconnected",
-        "stalled-in-time",
-        "talkers-disconnected",
-        "healthy-served",
-        "memory-bounded",
-    ] {
-        assert_eq!(
-            outcome(&report, finding),
-            Outcome::Pass,
-            "{:?}",
-            report.finding(finding)
-        );
-    }
+    assert_all_pass(
+        &report,
+        &[
+            "stalled-disconnected",
+            "stalled-in-time",
+            "talkers-disconnected",
+            "healthy-served",
+            "memory-bounded",
+        ],
+    );
     let stalled = &report.groups[0];
     assert_eq!(
         (stalled.clients, stalled.full, stalled.reset, stalled.corrupt),
@@ -248,17 +256,20 @@ fn a_load_counts_verified_answers_and_stays_connected_between_slices() {
     }
 }
 
+/// Answers each of at most so many requests with this.
+fn answer_requests(mut stream: TcpStream, answer: &[u8], most_requests: usize) {
+    let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+    let ends = lines.map_while(Result::ok).filter(String::is_empty);
+    for _ in ends.take(most_requests) {
+        if stream.write_all(answer).is_err() {
+            return;
+        }
+    }
+}
+
 /// Answers every request with this.
 fn http_server(answer: &'static str) -> SocketAddr {
-    serve(move |stream| {
-        let mut requests = BufReader::new(stream.try_clone().unwrap()).lines();
-        let mut stream = stream;
-        while let Some(Ok(line)) = requests.next() {
-            if line.is_empty() && stream.write_all(answer.as_bytes()).is_err() {
-                return;
-            }
-        }
-    })
+    serve(move |stream| answer_requests(stream, answer.as_bytes(), usize::MAX))
 }
 
 fn http(address: SocketAddr) -> Plan {
@@ -317,21 +328,11 @@ fn a_web_server_that_cannot_be_probed_gets_one_clear_line() {
     assert!(line(mail).contains("GET /x got no HTTP response"));
 }
 
-/// Answers every request with 64 KiB; who does not take them for a second is reset.
-fn strict_web_server(stream: TcpStream) {
+/// A response with a body of 64 KiB.
+fn large_answer() -> Vec<u8> {
     let mut answer = b"HTTP/1.1 200 OK\r\nContent-Length: 65536\r\n\r\n".to_vec();
     answer.extend((0..65536u32).map(|at| (at / 7) as u8));
-    let mut requests = BufReader::new(stream.try_clone().unwrap()).lines();
-    let mut stream = stream;
-    stream.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
-    let socket = SockRef::from(&stream);
-    socket.set_tcp_notsent_lowat(16 << 10).unwrap();
-    socket.set_linger(Some(Duration::ZERO)).unwrap();
-    while let Some(Ok(line)) = requests.next() {
-        if line.is_empty() && stream.write_all(&answer).is_err() {
-            return;
-        }
-    }
+    answer
 }
 
 #[test]
@@ -340,21 +341,20 @@ fn a_web_server_that_resets_clients_which_do_not_read_passes() {
         stalled: 2,
         paused: 1,
         within: Duration::from_secs(4),
-        ..http(serve(strict_web_server))
+        ..http(serve(|stream| {
+            be_strict(&stream);
+            answer_requests(stream, &large_answer(), usize::MAX);
+        }))
     });
-    for finding in [
-        "stalled-disconnected",
-        "stalled-in-time",
-        "paused-kept",
-        "healthy-served",
-    ] {
-        assert_eq!(
-            outcome(&report, finding),
-            Outcome::Pass,
-            "{:?}",
-            report.finding(finding)
-        );
-    }
+    assert_all_pass(
+        &report,
+        &[
+            "stalled-disconnected",
+            "stalled-in-time",
+            "paused-kept",
+            "healthy-served",
+        ],
+    );
     let stalled = &report.groups[0];
     assert_eq!((stalled.clients, stalled.reset, stalled.corrupt), (2, 2, 0));
 }
@@ -365,17 +365,7 @@ fn a_web_server_that_keeps_clients_which_do_not_read_fails() {
         stalled: 1,
         within: Duration::from_secs(1),
         ..http(serve(|stream| {
-            let mut requests = BufReader::new(stream.try_clone().unwrap()).lines();
-            let mut stream = stream;
-            let answer = format!(
-                "HTTP/1.1 200 OK\r\nContent-Length: 65536\r\n\r\n{}",
-                "x".repeat(65536)
-            );
-            while let Some(Ok(line)) = requests.next() {
-                if line.is_empty() && stream.write_all(answer.as_bytes()).is_err() {
-                    return;
-                }
-            }
+            answer_requests(stream, &large_answer(), usize::MAX)
         }))
     });
     assert_eq!(outcome(&report, "stalled-disconnected"), Outcome::Fail);
@@ -384,17 +374,8 @@ fn a_web_server_that_keeps_clients_which_do_not_read_fails() {
 
 #[test]
 fn a_web_server_that_closes_after_each_answer_is_asked_again_on_new_connections() {
-    let report = run(&http(serve(|stream| {
-        let mut requests = BufReader::new(stream.try_clone().unwrap()).lines();
-        let mut stream = stream;
-        while let Some(Ok(line)) = requests.next() {
-            if line.is_empty() {
-                let answer = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok";
-                let _ = stream.write_all(answer);
-                return;
-            }
-        }
-    })));
+    let answer = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok";
+    let report = run(&http(serve(|stream| answer_requests(stream, answer, 1))));
     let finding = report.finding("healthy-served").unwrap();
     assert_eq!(finding.outcome, Outcome::Pass, "{finding:?}");
     let answers = report.measured.healthy.before.unwrap().messages;

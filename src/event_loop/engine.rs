@@ -57,9 +57,9 @@ pub trait Network {
     /// Accepts nobody any more. Called once, when the server stops.
     fn stop_listening(&mut self);
 
-    /// Moves at most `most_bytes` from one connection to another without
-    /// copying them. What `to` refuses is put into `rest`, which is at least
-    /// that long. `None` where this cannot be done: read and write then.
+    /// Moves at most as much as `rest` has room for from one connection to
+    /// another, without copying it. What `to` refuses is put into `rest`.
+    /// `None` where this cannot be done: read and write then.
     ///
     /// # Errors
     ///
@@ -68,10 +68,9 @@ pub trait Network {
         &mut self,
         from: &mut Self::Stream,
         to: &mut Self::Stream,
-        most_bytes: usize,
         rest: &mut [u8],
     ) -> Option<io::Result<Spliced>> {
-        let _ = (from, to, most_bytes, rest);
+        let _ = (from, to, rest);
         None
     }
 }
@@ -248,11 +247,11 @@ impl<N: Network> Engine<N> {
         }
     }
 
-    /// The client to which what `from` sends can be moved without copying: the
-    /// only destination of one that moves bulk, with nothing waiting for it.
+    /// The client to which what `from` sends can be moved without copying: its
+    /// only destination, with nothing waiting for it.
     pub(crate) fn splice_destination(&self, from: ClientId) -> Option<ClientId> {
         let source = self.clients.get(from)?;
-        if !source.is_bulk || source.phase != Phase::Open {
+        if source.phase != Phase::Open {
             return None;
         }
         let only = source.pipe.only().filter(|&to| to != from)?;
@@ -261,20 +260,19 @@ impl<N: Network> Engine<N> {
         (takes_more && to.queue.is_empty()).then_some(only)
     }
 
-    /// Moves what `from` has sent to `to`. What `to` refuses is queued for it,
-    /// by way of `rest`. Answers as [`Client::read`] does, and `None` where
+    /// Moves what `from` has sent to `to`, at most as much as `rest` has room
+    /// for. What `to` refuses is queued for it, by way of `rest`. Answers as [`Client::read`] does, and `None` where
     /// nothing can be moved in this way.
     pub(crate) fn splice(
         &mut self,
         from: ClientId,
         to: ClientId,
-        most_bytes: usize,
         rest: &mut [u8],
     ) -> Option<io::Result<Option<usize>>> {
         let (source, destination) = self.clients.get_two_mut(from, to)?;
         let outcome = self
             .network
-            .splice(&mut source.stream, &mut destination.stream, most_bytes, rest)?;
+            .splice(&mut source.stream, &mut destination.stream, rest)?;
         let (taken, sent) = match outcome {
             Ok(spliced) => (Ok(spliced.taken_bytes), spliced.sent),
             Err(error) => (Err(error), Ok(0)),

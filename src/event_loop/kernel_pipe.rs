@@ -33,8 +33,8 @@ impl KernelPipe {
         Ok(Self { entrance, exit })
     }
 
-    /// Moves at most `most_bytes`. What `to` refuses is put into `rest`, which
-    /// must have room for all of it.
+    /// Moves at most as much as `rest` has room for, and puts what `to` refuses
+    /// there.
     ///
     /// # Errors
     ///
@@ -43,11 +43,9 @@ impl KernelPipe {
         &mut self,
         from: BorrowedFd<'_>,
         to: BorrowedFd<'_>,
-        most_bytes: usize,
         rest: &mut [u8],
     ) -> io::Result<Spliced> {
-        let most_bytes = most_bytes.min(rest.len());
-        let taken_bytes = splice(from, None, &self.entrance, None, most_bytes, FLAGS)?;
+        let taken_bytes = splice(from, None, &self.entrance, None, rest.len(), FLAGS)?;
         let mut sent_bytes = 0;
         let mut sent = Ok(());
         while sent.is_ok() && sent_bytes < taken_bytes {
@@ -116,7 +114,7 @@ mod tests {
         let mut rest = vec![0; 64 * 1024];
         let (mut passed_bytes, mut kept) = (0, Vec::new());
         while passed_bytes + kept.len() < sent.len() {
-            match pipe.carry(source.as_fd(), destination.as_fd(), 64 * 1024, &mut rest) {
+            match pipe.carry(source.as_fd(), destination.as_fd(), &mut rest) {
                 Ok(spliced) => {
                     let sent_bytes = spliced.sent.unwrap();
                     passed_bytes += sent_bytes;
@@ -139,7 +137,7 @@ mod tests {
         let (source, client) = connection();
         let (destination, _upstream) = connection();
         let mut pipe = KernelPipe::open().unwrap();
-        let mut carry = || pipe.carry(source.as_fd(), destination.as_fd(), 1024, &mut [0; 1024]);
+        let mut carry = || pipe.carry(source.as_fd(), destination.as_fd(), &mut [0; 1024]);
         assert_eq!(carry().unwrap_err().kind(), io::ErrorKind::WouldBlock);
         drop(client);
         let end = loop {
@@ -163,7 +161,7 @@ mod tests {
         let mut pipe = KernelPipe::open().unwrap();
         let mut rest = [0; 4096];
         let spliced = loop {
-            match pipe.carry(source.as_fd(), destination.as_fd(), 4096, &mut rest) {
+            match pipe.carry(source.as_fd(), destination.as_fd(), &mut rest) {
                 Ok(spliced) => break spliced,
                 Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
             }

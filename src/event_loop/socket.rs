@@ -120,14 +120,13 @@ impl Network for KernelNetwork {
         &mut self,
         from: &mut KernelStream,
         to: &mut KernelStream,
-        most_bytes: usize,
         rest: &mut [u8],
     ) -> Option<io::Result<Spliced>> {
         if self.pipe.is_none() {
             self.pipe = KernelPipe::open().ok();
         }
         let pipe = self.pipe.as_mut()?;
-        Some(pipe.carry(from.stream.as_fd(), to.stream.as_fd(), most_bytes, rest))
+        Some(pipe.carry(from.stream.as_fd(), to.stream.as_fd(), rest))
     }
 }
 

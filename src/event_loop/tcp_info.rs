@@ -48,17 +48,28 @@ impl RawInfo {
     }
 }
 
-#[expect(unsafe_code, reason = "no safe crate offers TCP_INFO")]
 fn raw(socket: BorrowedFd<'_>) -> io::Result<RawInfo> {
     let mut bytes = [0; TCP_INFO_BYTES];
-    let mut length = TCP_INFO_BYTES as libc::socklen_t;
+    let length = get_option(socket, libc::IPPROTO_TCP, libc::TCP_INFO, &mut bytes)?;
+    Ok(RawInfo { bytes, length })
+}
+
+/// Reads an option into `bytes`; answers how many the kernel wrote.
+#[expect(unsafe_code, reason = "no safe crate offers TCP_INFO and SO_MEMINFO")]
+fn get_option(
+    socket: BorrowedFd<'_>,
+    level: libc::c_int,
+    option: libc::c_int,
+    bytes: &mut [u8],
+) -> io::Result<usize> {
+    let mut length = bytes.len() as libc::socklen_t;
     // SAFETY: the kernel writes at most `length` bytes, which is what `bytes`
     // has, and then says in `length` how many it wrote.
     let outcome = unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_INFO,
+            level,
+            option,
             bytes.as_mut_ptr().cast(),
             &raw mut length,
         )
@@ -66,10 +77,7 @@ fn raw(socket: BorrowedFd<'_>) -> io::Result<RawInfo> {
     if outcome != 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok(RawInfo {
-        bytes,
-        length: length as usize,
-    })
+    Ok(length as usize)
 }
 
 /// What the kernel knows of why a connection is stuck.
@@ -131,27 +139,13 @@ pub(crate) struct ReceiveMemory {
 /// first is the memory of what waits to be read.
 const SO_MEMINFO: libc::c_int = 55;
 
-#[expect(unsafe_code, reason = "no safe crate offers SO_MEMINFO")]
 pub(crate) fn receive_memory(socket: BorrowedFd<'_>) -> io::Result<ReceiveMemory> {
     let missing = || io::Error::from(io::ErrorKind::Unsupported);
     let announced_bytes = raw(socket)?.word(offset::RCV_WND).ok_or_else(missing)?;
-    let mut held_bytes: u32 = 0;
-    let mut length = size_of::<u32>() as libc::socklen_t;
-    // SAFETY: the kernel writes at most `length` bytes, which is one word.
-    let outcome = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            SO_MEMINFO,
-            (&raw mut held_bytes).cast(),
-            &raw mut length,
-        )
-    };
-    if outcome != 0 {
-        return Err(io::Error::last_os_error());
-    }
+    let mut held = [0; size_of::<u32>()];
+    get_option(socket, libc::SOL_SOCKET, SO_MEMINFO, &mut held)?;
     Ok(ReceiveMemory {
-        held_bytes,
+        held_bytes: u32::from_ne_bytes(held),
         announced_bytes,
     })
 }

@@ -339,8 +339,7 @@ impl<N: Network, S: Service> Turn<N, S> {
     /// they cannot; else as [`read_once`](Self::read_once).
     fn splice(&mut self, id: ClientId, allowed: usize) -> Option<io::Result<Option<usize>>> {
         let to = self.engine.splice_destination(id)?;
-        let rest = &mut self.read_buffer[..allowed];
-        let outcome = self.engine.splice(id, to, allowed, rest)?;
+        let outcome = self.engine.splice(id, to, &mut self.read_buffer[..allowed])?;
         if let Ok(Some(count @ 1..)) = outcome
             && let Some(client) = self.engine.clients.get_mut(id)
         {

@@ -182,10 +182,10 @@ impl World {
 
     /// Read and written in one call, and what was refused is given back. A
     /// pipe may be full long before the socket is empty.
-    fn splice(&mut self, from: usize, to: usize, most_bytes: usize, rest: &mut [u8]) -> io::Result<Spliced> {
+    fn splice(&mut self, from: usize, to: usize, rest: &mut [u8]) -> io::Result<Spliced> {
         let pipe_bytes = match self.rng.bool() {
-            true => most_bytes,
-            false => self.rng.usize(1..=most_bytes),
+            true => rest.len(),
+            false => self.rng.usize(1..=rest.len()),
         };
         let taken_bytes = self.read(from, &mut rest[..pipe_bytes])?;
         if taken_bytes == 0 {
@@ -412,11 +412,10 @@ impl Network for SimulatedNetwork {
         &mut self,
         from: &mut SimulatedStream,
         to: &mut SimulatedStream,
-        most_bytes: usize,
         rest: &mut [u8],
     ) -> Option<io::Result<Spliced>> {
         let mut world = self.0.borrow_mut();
-        Some(world.splice(from.number, to.number, most_bytes, rest))
+        Some(world.splice(from.number, to.number, rest))
     }
 
     fn stop_listening(&mut self) {
