@@ -48,7 +48,7 @@ pub struct ProbeArgs {
     pub size: Option<usize>,
     /// Messages that a healthy client has on the way at once [default: 1, with --bulk 16]
     #[arg(long, value_name = "N")]
-    pub pipeline: Option<usize>,
+    pub pipeline: Option<u32>,
     /// Healthy clients send and receive as much as they can
     #[arg(long)]
     pub bulk: bool,

@@ -12,11 +12,12 @@ use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
-use super::clock;
+use super::clock::{self, MessageClock};
 use super::error::ProbeError;
 use super::fast::{BUFFER_BYTES, End, FastClient, Turn};
 use super::kernel_queue;
 use super::measurement::{Measurement, PublisherSeen, Slice};
+use super::moment::Moment;
 use super::pattern::Pattern;
 use super::plan::{Plan, Protocol};
 use super::publisher::Publisher;
@@ -26,11 +27,14 @@ use super::server_process::Observer;
 use super::slow::{Kind, SlowClient};
 use super::socket::{self, Buffers, DirectStream};
 use super::tally::Tally;
+use super::ticker::Ticker;
 use super::watcher::{Live, Phase, Watcher};
 use super::wires::Wires;
 
 /// How often slow clients are looked at: fine enough for a pace of 64 KiB/s in steps of 1.3 KB.
 const TICK: Duration = Duration::from_millis(20);
+/// The token of the ticks; those of clients count from 0.
+const TICKER: Token = Token(usize::MAX - 1);
 
 /// Most slow clients looked at in one tick, in turn. Each costs some 3 µs of system calls; all of
 /// a thousand at every tick would take a fifth of the time that the healthy clients need.
@@ -42,9 +46,6 @@ const EVENTS_PER_POLL: usize = 1024;
 /// Clients with more to do that are served between two polls, 64 KiB each, so
 /// that filling the slow ones does not itself make the healthy ones wait.
 const TURNS_BETWEEN_POLLS: usize = 8;
-/// Messages that share one reading of the clock: some 0.1 ms of work, by which one wait may
-/// look shorter and the next one of that client longer, never their sum.
-const EVENTS_PER_CLOCK_READING: usize = 16;
 /// Connections being made at once; below any usual listen backlog.
 const CONNECTING_AT_ONCE: usize = 64;
 /// How long connecting may take before the rest counts as not connected.
@@ -77,6 +78,7 @@ pub(crate) struct Driver<'a> {
     plan: &'a Plan,
     wires: &'a Wires,
     poll: Poll,
+    ticker: Ticker,
     epoch: Instant,
     /// The end of the last turn.
     now: Instant,
@@ -93,7 +95,7 @@ pub(crate) struct Driver<'a> {
     phase: Phase,
     /// Whether healthy clients go on sending.
     go_on: bool,
-    next_tick: Instant,
+    is_tick_due: bool,
     /// The slow client with which the next tick begins.
     next_looked_at: usize,
     next_slice: Instant,
@@ -112,10 +114,14 @@ impl<'a> Driver<'a> {
         observer: Option<Observer>,
     ) -> Result<Self, ProbeError> {
         let now = clock::now();
+        let poll = Poll::new().map_err(ProbeError::system("make an epoll"))?;
+        let ticker =
+            Ticker::start(poll.registry(), TICKER, TICK).map_err(ProbeError::system("start a timer"))?;
         Ok(Self {
             plan,
             wires,
-            poll: Poll::new().map_err(ProbeError::system("make an epoll"))?,
+            poll,
+            ticker,
             epoch: now,
             now,
             buffer: vec![0; BUFFER_BYTES],
@@ -129,7 +135,7 @@ impl<'a> Driver<'a> {
             tally: Tally::default(),
             phase: Phase::Connecting,
             go_on: true,
-            next_tick: now,
+            is_tick_due: false,
             next_looked_at: 0,
             next_slice: now + SLICE,
             timeline: Vec::new(),
@@ -157,7 +163,7 @@ impl<'a> Driver<'a> {
                 self.run_for(self.plan.baseline, &mut events, watcher)?;
             }
         }
-        self.tally.end_phase(clock::now());
+        self.tally.end_phase(self.moment(clock::now()));
         if let Some(observer) = &mut self.observer {
             observer.look_last();
         }
@@ -184,11 +190,11 @@ impl<'a> Driver<'a> {
         }
         let until = clock::now() + OBSERVER_PATIENCE;
         while !self.interrupted && !self.is_observing(phase) && clock::now() < until {
-            self.turn(until, events, watcher)?;
+            self.turn(events, watcher)?;
         }
         if !self.interrupted {
             self.phase = phase;
-            self.tally.begin_phase(clock::now());
+            self.tally.begin_phase(self.moment(clock::now()));
         }
         Ok(!self.interrupted)
     }
@@ -208,7 +214,7 @@ impl<'a> Driver<'a> {
             if (self.connecting == 0 && self.fast.len() == self.plan.fast) || now >= deadline {
                 break;
             }
-            self.turn(deadline, events, watcher)?;
+            self.turn(events, watcher)?;
         }
         Ok(())
     }
@@ -242,14 +248,14 @@ impl<'a> Driver<'a> {
     /// A buffer of its own only for clients with few bytes on the way; the kernel tunes the others'.
     fn healthy_receive_buffer(&self) -> Option<usize> {
         let echoes = matches!(self.plan.protocol, Protocol::Echo | Protocol::Framed);
-        let on_the_way = self.plan.size.saturating_mul(self.plan.pipeline);
+        let on_the_way = self.plan.size.saturating_mul(self.plan.pipeline as usize);
         (echoes && on_the_way <= FEW_BYTES_ON_THE_WAY).then_some(PING_PONG_BUFFER_BYTES)
     }
 
     fn start_healthy(&mut self) {
         // Those still connecting are given up: their tokens stay, so that the others keep theirs.
         self.connecting = 0;
-        let now = clock::now();
+        let now = self.moment(clock::now());
         for index in 0..self.fast.len() {
             if self.fast_connected[index] {
                 let turn = self.fast[index].start(now, &mut self.buffer);
@@ -281,7 +287,7 @@ impl<'a> Driver<'a> {
     ) -> Result<(), ProbeError> {
         let until = clock::now() + time;
         while !self.interrupted && self.now < until {
-            self.turn(until, events, watcher)?;
+            self.turn(events, watcher)?;
         }
         Ok(())
     }
@@ -303,7 +309,7 @@ impl<'a> Driver<'a> {
             if now >= at_most || (now >= at_least && settled) {
                 break;
             }
-            self.turn(at_most, events, watcher)?;
+            self.turn(events, watcher)?;
         }
         Ok(())
     }
@@ -393,19 +399,10 @@ impl<'a> Driver<'a> {
         }
     }
 
-    /// Waits for events or the next tick, and serves everything once.
-    fn turn(
-        &mut self,
-        until: Instant,
-        events: &mut Events,
-        watcher: &mut dyn Watcher,
-    ) -> Result<(), ProbeError> {
-        let wait = if self.more.is_empty() {
-            self.next_tick.min(until).saturating_duration_since(self.now)
-        } else {
-            Duration::ZERO
-        };
-        match self.poll.poll(events, Some(wait)) {
+    /// Waits for events, of which the next tick is one, and serves everything once.
+    fn turn(&mut self, events: &mut Events, watcher: &mut dyn Watcher) -> Result<(), ProbeError> {
+        let wait = (!self.more.is_empty()).then_some(Duration::ZERO);
+        match self.poll.poll(events, wait) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(ProbeError::system("wait for events")(error)),
@@ -417,32 +414,30 @@ impl<'a> Driver<'a> {
             }
         }
         self.now = clock::now();
-        if self.now >= self.next_tick {
+        if std::mem::take(&mut self.is_tick_due) {
             self.tick(self.now, watcher);
         }
         Ok(())
     }
 
     fn serve(&mut self, events: &Events) {
-        let mut now = self.now;
-        let mut served = 0;
+        let mut clock = MessageClock::new(self.epoch);
         for event in events {
             let token = event.token().0;
             if token < self.plan.fast {
-                if served % EVENTS_PER_CLOCK_READING == 0 {
-                    now = clock::now();
-                }
-                served += 1;
-                self.serve_healthy(token, event, now);
+                self.serve_healthy(token, event, clock.tick());
+            } else if event.token() == TICKER {
+                self.ticker.take();
+                self.is_tick_due = true;
             } else {
-                // Filling one up takes as long as many messages, so the clock is read anew after it.
-                served = 0;
+                // Filling one up takes as long as many messages.
+                clock.forget();
                 self.serve_slow(token - self.plan.fast, event);
             }
         }
     }
 
-    fn serve_healthy(&mut self, index: usize, event: &Event, now: Instant) {
+    fn serve_healthy(&mut self, index: usize, event: &Event, now: Moment) {
         if !self.fast_connected[index] {
             let stream = self.fast[index].stream_mut();
             if is_connected(stream, event) {
@@ -518,6 +513,7 @@ impl<'a> Driver<'a> {
     fn go_on_with(&mut self, token: usize) {
         let now = clock::now();
         let turn = if token < self.plan.fast {
+            let now = self.moment(now);
             self.fast[token].readable(now, false, self.go_on, &mut self.buffer, &mut self.tally)
         } else {
             let client = &mut self.slow[token - self.plan.fast];
@@ -528,7 +524,14 @@ impl<'a> Driver<'a> {
         self.follow(token, turn);
     }
 
+    #[inline]
     fn follow(&mut self, token: usize, turn: Turn) {
+        if turn != Turn::Done {
+            self.come_back(token, turn);
+        }
+    }
+
+    fn come_back(&mut self, token: usize, turn: Turn) {
         match turn {
             Turn::More => self.more.push_back(token),
             Turn::Ended(_) if token < self.plan.fast && self.fast[token].is_closed_in_order() => {
@@ -553,7 +556,6 @@ impl<'a> Driver<'a> {
     }
 
     fn tick(&mut self, now: Instant, watcher: &mut dyn Watcher) {
-        self.next_tick = now + TICK;
         if let Some(publisher) = &mut self.publisher {
             publisher.turn(now, &mut self.buffer);
         }
@@ -596,19 +598,20 @@ impl<'a> Driver<'a> {
         if self.next_slice <= now {
             self.next_slice = now + SLICE;
         }
+        let moment = self.moment(now);
         let tally = self.tally.take_slice();
         let still_waiting = self.fast.iter().filter(|client| client.end().is_none());
         let oldest = still_waiting.filter_map(|client| client.waiting().next()).min();
         let longest_wait = tally
             .longest_wait
-            .max(oldest.map_or(Duration::ZERO, |sent| now.saturating_duration_since(sent)));
+            .max(oldest.map_or(Duration::ZERO, |sent| moment.since(sent)));
         let count = |test: &dyn Fn(&SlowClient<TcpStream>) -> bool| {
             self.slow.iter().filter(|client| test(client)).count()
         };
         let slice = Slice {
             at: self.seconds(now),
-            messages: tally.messages,
-            bytes: tally.bytes,
+            messages: tally.counts.messages,
+            bytes: tally.counts.bytes,
             longest_wait_us: longest_wait.as_secs_f64() * 1e6,
             slow_connected: count(&|client| client.is_connected() && client.end().is_none()),
             slow_full: count(&|client| client.full_at().is_some()),
@@ -621,7 +624,7 @@ impl<'a> Driver<'a> {
             phase: self.phase,
             elapsed: now.saturating_duration_since(self.epoch),
             expected: self.expected(),
-            messages_per_second: tally.messages as f64 / since_last.max(1e-3),
+            messages_per_second: tally.counts.messages as f64 / since_last.max(1e-3),
             longest_wait,
             slow_connected: slice.slow_connected,
             slow_full: slice.slow_full,
@@ -674,7 +677,7 @@ impl<'a> Driver<'a> {
         }
         let until = clock::now() + FAREWELL;
         while clock::now() < until && !self.is_quiet() {
-            self.turn(until, events, watcher)?;
+            self.turn(events, watcher)?;
         }
         Ok(())
     }
@@ -687,15 +690,20 @@ impl<'a> Driver<'a> {
                 .all(|client| client.end().is_some() || client.is_complete())
     }
 
+    fn moment(&self, at: Instant) -> Moment {
+        Moment::of(at, self.epoch)
+    }
+
     fn seconds(&self, at: Instant) -> f64 {
         at.saturating_duration_since(self.epoch).as_secs_f64()
     }
 
     fn into_measurement(mut self) -> Measurement {
         let now = clock::now();
+        let moment = self.moment(now);
         for client in &self.fast {
             for sent in client.waiting() {
-                self.tally.unanswered(sent, now);
+                self.tally.unanswered(sent, moment);
             }
         }
         let mut slow: Vec<_> = (self.slow.iter().zip(&self.slow_ports))
@@ -706,13 +714,7 @@ impl<'a> Driver<'a> {
         Measurement {
             seconds: self.seconds(now),
             interrupted: self.interrupted,
-            healthy: seen::healthy(
-                &self.fast,
-                &self.fast_connected,
-                &self.fast_answered,
-                &self.tally,
-                self.epoch,
-            ),
+            healthy: seen::healthy(&self.fast, &self.fast_connected, &self.fast_answered, &self.tally),
             slow,
             server,
             timeline: self.timeline,

@@ -28,6 +28,7 @@ impl EchoWire {
         self.message_bytes
     }
 
+    #[inline]
     pub(crate) fn fill(&self, position: u64, buffer: &mut [u8]) {
         self.pattern.fill(position, buffer);
     }
@@ -36,13 +37,10 @@ impl EchoWire {
         self.received
     }
 
+    #[inline]
     pub(crate) fn receive(&mut self, bytes: &[u8]) -> Result<u64, Corruption> {
         if let Some(offset) = self.pattern.first_difference(self.received, bytes) {
-            let at = self.received + offset as u64;
-            return Err(Corruption {
-                at,
-                why: format!("byte {at} came back changed, lost or doubled"),
-            });
+            return Err(self.corruption(offset));
         }
         let mut left = bytes.len() as u64;
         self.received += left;
@@ -56,6 +54,15 @@ impl EchoWire {
             self.missing -= left;
         }
         Ok(completed)
+    }
+
+    #[cold]
+    fn corruption(&self, offset: usize) -> Corruption {
+        let at = self.received + offset as u64;
+        Corruption {
+            at,
+            why: format!("byte {at} came back changed, lost or doubled"),
+        }
     }
 }
 

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use mio::{Events, Interest, Poll, Token};
 
-use super::clock;
+use super::clock::{self, MessageClock};
 use super::echo::EchoWire;
 use super::error::ProbeError;
 use super::fast::{BUFFER_BYTES, FastClient, Turn};
 use super::framed::FramedWire;
+use super::moment::Moment;
 use super::pattern::Pattern;
 use super::preflight;
 use super::socket::{self, Buffers, DirectStream};
@@ -34,6 +35,7 @@ pub struct Load {
     buffer: Vec<u8>,
     clients: Vec<FastClient<DirectStream>>,
     more: Vec<usize>,
+    epoch: Instant,
 }
 
 /// What one slice of load came to.
@@ -63,7 +65,7 @@ impl Load {
         address: SocketAddr,
         clients: usize,
         size: usize,
-        pipeline: usize,
+        pipeline: u32,
         framed: bool,
     ) -> Result<Self, ProbeError> {
         if clients == 0 || size == 0 || pipeline == 0 {
@@ -78,6 +80,7 @@ impl Load {
             buffer: vec![0; BUFFER_BYTES],
             clients: Vec::with_capacity(clients),
             more: Vec::new(),
+            epoch: clock::now(),
         };
         let deadline = clock::now() + CONNECT_PATIENCE;
         while load.clients.len() < clients {
@@ -100,7 +103,7 @@ impl Load {
         address: SocketAddr,
         batch: usize,
         deadline: Instant,
-        wire: impl Fn(usize) -> (Wire, usize),
+        wire: impl Fn(usize) -> (Wire, u32),
     ) -> Result<(), ProbeError> {
         for _ in 0..batch {
             let index = self.clients.len();
@@ -148,9 +151,10 @@ impl Load {
     pub fn run_for(&mut self, time: Duration) -> Result<LoadSlice, ProbeError> {
         let mut tally = Tally::default();
         let started = clock::now();
-        tally.begin_phase(started);
+        let begun = self.moment(started);
+        tally.begin_phase(begun);
         for index in 0..self.clients.len() {
-            let turn = self.clients[index].start(started, &mut self.buffer);
+            let turn = self.clients[index].start(begun, &mut self.buffer);
             self.follow(index, turn);
         }
         let until = started + time;
@@ -159,7 +163,7 @@ impl Load {
             self.turn(until - now, true, &mut tally)?;
             now = clock::now();
         }
-        tally.end_phase(now);
+        tally.end_phase(self.moment(now));
         let elapsed = now - started;
         let patience = now + DRAIN_PATIENCE;
         while now < patience && !self.clients.iter().all(FastClient::is_idle) {
@@ -177,8 +181,8 @@ impl Load {
             .filter(|client| client.end().is_some() || !client.is_idle())
             .count();
         LoadSlice {
-            messages: phase.messages,
-            bytes: phase.bytes,
+            messages: phase.counts.messages,
+            bytes: phase.counts.bytes,
             elapsed,
             waits: phase.waits.clone(),
             lost,
@@ -192,12 +196,13 @@ impl Load {
             Duration::ZERO
         })?;
         let more = std::mem::take(&mut self.more);
+        let mut clock = MessageClock::new(self.epoch);
         for event in &self.events {
             let index = event.token().0;
             let client = &mut self.clients[index];
             let turn = if event.is_readable() {
                 let closed = event.is_read_closed() || event.is_error();
-                client.readable(clock::now(), closed, go_on, &mut self.buffer, tally)
+                client.readable(clock.tick(), closed, go_on, &mut self.buffer, tally)
             } else {
                 client.writable(&mut self.buffer)
             };
@@ -206,7 +211,8 @@ impl Load {
             }
         }
         for index in more {
-            let turn = self.clients[index].readable(clock::now(), false, go_on, &mut self.buffer, tally);
+            clock.forget();
+            let turn = self.clients[index].readable(clock.tick(), false, go_on, &mut self.buffer, tally);
             self.follow(index, turn);
         }
         Ok(())
@@ -219,6 +225,10 @@ impl Load {
             }
             _ => Ok(()),
         }
+    }
+
+    fn moment(&self, at: Instant) -> Moment {
+        Moment::of(at, self.epoch)
     }
 
     fn follow(&mut self, index: usize, turn: Turn) {

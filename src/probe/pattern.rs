@@ -11,9 +11,10 @@ pub struct Pattern {
 }
 
 const WORD_BYTES: usize = 8;
-/// Words made or checked at a time: the compiler makes straight code of a fixed number, and 64
-/// bytes are the usual message.
-const LINE_WORDS: usize = 8;
+/// Made or checked at a time: the compiler makes straight code of a fixed number, and 64 bytes
+/// are the usual message.
+const LINE_BYTES: usize = 64;
+const LINE_WORDS: u64 = (LINE_BYTES / WORD_BYTES) as u64;
 /// An odd number without structure (2^64 divided by the golden ratio).
 const MIX: u64 = 0x9E37_79B9_7F4A_7C15;
 /// Another one (2^64 times the fraction of the square root of 2), so that the streams of two clients
@@ -30,7 +31,15 @@ impl Pattern {
     }
 
     /// Fills `buffer` with the bytes that stand at `position` and after it.
+    #[inline]
     pub fn fill(self, position: u64, buffer: &mut [u8]) {
+        match (split(position), buffer.as_chunks_mut()) {
+            ((index, 0), ([message], [])) => self.fill_line(index, message),
+            _ => self.fill_any(position, buffer),
+        }
+    }
+
+    fn fill_any(self, position: u64, buffer: &mut [u8]) {
         let (mut index, skip) = split(position);
         let head_len = if skip == 0 {
             0
@@ -42,14 +51,12 @@ impl Pattern {
             head.copy_from_slice(&self.word(index)[skip..skip + head_len]);
             index += 1;
         }
-        let (words, tail) = rest.as_chunks_mut::<WORD_BYTES>();
-        let (lines, words) = words.as_chunks_mut::<LINE_WORDS>();
+        let (lines, rest) = rest.as_chunks_mut();
         for line in lines {
-            for (step, word) in line.iter_mut().enumerate() {
-                *word = self.word(index.wrapping_add(step as u64));
-            }
-            index += LINE_WORDS as u64;
+            self.fill_line(index, line);
+            index += LINE_WORDS;
         }
+        let (words, tail) = rest.as_chunks_mut();
         for word in words {
             *word = self.word(index);
             index += 1;
@@ -59,10 +66,24 @@ impl Pattern {
         }
     }
 
+    fn fill_line(self, index: u64, line: &mut [u8; LINE_BYTES]) {
+        for (word, step) in line.as_chunks_mut().0.iter_mut().zip(0..) {
+            *word = self.word(index.wrapping_add(step));
+        }
+    }
+
     /// Where `received`, which should stand at `position`, differs first;
     /// `None` when every byte is right.
     #[must_use]
+    #[inline]
     pub fn first_difference(self, position: u64, received: &[u8]) -> Option<usize> {
+        match (split(position), received.as_chunks()) {
+            ((index, 0), ([message], [])) if self.is_line(index, message) => None,
+            _ => self.first_difference_in_any(position, received),
+        }
+    }
+
+    fn first_difference_in_any(self, position: u64, received: &[u8]) -> Option<usize> {
         let (mut index, skip) = split(position);
         let head_len = if skip == 0 {
             0
@@ -75,26 +96,31 @@ impl Pattern {
             is_same = head == &self.word(index)[skip..skip + head_len];
             index += 1;
         }
-        let (words, tail) = rest.as_chunks::<WORD_BYTES>();
-        let (lines, words) = words.as_chunks::<LINE_WORDS>();
-        // Without a branch for each word: nearly always all of them are right.
-        let mut different = 0;
+        let (lines, rest) = rest.as_chunks();
         for line in lines {
-            for (step, word) in line.iter().enumerate() {
-                different |= self.mixed(index.wrapping_add(step as u64)) ^ u64::from_le_bytes(*word);
-            }
-            index += LINE_WORDS as u64;
+            is_same &= self.is_line(index, line);
+            index += LINE_WORDS;
         }
+        let (words, tail) = rest.as_chunks();
         for word in words {
-            different |= self.mixed(index) ^ u64::from_le_bytes(*word);
+            is_same &= *word == self.word(index);
             index += 1;
         }
-        is_same &= different == 0 && (tail.is_empty() || tail == &self.word(index)[..tail.len()]);
+        is_same &= tail.is_empty() || tail == &self.word(index)[..tail.len()];
         if is_same {
             None
         } else {
             self.search(position, received)
         }
+    }
+
+    /// Without a branch for each word: nearly always all of them are right.
+    fn is_line(self, index: u64, line: &[u8; LINE_BYTES]) -> bool {
+        let mut different = 0;
+        for (word, step) in line.as_chunks().0.iter().zip(0..) {
+            different |= self.mixed(index.wrapping_add(step)) ^ u64::from_le_bytes(*word);
+        }
+        different == 0
     }
 
     /// The slow way, byte by byte, once it is known that something differs.

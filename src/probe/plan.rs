@@ -57,7 +57,7 @@ pub struct Plan {
     /// Bytes of one message of a healthy client.
     pub size: usize,
     /// Messages that a healthy client has on the way at once.
-    pub pipeline: usize,
+    pub pipeline: u32,
     /// Clients that fill up and never read.
     pub stalled: usize,
     /// Clients that fill up and never read, and of which the server has read
@@ -91,7 +91,7 @@ pub struct Plan {
 /// default buffers (4.3 MB of send queue, up to 1 MB of receive queue).
 pub const FILL_BYTES: u64 = 16 << 20;
 /// The most messages on the way at once, over which a client's memory grows.
-pub const MOST_PIPELINED_MESSAGES: usize = 65_536;
+pub const MOST_PIPELINED_MESSAGES: u32 = 65_536;
 /// The largest message; it bounds what one client may have on the way.
 pub const LARGEST_MESSAGE_BYTES: usize = 64 << 20;
 /// What `--publish` sends in a second: fills what a kernel hides of a stalled client in about a second.
@@ -100,7 +100,7 @@ pub const PUBLISH_RATE_BYTES: u64 = 4 << 20;
 /// buffers never run dry and a wait is still told in milliseconds.
 pub const BULK_MESSAGE_BYTES: usize = 64 << 10;
 /// See [`BULK_MESSAGE_BYTES`].
-pub const BULK_PIPELINE_MESSAGES: usize = 16;
+pub const BULK_PIPELINE_MESSAGES: u32 = 16;
 
 impl Plan {
     /// The defaults: enough of every kind for a useful verdict in 15 s.

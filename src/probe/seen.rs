@@ -15,10 +15,9 @@ pub(crate) fn healthy<S: std::io::Read + std::io::Write>(
     connected: &[bool],
     answered: &[bool],
     tally: &Tally,
-    epoch: Instant,
 ) -> Healthy {
     let corruption = |client: &FastClient<S>| client.corruption().map(|c| c.why.clone());
-    let phase = |index: usize| tally.phases().get(index).map(|phase| figures(phase, epoch));
+    let phase = |index: usize| tally.phases().get(index).map(figures);
     Healthy {
         clients: clients.len(),
         // Whoever was answered once is only on the way back to a server that closed in order.
@@ -39,17 +38,17 @@ pub(crate) fn healthy<S: std::io::Read + std::io::Write>(
 }
 
 /// One phase as rates and percentiles.
-pub(crate) fn figures(phase: &PhaseTally, epoch: Instant) -> PhaseFigures {
+pub(crate) fn figures(phase: &PhaseTally) -> PhaseFigures {
     let ended = phase.ended.unwrap_or(phase.started);
-    let seconds = ended.saturating_duration_since(phase.started).as_secs_f64();
+    let seconds = ended.nanoseconds_since(phase.started) as f64 / 1e9;
     let wait = |quantile: f64| phase.waits.value_at_quantile(quantile) as f64 / 1e3;
     PhaseFigures {
-        from: phase.started.saturating_duration_since(epoch).as_secs_f64(),
+        from: phase.started.since_epoch().as_secs_f64(),
         seconds,
-        messages: phase.messages,
-        bytes: phase.bytes,
-        messages_per_second: phase.messages as f64 / seconds.max(1e-9),
-        bytes_per_second: phase.bytes as f64 / seconds.max(1e-9),
+        messages: phase.counts.messages,
+        bytes: phase.counts.bytes,
+        messages_per_second: phase.counts.messages as f64 / seconds.max(1e-9),
+        bytes_per_second: phase.counts.bytes as f64 / seconds.max(1e-9),
         p50_us: wait(0.5),
         p99_us: wait(0.99),
         p999_us: wait(0.999),

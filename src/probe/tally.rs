@@ -3,9 +3,11 @@
 //! Pure. A wait belongs to the phase in which its message was sent, so that a
 //! message which the slow clients held up is charged to their phase.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hdrhistogram::Histogram;
+
+use super::moment::Moment;
 
 /// The longest wait that is told from longer ones.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
@@ -24,94 +26,105 @@ pub(crate) fn empty_histogram() -> Histogram<u64> {
 #[derive(Debug, Clone)]
 pub(crate) struct PhaseTally {
     /// When it began.
-    pub(crate) started: Instant,
+    pub(crate) started: Moment,
     /// When it ended, once it has.
-    pub(crate) ended: Option<Instant>,
-    /// Answers completed in this phase.
-    pub(crate) messages: u64,
-    /// Bytes received in this phase.
-    pub(crate) bytes: u64,
+    pub(crate) ended: Option<Moment>,
+    /// What came in this phase; nothing until it has ended.
+    pub(crate) counts: Counts,
     /// Waits of the messages sent in this phase, in nanoseconds.
     pub(crate) waits: Histogram<u64>,
+}
+
+/// What came in.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Counts {
+    /// Answers completed.
+    pub(crate) messages: u64,
+    /// Bytes received.
+    pub(crate) bytes: u64,
+}
+
+impl Counts {
+    fn since(self, earlier: Self) -> Self {
+        Self {
+            messages: self.messages - earlier.messages,
+            bytes: self.bytes - earlier.bytes,
+        }
+    }
 }
 
 /// All phases so far, and the slice of the timeline that is being filled.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     phases: Vec<PhaseTally>,
-    /// Messages and longest wait since the slice was last taken.
-    slice: SliceTally,
-    measuring: bool,
+    /// All that came, in phases and between them.
+    counts: Counts,
+    /// Those counts when the phase began that runs, if one does.
+    at_phase: Option<Counts>,
+    /// Those counts when the slice began.
+    at_slice: Counts,
+    longest_wait_nanoseconds: u64,
 }
 
-/// Counts of one slice of the timeline.
-#[derive(Debug, Default, Clone, Copy)]
+/// One slice of the timeline.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct SliceTally {
-    /// Answers completed.
-    pub(crate) messages: u64,
-    /// Bytes received.
-    pub(crate) bytes: u64,
+    /// What came in it.
+    pub(crate) counts: Counts,
     /// Longest wait that ended in the slice.
     pub(crate) longest_wait: Duration,
 }
 
 impl Tally {
     /// Ends the phase that runs, if any, and begins the next.
-    pub(crate) fn begin_phase(&mut self, now: Instant) {
+    pub(crate) fn begin_phase(&mut self, now: Moment) {
         self.end_phase(now);
         self.phases.push(PhaseTally {
             started: now,
             ended: None,
-            messages: 0,
-            bytes: 0,
+            counts: Counts::default(),
             waits: empty_histogram(),
         });
-        self.measuring = true;
+        self.at_phase = Some(self.counts);
     }
 
     /// Ends the phase that runs; what completes later is still charged to the
     /// phase in which it was sent, but no longer counted in its rate.
-    pub(crate) fn end_phase(&mut self, now: Instant) {
-        if let Some(phase) = self.phases.last_mut()
-            && phase.ended.is_none()
-        {
+    pub(crate) fn end_phase(&mut self, now: Moment) {
+        if let (Some(begun), Some(phase)) = (self.at_phase.take(), self.phases.last_mut()) {
             phase.ended = Some(now);
+            phase.counts = self.counts.since(begun);
         }
-        self.measuring = false;
     }
 
     /// An answer came: `sent` is when its message was due to be sent.
     #[inline]
-    pub(crate) fn answered(&mut self, sent: Instant, now: Instant) {
-        let wait = now.saturating_duration_since(sent);
-        self.slice.messages += 1;
-        self.slice.longest_wait = self.slice.longest_wait.max(wait);
-        if self.measuring
-            && let Some(phase) = self.phases.last_mut()
-        {
-            phase.messages += 1;
-        }
+    pub(crate) fn answered(&mut self, sent: Moment, now: Moment) {
+        let wait = now.nanoseconds_since(sent);
+        self.counts.messages += 1;
+        self.longest_wait_nanoseconds = self.longest_wait_nanoseconds.max(wait);
         self.charge(sent, wait);
     }
 
     /// A message that was sent then has no answer by `now`.
-    pub(crate) fn unanswered(&mut self, sent: Instant, now: Instant) {
-        self.charge(sent, now.saturating_duration_since(sent));
+    pub(crate) fn unanswered(&mut self, sent: Moment, now: Moment) {
+        self.charge(sent, now.nanoseconds_since(sent));
     }
 
     /// Bytes came in.
+    #[inline]
     pub(crate) fn received(&mut self, bytes: usize) {
-        self.slice.bytes += bytes as u64;
-        if self.measuring
-            && let Some(phase) = self.phases.last_mut()
-        {
-            phase.bytes += bytes as u64;
-        }
+        self.counts.bytes += bytes as u64;
     }
 
     /// The slice since the last call.
     pub(crate) fn take_slice(&mut self) -> SliceTally {
-        std::mem::take(&mut self.slice)
+        let begun = std::mem::replace(&mut self.at_slice, self.counts);
+        let longest_wait = std::mem::take(&mut self.longest_wait_nanoseconds);
+        SliceTally {
+            counts: self.counts.since(begun),
+            longest_wait: Duration::from_nanos(longest_wait),
+        }
     }
 
     /// The phases begun so far, in order.
@@ -119,28 +132,22 @@ impl Tally {
         &self.phases
     }
 
-    fn charge(&mut self, sent: Instant, wait: Duration) {
+    #[inline]
+    fn charge(&mut self, sent: Moment, wait_nanoseconds: u64) {
         let phase = self.phases.iter_mut().rev().find(|phase| phase.started <= sent);
         if let Some(phase) = phase {
-            let whole_seconds = wait.as_secs().saturating_mul(1_000_000_000);
-            let nanos = whole_seconds.saturating_add(u64::from(wait.subsec_nanos()));
-            phase.waits.saturating_record(nanos.max(1));
+            phase.waits.saturating_record(wait_nanoseconds.max(1));
         }
     }
 }
 
 #[cfg(test)]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a test needs some instant to count from"
-)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_wait_is_charged_to_the_phase_in_which_its_message_was_sent() {
-        let start = Instant::now();
-        let at = |ms| start + Duration::from_millis(ms);
+        let at = |ms| Moment::at(Duration::from_millis(ms));
         let mut tally = Tally::default();
         tally.begin_phase(at(0));
         tally.answered(at(1), at(2));
@@ -152,11 +159,11 @@ mod tests {
         let [before, during] = tally.phases() else {
             panic!()
         };
-        assert_eq!((before.messages, before.waits.len()), (1, 2));
-        assert_eq!((during.messages, during.waits.len()), (1, 2));
+        assert_eq!((before.counts.messages, before.waits.len()), (1, 2));
+        assert_eq!((during.counts.messages, during.waits.len()), (1, 2));
         assert!(before.waits.max() >= 490_000_000);
         assert!(during.waits.max() >= 990_000_000);
-        assert_eq!(tally.take_slice().messages, 3);
-        assert_eq!(tally.take_slice().messages, 0);
+        assert_eq!(tally.take_slice().counts.messages, 3);
+        assert_eq!(tally.take_slice().counts.messages, 0);
     }
 }

@@ -1,0 +1,68 @@
+//! Ticks as events among the others.
+//!
+//! Owns a timer of the kernel's that is set once. A wait that ends by itself
+//! would set one for every wait, thousands of times a second.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
+
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
+
+/// The timer, which ticks until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Ticker(OwnedFd);
+
+impl Ticker {
+    /// A readable event for `token`, `every` so long; [`take`](Self::take) it,
+    /// or there is no other.
+    ///
+    /// # Errors
+    ///
+    /// When no descriptor is left.
+    pub(crate) fn start(registry: &Registry, token: Token, every: Duration) -> io::Result<Self> {
+        let timer = timerfd_create(
+            TimerfdClockId::Monotonic,
+            TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK,
+        )?;
+        let every = Timespec::try_from(every).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let times = Itimerspec {
+            it_interval: every,
+            it_value: every,
+        };
+        timerfd_settime(&timer, TimerfdTimerFlags::empty(), &times)?;
+        registry.register(&mut SourceFd(&timer.as_raw_fd()), token, Interest::READABLE)?;
+        Ok(Self(timer))
+    }
+
+    /// Takes the ticks that came, and goes on.
+    pub(crate) fn take(&self) {
+        // Without a tick this says EAGAIN, which is no news.
+        let _ = rustix::io::read(&self.0, &mut [0; size_of::<u64>()]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mio::{Events, Poll};
+
+    #[test]
+    fn it_ticks_again_and_again_as_long_as_the_ticks_are_taken() {
+        let mut poll = Poll::new().unwrap();
+        let ticker = Ticker::start(poll.registry(), Token(7), Duration::from_millis(1)).unwrap();
+        let mut events = Events::with_capacity(4);
+        for _ in 0..5 {
+            poll.poll(&mut events, Some(Duration::from_secs(10))).unwrap();
+            assert_eq!(
+                events.iter().map(|event| event.token()).collect::<Vec<_>>(),
+                [Token(7)]
+            );
+            ticker.take();
+        }
+    }
+}
