@@ -252,6 +252,10 @@ fn a_load_counts_verified_answers_and_stays_connected_between_slices() {
             let slice = load.run_for(Duration::from_millis(50)).unwrap();
             assert_eq!(slice.lost, 0);
             assert!(slice.messages > 0 && slice.waits.len() >= slice.messages);
+            let all = slice.to_last_answer;
+            assert_eq!(all.messages, slice.waits.len());
+            assert_eq!(all.bytes, all.messages * size as u64);
+            assert!(all.elapsed >= slice.elapsed);
         }
     }
 }

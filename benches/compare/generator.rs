@@ -39,9 +39,10 @@ impl Generator {
     pub(crate) fn start(work: Work, clients: usize) -> Result<Self, String> {
         let this = std::env::current_exe().map_err(|error| format!("cannot find myself: {error}"))?;
         let (kind, first, second) = match work {
-            Work::Ping { size, in_flight } => ("ping", size, in_flight),
+            Work::Ping { size, in_flight } => ("ping", size, in_flight as usize),
             Work::Bulk { frame } => ("bulk", frame.unwrap_or(0), 0),
             Work::Connect { size } => ("connect", size, 0),
+            Work::Flood => ("flood", 0, 0),
         };
         let words: Vec<String> = [
             LOAD.to_owned(),
@@ -166,12 +167,13 @@ pub(crate) fn serve(words: impl Iterator<Item = String>) -> Result<(), String> {
     let work = match words.first().map(String::as_str) {
         Some("ping") => Work::Ping {
             size: number(1),
-            in_flight: number(2),
+            in_flight: u32::try_from(number(2)).unwrap_or(u32::MAX),
         },
         Some("bulk") => Work::Bulk {
             frame: (number(1) > 0).then(|| number(1)),
         },
         Some("connect") => Work::Connect { size: number(1) },
+        Some("flood") => Work::Flood,
         _ => return Err("the load was not told what to do".into()),
     };
     let mut load = Load::new(work, number(3))?;

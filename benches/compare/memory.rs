@@ -128,7 +128,7 @@ fn stalled(
             "taken from each, after fast traffic",
         ),
     ] {
-        let mut generator = Generator::start(Work::Bulk { frame: None }, if is_warm { clients } else { 0 })?;
+        let mut generator = Generator::start(Work::Flood, if is_warm { clients } else { 0 })?;
         let server = workshop.start(peer, arguments, generator.backend(), &format!("stalled-{peer}"))?;
         generator.open(server.address())?;
         let empty = server.resident_bytes();

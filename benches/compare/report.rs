@@ -190,7 +190,7 @@ fn row(standing: &Standing) -> [String; 9] {
     let rate = standing.quartiles(|sample| sample.rate).median;
     let cost = standing.quartiles(|sample| sample.cost).median;
     let (rate, cost) = match standing.work {
-        Work::Bulk { .. } => (
+        Work::Bulk { .. } | Work::Flood => (
             format!("{:.0} MB/s", rate / 1e6),
             format!("{:.0} ns/KiB", cost * 1024.0),
         ),

@@ -60,11 +60,6 @@ const OBSERVER_PATIENCE: Duration = Duration::from_secs(1);
 /// How long the last words of those that stayed are waited for.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// The receive buffer of healthy clients that never have more than [`FEW_BYTES_ON_THE_WAY`]: with a
-/// window that may still grow, Linux computes a new one after every read (0.4 % of a message's cost).
-const PING_PONG_BUFFER_BYTES: usize = 64 << 10;
-/// A quarter of that buffer, so that a window is never what a healthy client waits for.
-const FEW_BYTES_ON_THE_WAY: usize = 16 << 10;
 /// The receive buffer of those that are to fill up quickly and hide little (facts: a stalled client's kernel).
 const SMALL_BUFFER_BYTES: usize = 4 << 10;
 /// The receive buffer of those that are to be kept: on loopback the window
@@ -230,9 +225,11 @@ impl<'a> Driver<'a> {
     }
 
     fn new_healthy(&self, index: usize) -> Result<FastClient<DirectStream>, ProbeError> {
-        let buffers = Buffers {
-            receive: self.healthy_receive_buffer(),
-            send: None,
+        let buffers = match self.plan.protocol {
+            Protocol::Echo | Protocol::Framed => {
+                Buffers::of_healthy(self.plan.size.saturating_mul(self.plan.pipeline as usize))
+            }
+            _ => Buffers::default(),
         };
         let mut stream = socket::start_connecting(self.plan.address, buffers)
             .map_err(ProbeError::system("open a socket for a healthy client"))?;
@@ -243,13 +240,6 @@ impl<'a> Driver<'a> {
             wire,
             self.plan.pipeline,
         ))
-    }
-
-    /// A buffer of its own only for clients with few bytes on the way; the kernel tunes the others'.
-    fn healthy_receive_buffer(&self) -> Option<usize> {
-        let echoes = matches!(self.plan.protocol, Protocol::Echo | Protocol::Framed);
-        let on_the_way = self.plan.size.saturating_mul(self.plan.pipeline as usize);
-        (echoes && on_the_way <= FEW_BYTES_ON_THE_WAY).then_some(PING_PONG_BUFFER_BYTES)
     }
 
     fn start_healthy(&mut self) {

@@ -29,6 +29,7 @@ impl FramedWire {
     }
 
     /// The payload is the pattern at its place in the whole stream; the heads lie over it.
+    #[inline(never)]
     pub(crate) fn fill(&self, position: u64, buffer: &mut [u8]) {
         self.pattern.fill(position, buffer);
         let frame_bytes = self.message_bytes();
@@ -49,6 +50,7 @@ impl FramedWire {
         self.received
     }
 
+    #[inline(never)]
     pub(crate) fn receive(&mut self, bytes: &[u8]) -> Result<u64, Corruption> {
         let frame_bytes = self.message_bytes();
         let before = self.received / frame_bytes;

@@ -106,6 +106,7 @@ impl HttpWire {
         self.shared.request.len() as u64
     }
 
+    #[inline(never)]
     pub(crate) fn fill(&self, position: u64, buffer: &mut [u8]) {
         let request = &self.shared.request;
         let mut offset = (position % request.len() as u64) as usize;
@@ -141,6 +142,7 @@ impl HttpWire {
         (self.answers + requests) * self.message_bytes()
     }
 
+    #[inline(never)]
     pub(crate) fn receive(&mut self, bytes: &[u8]) -> Result<u64, Corruption> {
         let before = self.answers;
         let mut rest = bytes;

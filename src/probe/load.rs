@@ -36,6 +36,8 @@ pub struct Load {
     clients: Vec<FastClient<DirectStream>>,
     more: Vec<usize>,
     epoch: Instant,
+    /// Of one client, at most.
+    bytes_on_the_way: usize,
 }
 
 /// What one slice of load came to.
@@ -52,6 +54,19 @@ pub struct LoadSlice {
     /// Clients that the server ended, or answered wrongly, or left without an
     /// answer, by the end of the slice; they stay out of the next ones.
     pub lost: usize,
+    /// The same counts with the answers that came after the end of the slice.
+    pub to_last_answer: LoadCounts,
+}
+
+/// What came, and in which time.
+#[derive(Debug, Clone, Copy)]
+pub struct LoadCounts {
+    /// Answers completed, all of them verified.
+    pub messages: u64,
+    /// Bytes received.
+    pub bytes: u64,
+    /// From the start of the slice to the last of them.
+    pub elapsed: Duration,
 }
 
 impl Load {
@@ -81,6 +96,7 @@ impl Load {
             clients: Vec::with_capacity(clients),
             more: Vec::new(),
             epoch: clock::now(),
+            bytes_on_the_way: size.saturating_mul(pipeline as usize),
         };
         let deadline = clock::now() + CONNECT_PATIENCE;
         while load.clients.len() < clients {
@@ -105,9 +121,10 @@ impl Load {
         deadline: Instant,
         wire: impl Fn(usize) -> (Wire, u32),
     ) -> Result<(), ProbeError> {
+        let buffers = Buffers::of_healthy(self.bytes_on_the_way);
         for _ in 0..batch {
             let index = self.clients.len();
-            let mut stream = socket::start_connecting(address, Buffers::default())
+            let mut stream = socket::start_connecting(address, buffers)
                 .map_err(|source| ProbeError::Unreachable { address, source })?;
             self.poll
                 .registry()
@@ -170,10 +187,16 @@ impl Load {
             self.turn(patience - now, false, &mut tally)?;
             now = clock::now();
         }
-        Ok(self.slice(&tally, elapsed))
+        let all = tally.take_slice().counts;
+        let to_last_answer = LoadCounts {
+            messages: all.messages,
+            bytes: all.bytes,
+            elapsed: now - started,
+        };
+        Ok(self.slice(&tally, elapsed, to_last_answer))
     }
 
-    fn slice(&self, tally: &Tally, elapsed: Duration) -> LoadSlice {
+    fn slice(&self, tally: &Tally, elapsed: Duration, to_last_answer: LoadCounts) -> LoadSlice {
         let phase = &tally.phases()[0];
         let lost = self
             .clients
@@ -186,6 +209,7 @@ impl Load {
             elapsed,
             waits: phase.waits.clone(),
             lost,
+            to_last_answer,
         }
     }
 

@@ -1,17 +1,18 @@
 //! The far end of a tunnel: whatever comes is sent back.
 //!
-//! It lives in the loop of the clients, so that a tunnel is loaded by one core
-//! and its own core does nothing but the tunnel.
+//! It lives in the process of the clients, a thread beside them on their core, so
+//! that a tunnel's own core does nothing but the tunnel.
 
 use std::collections::VecDeque;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::time::Duration;
 
 use mio::net::{TcpListener, TcpStream};
-use mio::{Interest, Registry};
+use mio::{Events, Interest, Poll, Registry, Token};
 use socket2::{Domain, Socket, Type};
 
-use super::{BACKEND, token, would_block};
+use super::{EVENTS_A_WAIT, would_block};
 
 const BACKLOG: i32 = 4096;
 const READ_BYTES: usize = 64 * 1024;
@@ -28,44 +29,57 @@ struct Connection {
 }
 
 /// The listener and its connections.
-pub(super) struct Backend {
+struct Backend {
     listener: TcpListener,
-    address: SocketAddr,
     /// By number less one; those that closed leave a gap.
     connections: Vec<Option<Connection>>,
     queue: VecDeque<usize>,
     buffer: Vec<u8>,
 }
 
+/// Starts the far end, which lives as long as this process. Answers where it is.
+pub(super) fn start() -> Result<SocketAddr, String> {
+    let fail = |error| format!("no far end for tunnels: {error}");
+    let (mut listener, address) = listen().map_err(fail)?;
+    let poll = Poll::new().map_err(fail)?;
+    poll.registry()
+        .register(&mut listener, Token(LISTENER), Interest::READABLE)
+        .map_err(fail)?;
+    let backend = Backend {
+        listener,
+        connections: Vec::new(),
+        queue: VecDeque::new(),
+        buffer: vec![0; READ_BYTES],
+    };
+    std::thread::Builder::new()
+        .name("far end".into())
+        .spawn(move || backend.run(poll))
+        .map_err(fail)?;
+    Ok(address)
+}
+
 impl Backend {
-    pub(super) fn new(registry: &Registry) -> Result<Self, String> {
-        let (mut listener, address) = listen().map_err(|error| format!("no far end for tunnels: {error}"))?;
-        registry
-            .register(&mut listener, token(BACKEND, LISTENER), Interest::READABLE)
-            .map_err(|error| format!("cannot watch the far end: {error}"))?;
-        Ok(Self {
-            listener,
-            address,
-            connections: Vec::new(),
-            queue: VecDeque::new(),
-            buffer: vec![0; READ_BYTES],
-        })
-    }
-
-    pub(super) fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    pub(super) fn ready(&mut self, index: usize, registry: &Registry) {
-        if index == LISTENER {
-            self.accept_all(registry);
-        } else {
-            self.visit(index);
+    /// Serves until the poll itself fails: its connections are closed then, and
+    /// the clients say so.
+    fn run(mut self, mut poll: Poll) {
+        let mut events = Events::with_capacity(EVENTS_A_WAIT);
+        loop {
+            let wait = self.go_on().then_some(Duration::ZERO);
+            match poll.poll(&mut events, wait) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => return,
+                _ => {}
+            }
+            for event in &events {
+                match event.token().0 {
+                    LISTENER => self.accept_all(poll.registry()),
+                    index => self.visit(index),
+                }
+            }
         }
     }
 
     /// Goes on with connections that need no event; true when there are more.
-    pub(super) fn go_on(&mut self) -> bool {
+    fn go_on(&mut self) -> bool {
         for _ in 0..self.queue.len() {
             if let Some(index) = self.queue.pop_front() {
                 if let Some(Some(connection)) = self.connections.get_mut(index - 1) {
@@ -81,9 +95,7 @@ impl Backend {
         while let Ok((mut stream, _)) = self.listener.accept() {
             let index = self.connections.len() + 1;
             let wanted = Interest::READABLE | Interest::WRITABLE;
-            let is_watched = registry
-                .register(&mut stream, token(BACKEND, index), wanted)
-                .is_ok();
+            let is_watched = registry.register(&mut stream, Token(index), wanted).is_ok();
             self.connections.push(is_watched.then_some(Connection {
                 stream,
                 refused: Vec::new(),

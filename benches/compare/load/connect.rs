@@ -7,9 +7,10 @@ use std::time::Instant;
 
 use hdrhistogram::Histogram;
 use mio::net::TcpStream;
-use mio::{Interest, Registry};
+use mio::{Interest, Registry, Token};
 
-use super::{CLIENT, Clients, latencies, record, token, would_block};
+use super::polled::Clients;
+use super::{latencies, record, would_block};
 use crate::clock::now;
 
 enum Step {
@@ -53,11 +54,7 @@ impl Connects {
         let fail = |error| format!("cannot connect to {server}: {error}");
         let mut stream = TcpStream::connect(server).map_err(fail)?;
         registry
-            .register(
-                &mut stream,
-                token(CLIENT, index),
-                Interest::READABLE | Interest::WRITABLE,
-            )
+            .register(&mut stream, Token(index), Interest::READABLE | Interest::WRITABLE)
             .map_err(fail)?;
         self.clients[index] = Some(Connect {
             stream,

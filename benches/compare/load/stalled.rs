@@ -1,18 +1,22 @@
 //! Clients that send as much as they can and never read.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::time::Duration;
 
+use mio::event::Event;
 use mio::net::TcpStream;
-use mio::{Interest, Registry};
+use mio::{Events, Interest, Poll, Token};
 
-use super::{STALLED, connect, token, would_block};
+use super::{EVENTS_A_WAIT, FULL_AFTER, LONGEST_FILL, LONGEST_WAIT, connect, would_block};
+use crate::clock::now;
 
 const WRITE_BYTES: usize = 64 * 1024;
 
 /// The stalled clients of one server.
-#[derive(Default)]
 pub(super) struct Stalled {
+    poll: Poll,
+    events: Events,
     server: Option<SocketAddr>,
     clients: Vec<Option<TcpStream>>,
     sent: u64,
@@ -20,22 +24,75 @@ pub(super) struct Stalled {
 }
 
 impl Stalled {
+    pub(super) fn new() -> Result<Self, String> {
+        Ok(Self {
+            poll: Poll::new().map_err(|error| format!("no poll for stalled clients: {error}"))?,
+            events: Events::with_capacity(EVENTS_A_WAIT),
+            server: None,
+            clients: Vec::new(),
+            sent: 0,
+            gone: 0,
+        })
+    }
+
     pub(super) fn set_server(&mut self, server: SocketAddr) {
         self.server = Some(server);
     }
 
-    /// Connects `count` more; they fill up in the turns that follow.
-    pub(super) fn open(&mut self, registry: &Registry, count: usize) -> Result<(), String> {
+    /// Adds `count`, and goes on until they are full. Answers how many bytes
+    /// all of them sent.
+    pub(super) fn fill(&mut self, count: usize) -> Result<u64, String> {
+        self.open(count)?;
+        let begin = now();
+        let (mut sent, mut progress) = (0, begin);
+        loop {
+            self.turn()?;
+            let time = now();
+            if self.sent != sent {
+                (sent, progress) = (self.sent, time);
+            }
+            if time - progress >= FULL_AFTER || time - begin >= LONGEST_FILL {
+                return Ok(sent);
+            }
+        }
+    }
+
+    /// Waits until every one was disconnected, or `longest` has passed. Answers
+    /// how many were.
+    pub(super) fn watch(&mut self, longest: Duration) -> Result<usize, String> {
+        let begin = now();
+        while self.gone < self.clients.len() && now() - begin < longest {
+            self.turn()?;
+        }
+        Ok(self.gone)
+    }
+
+    fn turn(&mut self) -> Result<(), String> {
+        match self.poll.poll(&mut self.events, Some(LONGEST_WAIT)) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                return Err(format!("cannot wait for stalled clients: {error}"));
+            }
+            _ => {}
+        }
+        let over: Vec<(usize, bool)> = self
+            .events
+            .iter()
+            .map(|event| (event.token().0, is_over(event)))
+            .collect();
+        for (index, is_over) in over {
+            self.ready(index, is_over);
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, count: usize) -> Result<(), String> {
         let server = self.server.ok_or("no server was named")?;
         for _ in 0..count {
             let mut stream = connect(server)?;
             let index = self.clients.len();
-            registry
-                .register(
-                    &mut stream,
-                    token(STALLED, index),
-                    Interest::READABLE | Interest::WRITABLE,
-                )
+            self.poll
+                .registry()
+                .register(&mut stream, Token(index), Interest::READABLE | Interest::WRITABLE)
                 .map_err(|error| format!("cannot watch a client: {error}"))?;
             self.clients.push(Some(stream));
         }
@@ -43,7 +100,7 @@ impl Stalled {
     }
 
     /// Goes on filling, or notes that the server has had enough of this client.
-    pub(super) fn ready(&mut self, index: usize, is_over: bool) {
+    fn ready(&mut self, index: usize, is_over: bool) {
         let Some(place) = self.clients.get_mut(index) else {
             return;
         };
@@ -61,19 +118,8 @@ impl Stalled {
             self.gone += 1;
         }
     }
+}
 
-    /// Bytes that all of them sent.
-    pub(super) fn sent(&self) -> u64 {
-        self.sent
-    }
-
-    /// How many there were.
-    pub(super) fn count(&self) -> usize {
-        self.clients.len()
-    }
-
-    /// How many the server has disconnected.
-    pub(super) fn gone(&self) -> usize {
-        self.gone
-    }
+fn is_over(event: &Event) -> bool {
+    event.is_error() || event.is_read_closed() || event.is_write_closed()
 }

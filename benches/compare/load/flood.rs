@@ -1,5 +1,5 @@
-//! Clients that send as much as their socket takes and verify every byte that
-//! comes back.
+//! Clients that send as much as their socket takes, read as fast as they can and
+//! verify every byte, until they read no more.
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
@@ -7,18 +7,18 @@ use std::net::SocketAddr;
 
 use hdrhistogram::Histogram;
 use mio::net::TcpStream;
-use mio::{Interest, Registry};
+use mio::{Interest, Registry, Token};
 
-use super::{CLIENT, Clients, connect, token, would_block};
+use super::polled::Clients;
+use super::{connect, would_block};
 
 /// How much a client sends, and receives, before the next one has its turn.
 const BYTES_A_VISIT: usize = 256 * 1024;
 
-/// Length after which the stream repeats, in bytes or in frames.
+/// Length after which the stream repeats.
 const PERIOD_BYTES: usize = 1 << 20;
-const PERIOD_FRAMES: usize = 16;
 
-struct Bulk {
+struct Flood {
     stream: TcpStream,
     sent: usize,
     received: usize,
@@ -27,13 +27,11 @@ struct Bulk {
 }
 
 /// All such clients of one server.
-pub(super) struct Bulks {
-    clients: Vec<Bulk>,
+pub(super) struct Floods {
+    clients: Vec<Flood>,
     count: usize,
     /// One period of the stream; it begins again at its end.
     pattern: Vec<u8>,
-    /// A stream stops only at a multiple of this.
-    unit: usize,
     buffer: Vec<u8>,
     queue: VecDeque<usize>,
     stopping: bool,
@@ -41,24 +39,13 @@ pub(super) struct Bulks {
     done: u64,
 }
 
-impl Bulks {
-    pub(super) fn new(count: usize, frame: Option<usize>) -> Self {
+impl Floods {
+    pub(super) fn new(count: usize) -> Self {
         let mut random = fastrand::Rng::with_seed(count as u64);
-        let mut pattern = Vec::new();
-        match frame {
-            None => pattern.extend((0..PERIOD_BYTES).map(|_| random.u8(..))),
-            Some(payload) => {
-                for _ in 0..PERIOD_FRAMES {
-                    pattern.extend((payload as u32).to_be_bytes());
-                    pattern.extend((0..payload).map(|_| random.u8(..)));
-                }
-            }
-        }
         Self {
             clients: Vec::with_capacity(count),
             count,
-            pattern,
-            unit: frame.map_or(1, |payload| payload + size_of::<u32>()),
+            pattern: (0..PERIOD_BYTES).map(|_| random.u8(..)).collect(),
             buffer: vec![0; BYTES_A_VISIT],
             queue: VecDeque::with_capacity(count),
             stopping: false,
@@ -69,15 +56,12 @@ impl Bulks {
 
     /// Sends at most one visit's worth; true when the socket might take more.
     fn send(&mut self, index: usize) -> Result<bool, String> {
-        let client = &mut self.clients[index];
-        let place = client.sent % self.pattern.len();
-        let mut length = BYTES_A_VISIT.min(self.pattern.len() - place);
         if self.stopping {
-            length = length.min(client.sent.next_multiple_of(self.unit) - client.sent);
-        }
-        if length == 0 {
             return Ok(false);
         }
+        let client = &mut self.clients[index];
+        let place = client.sent % self.pattern.len();
+        let length = BYTES_A_VISIT.min(self.pattern.len() - place);
         match client.stream.write(&self.pattern[place..place + length]) {
             Ok(sent) => {
                 client.sent += sent;
@@ -120,18 +104,14 @@ impl Bulks {
     }
 }
 
-impl Clients for Bulks {
+impl Clients for Floods {
     fn open(&mut self, registry: &Registry, server: SocketAddr) -> Result<(), String> {
         for index in 0..self.count {
             let mut stream = connect(server)?;
             registry
-                .register(
-                    &mut stream,
-                    token(CLIENT, index),
-                    Interest::READABLE | Interest::WRITABLE,
-                )
+                .register(&mut stream, Token(index), Interest::READABLE | Interest::WRITABLE)
                 .map_err(|error| format!("cannot watch a client: {error}"))?;
-            self.clients.push(Bulk {
+            self.clients.push(Flood {
                 stream,
                 sent: 0,
                 received: 0,
@@ -171,9 +151,7 @@ impl Clients for Bulks {
     }
 
     fn is_quiet(&self) -> bool {
-        self.clients
-            .iter()
-            .all(|client| client.sent == client.received && client.sent.is_multiple_of(self.unit))
+        self.clients.iter().all(|client| client.sent == client.received)
     }
 
     fn take_done(&mut self) -> u64 {
