@@ -12,7 +12,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::launch;
-use crate::load::{Load, Slice, Work};
+use crate::load::{Buffers, Load, Slice, Work};
 
 /// The first word of a command line that asks for [`serve`].
 pub(crate) const LOAD: &str = "--load-of-one-server";
@@ -98,6 +98,12 @@ impl Generator {
         self.ask_for(&format!("stall {count}"))
     }
 
+    /// The same with slow clients as `highwater probe` has them, which have a
+    /// send buffer of `send_bytes` each.
+    pub(crate) fn stall_small(&mut self, count: usize, send_bytes: usize) -> Result<u64, String> {
+        self.ask_for(&format!("stall-small {count} {send_bytes}"))
+    }
+
     /// Lets the busy clients go on sending while they read no more, until they are full.
     pub(crate) fn stop_reading(&mut self) -> Result<(), String> {
         self.ask("deafen").map(drop)
@@ -108,8 +114,8 @@ impl Generator {
         self.ask_for(&format!("watch {}", longest.as_millis()))
     }
 
-    /// Latencies so far, where the work has any.
-    pub(crate) fn latency(&mut self) -> Result<Option<Latency>, String> {
+    /// Latencies since the last call, where the work has any.
+    pub(crate) fn take_latency(&mut self) -> Result<Option<Latency>, String> {
         let numbers: Vec<u64> = self.ask_numbers("latency")?;
         let at = |place: usize| Duration::from_nanos(numbers.get(place).copied().unwrap_or(0));
         Ok((!numbers.is_empty()).then(|| Latency {
@@ -196,12 +202,19 @@ fn answer(load: &mut Load, line: &str) -> Result<String, String> {
             let slice = load.slice(Duration::from_millis(parse(rest)?))?;
             Ok(format!("{} {}", slice.done, slice.elapsed.as_nanos()))
         }
-        "stall" => load.stall(parse(rest)?).map(|sent| sent.to_string()),
+        "stall" => load
+            .stall(parse(rest)?, Buffers::default())
+            .map(|sent| sent.to_string()),
+        "stall-small" => {
+            let (count, send_bytes) = rest.split_once(' ').unwrap_or((rest, ""));
+            let buffers = Buffers::of_slow_client(parse(send_bytes)?);
+            load.stall(parse(count)?, buffers).map(|sent| sent.to_string())
+        }
         "watch" => load
             .watch(Duration::from_millis(parse(rest)?))
             .map(|gone| gone.to_string()),
         "deafen" => load.stop_reading().map(|()| String::new()),
-        "latency" => Ok(load.latency().map_or_else(String::new, |latency| {
+        "latency" => Ok(load.take_latency().map_or_else(String::new, |latency| {
             let at = |share| latency.value_at_quantile(share);
             format!("{} {} {} {}", at(0.5), at(0.99), at(0.999), latency.max())
         })),

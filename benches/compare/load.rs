@@ -11,6 +11,7 @@ mod connect;
 mod flood;
 mod polled;
 mod probing;
+mod socket;
 mod stalled;
 
 use std::io;
@@ -19,13 +20,14 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use highwater::probe::{BULK_MESSAGE_BYTES, BULK_PIPELINE_MESSAGES};
-use mio::net::TcpStream;
 
 use connect::Connects;
 use flood::Floods;
 use polled::Polled;
 use probing::{Exchange, Probing};
 use stalled::Stalled;
+
+pub(crate) use socket::Buffers;
 
 /// What the clients do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +73,7 @@ const LONGEST_DRAIN: Duration = Duration::from_secs(20);
 /// Longer waits are recorded as this one.
 const LONGEST_LATENCY_NANOSECONDS: u64 = 60_000_000_000;
 
-/// How long stalled clients make no progress until they count as full.
+/// How long stalled clients make no progress worth the name until they count as full.
 const FULL_AFTER: Duration = Duration::from_secs(1);
 
 /// How long clients that were busy go on sending when they read no more.
@@ -144,8 +146,8 @@ impl Load {
 
     /// Adds `count` clients that send and never read, and runs until they are
     /// full. Answers how many bytes they sent.
-    pub(crate) fn stall(&mut self, count: usize) -> Result<u64, String> {
-        self.stalled.fill(count)
+    pub(crate) fn stall(&mut self, count: usize, buffers: Buffers) -> Result<u64, String> {
+        self.stalled.fill(count, buffers)
     }
 
     /// Waits until every stalled client was disconnected, or `longest` has
@@ -162,22 +164,13 @@ impl Load {
         }
     }
 
-    /// Latencies so far.
-    pub(crate) fn latency(&self) -> Option<&Histogram<u64>> {
-        match &self.clients {
-            Clients::Probing(clients) => clients.latency(),
-            Clients::Polled(clients) => clients.latency(),
+    /// Latencies since the last call.
+    pub(crate) fn take_latency(&mut self) -> Option<Histogram<u64>> {
+        match &mut self.clients {
+            Clients::Probing(clients) => clients.take_latency(),
+            Clients::Polled(clients) => clients.take_latency(),
         }
     }
-}
-
-/// A connected socket that does not block.
-fn connect(server: SocketAddr) -> Result<TcpStream, String> {
-    let fail = |error| format!("cannot connect to {server}: {error}");
-    let stream = std::net::TcpStream::connect(server).map_err(fail)?;
-    stream.set_nodelay(true).map_err(fail)?;
-    stream.set_nonblocking(true).map_err(fail)?;
-    Ok(TcpStream::from_std(stream))
 }
 
 /// True for the answer that means: not now.

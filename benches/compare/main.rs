@@ -2,9 +2,10 @@
 //! of the servers that people would use instead, side by side.
 //!
 //! Owns the command line and the order of work. What is compared is in
-//! `scenario`, who takes part in `peer`, how it is measured in `slices` and
-//! `memory`, what the clients do in `load`, and how it is told in `report`.
+//! `scenario`, who takes part in `peer`, how it is measured in `slices`, `memory`
+//! and `beside`, what the clients do in `load`, and how it is told in `report`.
 
+mod beside;
 mod clock;
 mod generator;
 mod launch;
@@ -153,6 +154,12 @@ fn carry_out(
         }
         Measure::Memory(trial) => {
             for line in memory::run(trial, workshop, arguments.quick)? {
+                report.add_figure(scenario, line);
+            }
+            Ok(())
+        }
+        Measure::Beside(beside) => {
+            for line in beside::run(beside, workshop, method.seed)? {
                 report.add_figure(scenario, line);
             }
             Ok(())

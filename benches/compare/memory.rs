@@ -23,7 +23,7 @@ pub(crate) struct Figure {
 }
 
 impl Figure {
-    fn new(label: &str, what: &'static str, value: String) -> Self {
+    pub(crate) fn new(label: &str, what: &'static str, value: String) -> Self {
         Self {
             label: label.to_owned(),
             what,
@@ -59,7 +59,10 @@ pub(crate) fn run(trial: &Trial, workshop: &Workshop, is_quick: bool) -> Result<
         }
         Trial::Instructions { peers, clients } => {
             let peers = peers.iter().filter(|peer| workshop.has(peer));
-            peers.map(|peer| instructions(workshop, peer, *clients)).collect()
+            peers
+                .map(|peer| instructions(workshop, peer, *clients))
+                .chain([prober_instructions(workshop, *clients)])
+                .collect()
         }
         Trial::Deadlines { clients } => deadlines(workshop, *clients),
         Trial::Calls { peers, clients } => {
@@ -160,7 +163,7 @@ fn stalled(
 
 /// What the kernel holds for the server's own sockets: those of its clients and,
 /// for a tunnel, those towards the far end.
-fn server_side_bytes(server: &Server, generator: &Generator) -> Result<u64, String> {
+pub(crate) fn server_side_bytes(server: &Server, generator: &Generator) -> Result<u64, String> {
     let clients = procfs::kernel_bytes("sport", server.address().port())?;
     let upstream = procfs::kernel_bytes("dport", generator.backend().port())?;
     Ok(clients + upstream)
@@ -261,24 +264,67 @@ fn calls(workshop: &Workshop, peer: &str, clients: usize) -> Result<Vec<Figure>,
     ])
 }
 
+const CALLGRIND: [&str; 3] = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"];
+
+/// What callgrind says it counted.
+fn collected(output: &str) -> Result<f64, String> {
+    let count = output.rsplit_once("Collected : ").map(|(_, rest)| rest);
+    let word = count.and_then(|rest| rest.split_whitespace().next());
+    word.and_then(|word| word.parse().ok())
+        .ok_or_else(|| "callgrind told no count".into())
+}
+
+/// What `highwater probe` itself spends on a message, counted in the same way:
+/// a load that costs more than the server it loads cannot saturate it.
+fn prober_instructions(workshop: &Workshop, clients: usize) -> Result<Figure, String> {
+    let server = workshop.start("highwater", &[], nowhere(), "instructions-prober")?;
+    let program = workshop.program("highwater").ok_or("highwater is not here")?;
+    let count = |baseline: &str| -> Result<(f64, f64), String> {
+        let output = Command::new(CALLGRIND[0])
+            .args(&CALLGRIND[1..])
+            .arg(program)
+            .args(["probe", &server.address().to_string(), "--json", "--size", "64"])
+            .args(["--fast", &clients.to_string(), "--baseline", baseline])
+            .args([
+                "--stalled",
+                "0",
+                "--talkers",
+                "0",
+                "--paused",
+                "0",
+                "--steady",
+                "0",
+            ])
+            .output()
+            .map_err(|error| format!("cannot run valgrind: {error}"))?;
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout)
+            .map_err(|error| format!("no report of the probe: {error}"))?;
+        let messages = report["healthy"]["before"]["messages"].as_f64();
+        let instructions = collected(&String::from_utf8_lossy(&output.stderr))?;
+        Ok((instructions, messages.ok_or("the probe counted no messages")?))
+    };
+    let (few, short) = count("2s")?;
+    let (many, long) = count("6s")?;
+    Ok(Figure::new(
+        "highwater probe",
+        "instructions per message, kernel excluded",
+        format!("{:.0}", (many - few) / (long - short)),
+    ))
+}
+
 /// Counts with callgrind: exact, and the same on a noisy machine. What starting
 /// and connecting cost is taken away by the difference of two runs.
 fn instructions(workshop: &Workshop, peer: &str, clients: usize) -> Result<Figure, String> {
     const SHORT: Duration = Duration::from_millis(300);
     const LONG: Duration = Duration::from_millis(1500);
     let count = |length: Duration| -> Result<(f64, f64), String> {
-        const TOOL: &[&str] = &["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"];
         let mut generator = Generator::start(MESSAGE, clients)?;
         let label = format!("instructions-{peer}");
-        let server = workshop.start_under(TOOL, peer, &[], generator.backend(), &label)?;
+        let server = workshop.start_under(&CALLGRIND, peer, &[], generator.backend(), &label)?;
         generator.open(server.address())?;
         let done = generator.slice(length)?.done;
         drop(generator);
-        let output = server.finish()?;
-        let collected = output.rsplit_once("Collected : ").map(|(_, rest)| rest);
-        let word = collected.and_then(|rest| rest.split_whitespace().next());
-        let count = word.and_then(|word| word.parse().ok());
-        Ok((count.ok_or("callgrind told no count")?, done as f64))
+        Ok((collected(&server.finish()?)?, done as f64))
     };
     let (few, short) = count(SHORT)?;
     let (many, long) = count(LONG)?;

@@ -189,6 +189,11 @@ impl Workshop {
         self.start_under(&[], name, extra, to, label)
     }
 
+    /// The program of a peer that is here.
+    pub(crate) fn program(&self, name: &str) -> Option<&Path> {
+        self.programs.get(name).map(PathBuf::as_path)
+    }
+
     /// The same under a tool, which is named with its arguments.
     pub(crate) fn start_under(
         &self,

@@ -79,14 +79,16 @@ fn parse_kernel_bytes(listing: &str) -> u64 {
         .split("skmem:(")
         .skip(1)
         .filter_map(|rest| rest.split(')').next());
-    let mut total = 0;
+    let mut total: i64 = 0;
     for field in fields.flat_map(|fields| fields.split(',')) {
         let digits = field.find(|c: char| c.is_ascii_digit()).unwrap_or(field.len());
         if matches!(&field[..digits], "r" | "w" | "f" | "bl") {
-            total += field[digits..].parse::<u64>().unwrap_or(0);
+            let bytes = field[digits..].parse::<u32>().unwrap_or(0);
+            // What is set aside falls below zero now and then, and ss(8) knows no sign.
+            total += i64::from(bytes.cast_signed());
         }
     }
-    total
+    u64::try_from(total).unwrap_or(0)
 }
 
 /// Memory that TCP holds on the whole machine, both ends, in bytes.

@@ -13,7 +13,7 @@ use crate::Method;
 use crate::generator::{Generator, Latency};
 use crate::load::Work;
 use crate::peer::Workshop;
-use crate::scenario::{Seat, Team};
+use crate::scenario::{SLOW_CLIENT_SEND_BYTES, Seat, Team};
 use crate::server::Server;
 use crate::statistics::median;
 
@@ -115,7 +115,9 @@ fn run_once(
     }
     // Only now, for the trouble of one is to be felt by all.
     for entry in entries.iter_mut().filter(|entry| entry.seat.stalled > 0) {
-        entry.generator.stall(entry.seat.stalled)?;
+        entry
+            .generator
+            .stall_small(entry.seat.stalled, SLOW_CLIENT_SEND_BYTES)?;
     }
     let bar = progress(name, method.cycles);
     let mut random = fastrand::Rng::with_seed(method.seed ^ attempt as u64);
@@ -201,7 +203,7 @@ fn conclude(entries: Vec<Entry>) -> Result<Run, String> {
             label: entry.seat.label,
             work: entry.seat.work,
             samples: entry.measured.iter().zip(&bases).map(sample).collect(),
-            latency: entry.generator.latency()?,
+            latency: entry.generator.take_latency()?,
             resident_bytes: entry.server.resident_bytes(),
         });
     }
@@ -226,7 +228,7 @@ fn disagreement(one: &[Measured], other: &[Measured]) -> f64 {
     apart(ratio(|measured| measured.rate)).max(apart(ratio(|measured| measured.cost)))
 }
 
-fn progress(name: &str, cycles: usize) -> ProgressBar {
+pub(crate) fn progress(name: &str, cycles: usize) -> ProgressBar {
     let bar = ProgressBar::new(cycles as u64).with_message(name.to_owned());
     if let Ok(style) = ProgressStyle::with_template("{msg:16} [{bar:40}] {pos}/{len} cycles, {eta} left") {
         bar.set_style(style.progress_chars("=> "));

@@ -26,7 +26,7 @@ const CONNECTING_AT_ONCE: usize = 64;
 /// How long connecting may take in all.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the last answers of a slice are waited for.
-const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
+const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Clients that ping-pong: each sends messages, waits for their answers, and verifies every byte.
 pub struct Load {

@@ -148,7 +148,9 @@ impl Clients for Connects {
         std::mem::take(&mut self.done)
     }
 
-    fn latency(&self) -> Option<&Histogram<u64>> {
-        Some(&self.latency)
+    fn take_latency(&mut self) -> Option<Histogram<u64>> {
+        let taken = self.latency.clone();
+        self.latency.reset();
+        Some(taken)
     }
 }

@@ -10,7 +10,8 @@ use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
 use super::polled::Clients;
-use super::{connect, would_block};
+use super::socket::{Buffers, connect};
+use super::would_block;
 
 /// How much a client sends, and receives, before the next one has its turn.
 const BYTES_A_VISIT: usize = 256 * 1024;
@@ -107,7 +108,7 @@ impl Floods {
 impl Clients for Floods {
     fn open(&mut self, registry: &Registry, server: SocketAddr) -> Result<(), String> {
         for index in 0..self.count {
-            let mut stream = connect(server)?;
+            let mut stream = connect(server, Buffers::default())?;
             registry
                 .register(&mut stream, Token(index), Interest::READABLE | Interest::WRITABLE)
                 .map_err(|error| format!("cannot watch a client: {error}"))?;
@@ -158,7 +159,7 @@ impl Clients for Floods {
         std::mem::take(&mut self.done)
     }
 
-    fn latency(&self) -> Option<&Histogram<u64>> {
+    fn take_latency(&mut self) -> Option<Histogram<u64>> {
         None
     }
 }

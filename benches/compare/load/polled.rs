@@ -30,8 +30,8 @@ pub(super) trait Clients {
     fn is_quiet(&self) -> bool;
     /// What was done since the last call.
     fn take_done(&mut self) -> u64;
-    /// Time from sending to answer, in nanoseconds.
-    fn latency(&self) -> Option<&Histogram<u64>>;
+    /// Times from sending to answer since the last call, in nanoseconds.
+    fn take_latency(&mut self) -> Option<Histogram<u64>>;
 }
 
 /// All clients of one kind, and their poll.
@@ -90,8 +90,8 @@ impl Polled {
         Ok(())
     }
 
-    pub(super) fn latency(&self) -> Option<&Histogram<u64>> {
-        self.clients.latency()
+    pub(super) fn take_latency(&mut self) -> Option<Histogram<u64>> {
+        self.clients.take_latency()
     }
 
     fn turn(&mut self) -> Result<(), String> {

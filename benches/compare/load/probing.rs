@@ -80,7 +80,7 @@ impl Probing {
         })
     }
 
-    pub(super) fn latency(&self) -> Option<&Histogram<u64>> {
-        self.latency.as_ref()
+    pub(super) fn take_latency(&mut self) -> Option<Histogram<u64>> {
+        self.latency.take()
     }
 }

@@ -8,10 +8,14 @@ use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
-use super::{EVENTS_A_WAIT, FULL_AFTER, LONGEST_FILL, LONGEST_WAIT, connect, would_block};
+use super::socket::{Buffers, connect};
+use super::{EVENTS_A_WAIT, FULL_AFTER, LONGEST_FILL, LONGEST_WAIT, would_block};
 use crate::clock::now;
 
 const WRITE_BYTES: usize = 64 * 1024;
+
+/// Less than this is no progress: a kernel short of memory still lets some by.
+const PROGRESS_BYTES: u64 = 1 << 20;
 
 /// The stalled clients of one server.
 pub(super) struct Stalled {
@@ -41,18 +45,22 @@ impl Stalled {
 
     /// Adds `count`, and goes on until they are full. Answers how many bytes
     /// all of them sent.
-    pub(super) fn fill(&mut self, count: usize) -> Result<u64, String> {
-        self.open(count)?;
+    pub(super) fn fill(&mut self, count: usize, buffers: Buffers) -> Result<u64, String> {
+        self.open(count, buffers)?;
         let begin = now();
         let (mut sent, mut progress) = (0, begin);
         loop {
             self.turn()?;
+            // The kernel announces room only when a third is free; they do not wait for that.
+            for index in 0..self.clients.len() {
+                self.ready(index, false);
+            }
             let time = now();
-            if self.sent != sent {
+            if self.sent >= sent + PROGRESS_BYTES {
                 (sent, progress) = (self.sent, time);
             }
             if time - progress >= FULL_AFTER || time - begin >= LONGEST_FILL {
-                return Ok(sent);
+                return Ok(self.sent);
             }
         }
     }
@@ -85,10 +93,10 @@ impl Stalled {
         Ok(())
     }
 
-    fn open(&mut self, count: usize) -> Result<(), String> {
+    fn open(&mut self, count: usize, buffers: Buffers) -> Result<(), String> {
         let server = self.server.ok_or("no server was named")?;
         for _ in 0..count {
-            let mut stream = connect(server)?;
+            let mut stream = connect(server, buffers)?;
             let index = self.clients.len();
             self.poll
                 .registry()

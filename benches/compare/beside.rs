@@ -1,0 +1,177 @@
+//! Servers in the same trouble, one after the other: each beside stalled clients
+//! of its own.
+//!
+//! What stalled clients hold is the kernel's memory, and that belongs to the
+//! whole machine: two servers in this trouble at once would share it. So each
+//! has it alone, in rounds of random order, and the ratio to the base is taken
+//! inside a round.
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use crate::clock::now;
+use crate::generator::Generator;
+use crate::load::Work;
+use crate::memory::{Figure, server_side_bytes};
+use crate::peer::Workshop;
+use crate::procfs;
+use crate::statistics::quartiles;
+
+/// Who stands beside stalled clients, and how many of them.
+pub(crate) struct Beside {
+    /// The first is what the others are compared with.
+    pub(crate) peers: &'static [(&'static str, &'static [&'static str])],
+    pub(crate) work: Work,
+    pub(crate) clients: usize,
+    pub(crate) stalled: usize,
+    /// The send buffer of a stalled client: its own end, which a client
+    /// elsewhere would not hold on this machine.
+    pub(crate) send_bytes: usize,
+    pub(crate) rounds: usize,
+}
+
+/// Slices before the stalled clients come, and beside them.
+const SLICES: usize = 10;
+const SLICE: Duration = Duration::from_millis(150);
+const WARM_UP: Duration = Duration::from_millis(100);
+
+/// The kernel has its memory back when TCP holds no more than this.
+const FREE_BYTES: u64 = 32 << 20;
+const LONGEST_FREEING: Duration = Duration::from_secs(20);
+
+/// One server in one round.
+struct Sample {
+    alone: f64,
+    beside: f64,
+    longest: Duration,
+    kernel_bytes: u64,
+}
+
+/// Carries out all rounds.
+pub(crate) fn run(beside: &Beside, workshop: &Workshop, seed: u64) -> Result<Vec<Figure>, String> {
+    let peers: Vec<_> = beside
+        .peers
+        .iter()
+        .filter(|(peer, _)| workshop.has(peer))
+        .collect();
+    let mut samples: Vec<Vec<Sample>> = peers.iter().map(|_| Vec::new()).collect();
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut order: Vec<usize> = (0..peers.len()).collect();
+    let bar = crate::slices::progress("rounds", beside.rounds);
+    for _ in 0..beside.rounds {
+        random.shuffle(&mut order);
+        for &place in &order {
+            let (peer, arguments) = peers[place];
+            let sample = round(beside, workshop, peer, arguments).map_err(|why| format!("{peer}: {why}"))?;
+            samples[place].push(sample);
+        }
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    let base: Vec<f64> = samples[0].iter().map(|sample| sample.beside).collect();
+    Ok(peers
+        .iter()
+        .zip(&samples)
+        .flat_map(|((peer, _), samples)| figures(peer, samples, &base, beside))
+        .collect())
+}
+
+fn round(beside: &Beside, workshop: &Workshop, peer: &str, arguments: &[&str]) -> Result<Sample, String> {
+    let mut generator = Generator::start(beside.work, beside.clients)?;
+    let server = workshop.start(peer, arguments, generator.backend(), &format!("beside-{peer}"))?;
+    generator.open(server.address())?;
+    generator.slice(WARM_UP)?;
+    let alone = rate(&mut generator)?;
+    generator.stall_small(beside.stalled, beside.send_bytes)?;
+    generator.slice(WARM_UP)?;
+    generator.take_latency()?;
+    let kernel_bytes = server_side_bytes(&server, &generator)?;
+    let rate_beside = rate(&mut generator)?;
+    let longest = generator
+        .take_latency()?
+        .map_or(Duration::ZERO, |latency| latency.max);
+    drop(generator);
+    drop(server);
+    wait_until_free()?;
+    Ok(Sample {
+        alone,
+        beside: rate_beside,
+        longest,
+        kernel_bytes,
+    })
+}
+
+/// What is done in a second, over all slices.
+fn rate(generator: &mut Generator) -> Result<f64, String> {
+    let (mut done, mut elapsed) = (0, Duration::ZERO);
+    for _ in 0..SLICES {
+        let slice = generator.slice(SLICE)?;
+        done += slice.done;
+        elapsed += slice.elapsed;
+    }
+    Ok(done as f64 / elapsed.as_secs_f64())
+}
+
+fn wait_until_free() -> Result<(), String> {
+    let begin: Instant = now();
+    while procfs::tcp_bytes() > FREE_BYTES {
+        if now() - begin > LONGEST_FREEING {
+            return Err("the kernel still holds what the stalled clients took".into());
+        }
+        sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+fn figures(peer: &str, samples: &[Sample], base: &[f64], beside: &Beside) -> Vec<Figure> {
+    let spread = |values: Vec<f64>| {
+        let of = quartiles(values);
+        format!("{:.3} ({:.3}-{:.3})", of.median, of.low, of.high)
+    };
+    let unit = |value: f64| match beside.work {
+        Work::Ping { .. } => format!("{:.1} k/s", value / 1e3),
+        _ => format!("{:.0} MB/s", value / 1e6),
+    };
+    let each = |of: fn(&Sample) -> f64| samples.iter().map(of).collect::<Vec<f64>>();
+    let to_base = samples
+        .iter()
+        .zip(base)
+        .map(|(sample, base)| sample.beside / base);
+    let longest = quartiles(each(|sample| sample.longest.as_secs_f64() * 1e3));
+    let kernel = quartiles(each(|sample| sample.kernel_bytes as f64)).median / beside.stalled as f64;
+    vec![
+        Figure::new(
+            peer,
+            "rate alone",
+            unit(quartiles(each(|sample| sample.alone)).median),
+        ),
+        Figure::new(
+            peer,
+            "rate beside them",
+            unit(quartiles(each(|sample| sample.beside)).median),
+        ),
+        Figure::new(
+            peer,
+            "beside them, to alone",
+            spread(each(|sample| sample.beside / sample.alone)),
+        ),
+        Figure::new(
+            peer,
+            "beside them, to the floor beside its own",
+            spread(to_base.collect()),
+        ),
+        Figure::new(
+            peer,
+            "longest wait of a round",
+            format!(
+                "{:.1} ms ({:.1}-{:.1})",
+                longest.median, longest.low, longest.high
+            ),
+        ),
+        Figure::new(
+            peer,
+            "kernel memory per stalled client",
+            format!("{:.0} KB", kernel / 1e3),
+        ),
+    ]
+}
