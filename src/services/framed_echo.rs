@@ -78,15 +78,16 @@ impl FramedEcho {
     }
 
     /// Sends whole frames as far as there is room, in pieces, so that a frame
-    /// longer than the mark does not break the mark; pauses the client while
-    /// some are left, and as long as its queue says so.
+    /// longer than the mark does not break the mark by as much as a smallest
+    /// read: one of 64 KiB then goes with its header, not behind it. Pauses the
+    /// client while some are left, and as long as its queue says so.
     fn send_whole(&mut self, client: ClientId, actions: &mut Actions<'_>) {
         let Some(unfinished) = self.unfinished.get_mut(&client) else {
             return actions.resume(client);
         };
         let mut answer = Answer::Continue;
         while unfinished.whole_bytes > 0 && answer == Answer::Continue {
-            let room = actions.room(client).max(SMALLEST_READ_BYTES);
+            let room = actions.room(client) + SMALLEST_READ_BYTES - 1;
             let piece = unfinished.whole_bytes.min(room);
             answer = actions.send(client, &unfinished.buffer[..piece]);
             unfinished.buffer.advance(piece);
