@@ -40,7 +40,7 @@ impl Generator {
         let this = std::env::current_exe().map_err(|error| format!("cannot find myself: {error}"))?;
         let (kind, first, second) = match work {
             Work::Ping { size, in_flight } => ("ping", size, in_flight as usize),
-            Work::Bulk { frame } => ("bulk", frame.unwrap_or(0), 0),
+            Work::Bulk { frame, in_flight } => ("bulk", frame.unwrap_or(0), in_flight as usize),
             Work::Connect { size } => ("connect", size, 0),
             Work::Flood => ("flood", 0, 0),
         };
@@ -177,6 +177,7 @@ pub(crate) fn serve(words: impl Iterator<Item = String>) -> Result<(), String> {
         },
         Some("bulk") => Work::Bulk {
             frame: (number(1) > 0).then(|| number(1)),
+            in_flight: u32::try_from(number(2)).unwrap_or(u32::MAX),
         },
         Some("connect") => Work::Connect { size: number(1) },
         Some("flood") => Work::Flood,

@@ -19,7 +19,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use highwater::probe::{BULK_MESSAGE_BYTES, BULK_PIPELINE_MESSAGES};
+use highwater::probe::BULK_MESSAGE_BYTES;
 
 use connect::Connects;
 use flood::Floods;
@@ -39,10 +39,12 @@ pub(crate) enum Work {
         /// Messages under way at any moment, for each client.
         in_flight: u32,
     },
-    /// Keep a megabyte under way in messages of 64 KiB; every byte that comes back is verified.
+    /// Send messages of 64 KiB, or frames; every byte that comes back is verified.
     Bulk {
         /// Bytes of a frame's payload, or none for a plain stream.
         frame: Option<usize>,
+        /// Messages under way at any moment, for each client.
+        in_flight: u32,
     },
     /// Connect, one echo of this size, close.
     Connect {
@@ -110,8 +112,12 @@ impl Load {
         };
         let clients = match work {
             Work::Ping { size, in_flight } => exchange(size, in_flight, false, false),
-            Work::Bulk { frame: None } => exchange(BULK_MESSAGE_BYTES, BULK_PIPELINE_MESSAGES, false, true),
-            Work::Bulk { frame: Some(size) } => exchange(size, BULK_PIPELINE_MESSAGES, true, true),
+            Work::Bulk { frame, in_flight } => exchange(
+                frame.unwrap_or(BULK_MESSAGE_BYTES),
+                in_flight,
+                frame.is_some(),
+                true,
+            ),
             Work::Connect { size } => Clients::Polled(Polled::new(Box::new(Connects::new(count, size)?))?),
             Work::Flood => Clients::Polled(Polled::new(Box::new(Floods::new(count)))?),
         };
@@ -146,8 +152,8 @@ impl Load {
 
     /// Adds `count` clients that send and never read, and runs until they are
     /// full. Answers how many bytes they sent.
-    pub(crate) fn stall(&mut self, count: usize, buffers: Buffers) -> Result<u64, String> {
-        self.stalled.fill(count, buffers)
+    pub(crate) fn stall(&mut self, count: usize, buffers: Buffers, is_eager: bool) -> Result<u64, String> {
+        self.stalled.fill(count, buffers, is_eager)
     }
 
     /// Waits until every stalled client was disconnected, or `longest` has

@@ -1,5 +1,7 @@
 //! What is compared with what, and what we want to see: the goals by name.
 
+use highwater::probe::BULK_PIPELINE_MESSAGES;
+
 use crate::beside::Beside;
 use crate::load::Work;
 use crate::peer::Workshop;
@@ -150,9 +152,28 @@ const PIPELINED: Work = Work::Ping {
     size: MESSAGE_BYTES,
     in_flight: 16,
 };
-const BULK: Work = Work::Bulk { frame: None };
+/// As `highwater probe --bulk` has it: 1 MiB on the way, which a server without
+/// bounds takes in whole, so that the client's own send does most of the work
+/// of receiving too (loopback has one processor do both).
+const BULK: Work = Work::Bulk {
+    frame: None,
+    in_flight: BULK_PIPELINE_MESSAGES,
+};
 const FRAMED_BULK: Work = Work::Bulk {
     frame: Some(64 * 1024),
+    in_flight: BULK_PIPELINE_MESSAGES,
+};
+
+/// More on the way than any socket takes, as from a client that sends a file:
+/// then every server is what the client waits for.
+const FLOOD_MESSAGES: u32 = 512;
+const FLOOD: Work = Work::Bulk {
+    frame: None,
+    in_flight: FLOOD_MESSAGES,
+};
+const FRAMED_FLOOD: Work = Work::Bulk {
+    frame: Some(64 * 1024),
+    in_flight: FLOOD_MESSAGES,
 };
 const SHORT: Work = Work::Connect { size: MESSAGE_BYTES };
 
@@ -336,6 +357,58 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
                 .doing(FRAMED_BULK)
                 .with(&["--framing", "length"])],
             peers: &[],
+        }),
+    },
+    Scenario {
+        name: "flood-1",
+        title: "bulk echo of as much as sockets take, every byte verified, 1 client",
+        goal: "rate at least 1.00 of the floor",
+        is_quick: false,
+        measure: Measure::Speed(Contest {
+            base: seat("floor", 1).doing(FLOOD),
+            always: &[seat("highwater", 1).doing(FLOOD)],
+            peers: &[seat("tokio", 1).doing(FLOOD), seat("go", 1).doing(FLOOD)],
+        }),
+    },
+    Scenario {
+        name: "flood-16",
+        title: "bulk echo of as much as sockets take, every byte verified, 16 clients",
+        goal: "rate at least 1.00 of the floor",
+        is_quick: false,
+        measure: Measure::Speed(Contest {
+            base: seat("floor", 16).doing(FLOOD),
+            always: &[seat("highwater", 16).doing(FLOOD)],
+            peers: &[seat("tokio", 16).doing(FLOOD), seat("libevent", 16).doing(FLOOD)],
+        }),
+    },
+    Scenario {
+        name: "framed-flood",
+        title: "bulk echo of as many 64 KiB frames as sockets take, 1 client; the floor knows no frames",
+        goal: "rate at least 0.92 of the floor",
+        is_quick: false,
+        measure: Measure::Speed(Contest {
+            base: seat("floor", 1).doing(FRAMED_FLOOD),
+            always: &[seat("highwater", 1)
+                .doing(FRAMED_FLOOD)
+                .with(&["--framing", "length"])],
+            peers: &[],
+        }),
+    },
+    Scenario {
+        name: "tunnel-flood",
+        title: "as much as sockets take through a tunnel, both ways, every byte verified, 1 client",
+        goal: "CPU per KiB at most 1.00 of the bare C tunnel by recv and send, at most 0.45 by splice",
+        is_quick: false,
+        measure: Measure::Speed(Contest {
+            base: seat("floor-tunnel", 1).doing(FLOOD),
+            always: &[
+                seat("highwater-tunnel", 1).doing(FLOOD),
+                seat("highwater-copies", 1).doing(FLOOD),
+            ],
+            peers: &[
+                seat("floor-splice", 1).doing(FLOOD),
+                seat("haproxy-splice", 1).doing(FLOOD),
+            ],
         }),
     },
     Scenario {

@@ -45,15 +45,17 @@ impl Stalled {
 
     /// Adds `count`, and goes on until they are full. Answers how many bytes
     /// all of them sent.
-    pub(super) fn fill(&mut self, count: usize, buffers: Buffers) -> Result<u64, String> {
+    pub(super) fn fill(&mut self, count: usize, buffers: Buffers, is_eager: bool) -> Result<u64, String> {
         self.open(count, buffers)?;
         let begin = now();
         let (mut sent, mut progress) = (0, begin);
         loop {
             self.turn()?;
-            // The kernel announces room only when a third is free; they do not wait for that.
-            for index in 0..self.clients.len() {
-                self.ready(index, false);
+            // The kernel announces room only when a third is free; the eager do not wait for that.
+            if is_eager {
+                for index in 0..self.clients.len() {
+                    self.ready(index, false);
+                }
             }
             let time = now();
             if self.sent >= sent + PROGRESS_BYTES {
