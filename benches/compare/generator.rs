@@ -204,12 +204,13 @@ fn answer(load: &mut Load, line: &str) -> Result<String, String> {
             Ok(format!("{} {}", slice.done, slice.elapsed.as_nanos()))
         }
         "stall" => load
-            .stall(parse(rest)?, Buffers::default())
+            .stall(parse(rest)?, Buffers::default(), false)
             .map(|sent| sent.to_string()),
         "stall-small" => {
             let (count, send_bytes) = rest.split_once(' ').unwrap_or((rest, ""));
             let buffers = Buffers::of_slow_client(parse(send_bytes)?);
-            load.stall(parse(count)?, buffers).map(|sent| sent.to_string())
+            load.stall(parse(count)?, buffers, true)
+                .map(|sent| sent.to_string())
         }
         "watch" => load
             .watch(Duration::from_millis(parse(rest)?))
