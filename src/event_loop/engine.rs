@@ -261,8 +261,8 @@ impl<N: Network> Engine<N> {
     }
 
     /// Moves what `from` has sent to `to`, at most as much as `rest` has room
-    /// for. What `to` refuses is queued for it, by way of `rest`. Answers as [`Client::read`] does, and `None` where
-    /// nothing can be moved in this way.
+    /// for. What `to` refuses is queued for it, by way of `rest`. Answers as
+    /// [`Client::read`] does, and `None` where nothing can be moved in this way.
     pub(crate) fn splice(
         &mut self,
         from: ClientId,
