@@ -7,7 +7,7 @@
 //! inside a round.
 
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::clock::now;
 use crate::generator::Generator;
@@ -15,7 +15,8 @@ use crate::load::Work;
 use crate::memory::{Figure, server_side_bytes};
 use crate::peer::Workshop;
 use crate::procfs;
-use crate::statistics::quartiles;
+use crate::report::ratio;
+use crate::statistics::{median, quartiles};
 
 /// Who stands beside stalled clients, and how many of them.
 pub(crate) struct Beside {
@@ -113,7 +114,7 @@ fn rate(generator: &mut Generator) -> Result<f64, String> {
 }
 
 fn wait_until_free() -> Result<(), String> {
-    let begin: Instant = now();
+    let begin = now();
     while procfs::tcp_bytes() > FREE_BYTES {
         if now() - begin > LONGEST_FREEING {
             return Err("the kernel still holds what the stalled clients took".into());
@@ -124,10 +125,6 @@ fn wait_until_free() -> Result<(), String> {
 }
 
 fn figures(peer: &str, samples: &[Sample], base: &[f64], beside: &Beside) -> Vec<Figure> {
-    let spread = |values: Vec<f64>| {
-        let of = quartiles(values);
-        format!("{:.3} ({:.3}-{:.3})", of.median, of.low, of.high)
-    };
     let unit = |value: f64| match beside.work {
         Work::Ping { .. } => format!("{:.1} k/s", value / 1e3),
         _ => format!("{:.0} MB/s", value / 1e6),
@@ -138,27 +135,23 @@ fn figures(peer: &str, samples: &[Sample], base: &[f64], beside: &Beside) -> Vec
         .zip(base)
         .map(|(sample, base)| sample.beside / base);
     let longest = quartiles(each(|sample| sample.longest.as_secs_f64() * 1e3));
-    let kernel = quartiles(each(|sample| sample.kernel_bytes as f64)).median / beside.stalled as f64;
+    let kernel = median(each(|sample| sample.kernel_bytes as f64)) / beside.stalled as f64;
     vec![
-        Figure::new(
-            peer,
-            "rate alone",
-            unit(quartiles(each(|sample| sample.alone)).median),
-        ),
+        Figure::new(peer, "rate alone", unit(median(each(|sample| sample.alone)))),
         Figure::new(
             peer,
             "rate beside them",
-            unit(quartiles(each(|sample| sample.beside)).median),
+            unit(median(each(|sample| sample.beside))),
         ),
         Figure::new(
             peer,
             "beside them, to alone",
-            spread(each(|sample| sample.beside / sample.alone)),
+            ratio(quartiles(each(|sample| sample.beside / sample.alone))),
         ),
         Figure::new(
             peer,
             "beside them, to the floor beside its own",
-            spread(to_base.collect()),
+            ratio(quartiles(to_base.collect())),
         ),
         Figure::new(
             peer,

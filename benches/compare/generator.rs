@@ -170,14 +170,15 @@ pub(crate) fn serve(words: impl Iterator<Item = String>) -> Result<(), String> {
             .and_then(|word| word.parse::<usize>().ok())
             .unwrap_or(0)
     };
+    let in_flight = u32::try_from(number(2)).unwrap_or(u32::MAX);
     let work = match words.first().map(String::as_str) {
         Some("ping") => Work::Ping {
             size: number(1),
-            in_flight: u32::try_from(number(2)).unwrap_or(u32::MAX),
+            in_flight,
         },
         Some("bulk") => Work::Bulk {
             frame: (number(1) > 0).then(|| number(1)),
-            in_flight: u32::try_from(number(2)).unwrap_or(u32::MAX),
+            in_flight,
         },
         Some("connect") => Work::Connect { size: number(1) },
         Some("flood") => Work::Flood,

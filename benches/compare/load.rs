@@ -99,25 +99,20 @@ enum Clients {
 impl Load {
     /// Prepares `count` clients, none of them connected yet.
     pub(crate) fn new(work: Work, count: usize) -> Result<Self, String> {
-        let exchange = |size, in_flight, is_framed, counts_bytes| {
-            Clients::Probing(Probing::new(
-                count,
-                Exchange {
-                    size,
-                    in_flight,
-                    is_framed,
-                    counts_bytes,
-                },
-            ))
-        };
+        let probing = |exchange| Clients::Probing(Probing::new(count, exchange));
         let clients = match work {
-            Work::Ping { size, in_flight } => exchange(size, in_flight, false, false),
-            Work::Bulk { frame, in_flight } => exchange(
-                frame.unwrap_or(BULK_MESSAGE_BYTES),
+            Work::Ping { size, in_flight } => probing(Exchange {
+                size,
                 in_flight,
-                frame.is_some(),
-                true,
-            ),
+                is_framed: false,
+                counts_bytes: false,
+            }),
+            Work::Bulk { frame, in_flight } => probing(Exchange {
+                size: frame.unwrap_or(BULK_MESSAGE_BYTES),
+                in_flight,
+                is_framed: frame.is_some(),
+                counts_bytes: true,
+            }),
             Work::Connect { size } => Clients::Polled(Polled::new(Box::new(Connects::new(count, size)?))?),
             Work::Flood => Clients::Polled(Polled::new(Box::new(Floods::new(count)))?),
         };

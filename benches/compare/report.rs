@@ -221,7 +221,8 @@ fn microseconds(time: Duration) -> String {
     format!("{:.0}", time.as_secs_f64() * 1e6)
 }
 
-fn ratio(of: Quartiles) -> String {
+/// A median with its quartiles, as all ratios are told.
+pub(crate) fn ratio(of: Quartiles) -> String {
     format!("{:.3} ({:.3}-{:.3})", of.median, of.low, of.high)
 }
 
