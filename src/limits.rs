@@ -16,6 +16,12 @@ pub const HIGH_WATER_MARK_BYTES: usize = 64 * 1024;
 /// How long a client may stay over the limit before it is disconnected.
 pub const GRACE: Duration = Duration::from_secs(5);
 
+/// The part of the grace after which a client over the limit is looked at
+/// once: whether it is our own kernel that keeps its acknowledgements out.
+/// After half a second of five the kernel has sent again once (200 ms), and
+/// what it sends the next time (600 ms) is answered.
+pub const UNHEARD_GRACE_SHARE: u32 = 10;
+
 /// How long a queue may stay non-empty without a break. It catches those who
 /// trickle and those who are stuck below the limit. Twelve graces: a client
 /// that still has something queued after a minute is not coming back.
@@ -278,6 +284,11 @@ impl Limits {
     #[must_use]
     pub fn drain_timeout(&self) -> Duration {
         self.drain_timeout.unwrap_or(DRAIN_TIMEOUT.max(self.grace))
+    }
+
+    /// How long after it came over the limit a client is looked at once.
+    pub(crate) fn unheard_delay(&self) -> Duration {
+        self.grace / UNHEARD_GRACE_SHARE
     }
 
     /// Whether a read of so many bytes means that a client is moving bulk.

@@ -250,7 +250,7 @@ fn a_load_counts_verified_answers_and_stays_connected_between_slices() {
         let mut load = Load::connect(address, 4, size, pipeline, false).unwrap();
         for _ in 0..3 {
             let slice = load.run_for(Duration::from_millis(50)).unwrap();
-            assert_eq!(slice.lost, 0);
+            assert_eq!(slice.lost, []);
             assert!(slice.messages > 0 && slice.waits.len() >= slice.messages);
             let all = slice.to_last_answer;
             assert_eq!(all.messages, slice.waits.len());

@@ -64,6 +64,9 @@ struct Arguments {
     /// Measures this program instead of the one that was just built.
     #[arg(long, value_name = "FILE", default_value = env!("CARGO_BIN_EXE_highwater"))]
     highwater: PathBuf,
+    /// Another build of highwater, which takes part beside this one as `baseline`.
+    #[arg(long, value_name = "FILE")]
+    baseline: Option<PathBuf>,
     /// Only these peers, by name; highwater and the floor always take part.
     #[arg(long = "peer", value_name = "NAME")]
     peers: Vec<String>,
@@ -121,7 +124,7 @@ fn compare(arguments: &Arguments) -> Result<(), String> {
         tries: arguments.tries.clamp(1, 20),
         seed: arguments.seed.unwrap_or_else(|| fastrand::u64(..)),
     };
-    let workshop = Workshop::build(arguments.highwater.clone())?;
+    let workshop = Workshop::build(&arguments.highwater, arguments.baseline.as_deref())?;
     let mut report = Report::new(&workshop, &method);
     for scenario in chosen {
         let result = carry_out(scenario, arguments, &workshop, &method, &mut report);

@@ -29,6 +29,8 @@ enum Make {
     Installed(&'static str, &'static str),
     /// The one that all this is about.
     Highwater,
+    /// Another build of it.
+    Baseline,
 }
 
 /// What its command line looks like.
@@ -57,6 +59,21 @@ const PEERS: &[Peer] = &[
     Peer {
         name: "highwater-copies",
         make: Make::Highwater,
+        start: Start::Words(&["tunnel", "--port", "0", "--to", "TO", "--splice-from", "0"]),
+    },
+    Peer {
+        name: "baseline",
+        make: Make::Baseline,
+        start: Start::Words(&["echo", "--port", "0"]),
+    },
+    Peer {
+        name: "baseline-tunnel",
+        make: Make::Baseline,
+        start: Start::Words(&["tunnel", "--port", "0", "--to", "TO"]),
+    },
+    Peer {
+        name: "baseline-copies",
+        make: Make::Baseline,
         start: Start::Words(&["tunnel", "--port", "0", "--to", "TO", "--splice-from", "0"]),
     },
     Peer {
@@ -136,6 +153,16 @@ const PEERS: &[Peer] = &[
     },
 ];
 
+/// The same peer in another build of highwater.
+pub(crate) fn baseline_of(name: &str) -> Option<&'static str> {
+    match name {
+        "highwater" => Some("baseline"),
+        "highwater-tunnel" => Some("baseline-tunnel"),
+        "highwater-copies" => Some("baseline-copies"),
+        _ => None,
+    }
+}
+
 /// The built programs, and the folder for what they write.
 pub(crate) struct Workshop {
     folder: PathBuf,
@@ -145,7 +172,9 @@ pub(crate) struct Workshop {
 
 impl Workshop {
     /// Builds every peer that can be built here; a line for each that cannot.
-    pub(crate) fn build(highwater: PathBuf) -> Result<Self, String> {
+    /// `baseline` is another build of highwater, which does not take part
+    /// without it.
+    pub(crate) fn build(highwater: &Path, baseline: Option<&Path>) -> Result<Self, String> {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("compare");
         fs::create_dir_all(&folder).map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
         let mut workshop = Self {
@@ -155,7 +184,12 @@ impl Workshop {
         };
         let mut reasons = BTreeMap::new();
         for peer in PEERS {
-            match workshop.make(&peer.make, &highwater) {
+            let ours = match (&peer.make, baseline) {
+                (Make::Baseline, None) => continue,
+                (Make::Baseline, Some(baseline)) => baseline,
+                _ => highwater,
+            };
+            match workshop.make(&peer.make, ours) {
                 Ok(program) => drop(workshop.programs.insert(peer.name, program)),
                 Err(reason) => drop(reasons.insert(peer.name, reason)),
             }
@@ -256,14 +290,14 @@ impl Workshop {
         Ok((line, Ready::Accepts(port)))
     }
 
-    fn make(&self, make: &Make, highwater: &Path) -> Result<PathBuf, String> {
+    fn make(&self, make: &Make, ours: &Path) -> Result<PathBuf, String> {
         let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers");
         let text = |path: &Path| path.to_string_lossy().into_owned();
         match make {
-            Make::Highwater => highwater
+            Make::Highwater | Make::Baseline => ours
                 .is_file()
-                .then(|| highwater.to_owned())
-                .ok_or("it is not built".into()),
+                .then(|| ours.to_owned())
+                .ok_or_else(|| format!("{} is not built", ours.display())),
             Make::C(name, libraries) => {
                 let built = self.folder.join(name);
                 let mut words = vec![

@@ -4,7 +4,7 @@ use highwater::probe::BULK_PIPELINE_MESSAGES;
 
 use crate::beside::Beside;
 use crate::load::Work;
-use crate::peer::Workshop;
+use crate::peer::{Workshop, baseline_of};
 
 /// One named comparison.
 pub(crate) struct Scenario {
@@ -72,8 +72,15 @@ impl Contest {
         if is_quick {
             peers.truncate(QUICK_PEERS);
         }
-        let always = || [&[self.base, self.base], self.always].concat();
-        let room = MOST_SERVERS_A_RUN.saturating_sub(1 + self.always.len()).max(1);
+        let baselines: Vec<Seat> = self
+            .always
+            .iter()
+            .filter_map(|seat| seat.of_baseline(workshop))
+            .collect();
+        let always = || [&[self.base, self.base], self.always, &baselines[..]].concat();
+        let room = MOST_SERVERS_A_RUN
+            .saturating_sub(1 + self.always.len() + baselines.len())
+            .max(1);
         if peers.is_empty() {
             return vec![always()];
         }
@@ -127,6 +134,18 @@ const fn seat(peer: &'static str, clients: usize) -> Seat {
 }
 
 impl Seat {
+    /// The same in another build, where one takes part. A seat that stalled clients
+    /// sit beside, or with a label of its own, is compared with itself already.
+    fn of_baseline(mut self, workshop: &Workshop) -> Option<Self> {
+        let name = baseline_of(self.peer).filter(|name| workshop.has(name))?;
+        if self.label != self.peer {
+            return None;
+        }
+        self.peer = name;
+        self.label = name;
+        Some(self)
+    }
+
     const fn doing(mut self, work: Work) -> Self {
         self.work = work;
         self

@@ -80,6 +80,21 @@ pub trait Stream: Read + Write {
         true
     }
 
+    /// Makes sure that the kernel hears the acknowledgements of a peer whose
+    /// queue is full; none for `silence` is what makes it doubt that. Answers
+    /// whether the receive buffer had to grow for it, by some 128 KiB.
+    ///
+    /// A kernel that had to throw away what came in (Linux 6.6 and later)
+    /// withdraws the window that it promised, and from then on turns away
+    /// every segment from behind it: acknowledgements too, where the peer is
+    /// past it by less than the unit in which windows are told. As we do not
+    /// read while the queue is full, neither side would ever move again, and a
+    /// client that reads everything would look like a network that is gone.
+    fn admit_acknowledgements(&mut self, silence: Duration) -> bool {
+        let _ = silence;
+        false
+    }
+
     /// Gives the kernel's receive buffer this size, larger than it has, or
     /// back to the kernel's own sizing.
     fn set_receive_buffer(&mut self, bytes: Option<u32>) {
@@ -316,7 +331,7 @@ impl<S: Stream> Client<S> {
     /// Since when this delay is running for the client, if it is.
     pub(crate) fn since(&self, delay: Delay) -> Option<Instant> {
         match delay {
-            Delay::OverLimit => self.slow.over_limit_since(),
+            Delay::Unheard | Delay::OverLimit => self.slow.over_limit_since(),
             Delay::NotDrained => self.slow.waiting_since(),
             Delay::Connecting if self.phase == Phase::Connecting => self.peer_awaited_since,
             Delay::Lingering if self.phase != Phase::Connecting => self.peer_awaited_since,

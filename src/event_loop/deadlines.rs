@@ -13,6 +13,9 @@ use super::client_table::ClientId;
 /// What a client may have due. Each kind has one delay for all clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Delay {
+    /// Over the limit for a share of the grace: time to see that it is not
+    /// our own kernel that keeps its acknowledgements out.
+    Unheard,
     /// Over the limit for the grace.
     OverLimit,
     /// Not empty for the drain timeout.
@@ -24,7 +27,8 @@ pub(crate) enum Delay {
 }
 
 impl Delay {
-    pub(crate) const ALL: [Self; 4] = [
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Unheard,
         Self::OverLimit,
         Self::NotDrained,
         Self::Lingering,

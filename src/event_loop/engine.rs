@@ -132,6 +132,7 @@ impl<N: Network> Engine<N> {
             policy: Policy::new(&limits),
             deadlines: Delay::ALL.map(|delay| {
                 DelayQueue::new(match delay {
+                    Delay::Unheard => limits.unheard_delay(),
                     Delay::OverLimit | Delay::Lingering => limits.grace,
                     Delay::NotDrained => limits.drain_timeout(),
                     Delay::Connecting => limits.connect_timeout,
@@ -518,6 +519,7 @@ impl<N: Network> Engine<N> {
             self.arm(Delay::NotDrained, id);
         }
         if started.over_limit {
+            self.arm(Delay::Unheard, id);
             self.arm(Delay::OverLimit, id);
             self.log_blocked(id);
         }
@@ -608,6 +610,29 @@ impl<N: Network> Engine<N> {
                     source.receive_buffer.shrunk(is_shrunk);
                 }
             }
+        }
+    }
+
+    /// Makes sure that a client over the limit is not kept there by our own
+    /// kernel.
+    pub(crate) fn admit_acknowledgements(&mut self, id: ClientId) {
+        let silence = self.limits.unheard_delay() / 2;
+        let Some(client) = self.clients.get_mut(id) else {
+            return;
+        };
+        if !client.stream.admit_acknowledgements(silence) {
+            return;
+        }
+        debug!(
+            "{} acknowledges nothing: its receive buffer is larger now, in case it was too full to hear it ({})",
+            client.name(),
+            client.peer,
+        );
+        if self.limits.receive_buffer_bytes == 0 {
+            client.stream.set_receive_buffer(None);
+        } else {
+            // It shrinks again as soon as it is read.
+            client.receive_buffer.shrunk(false);
         }
     }
 

@@ -24,6 +24,14 @@ pub struct TcpFacts {
     pub segment_bytes: u32,
 }
 
+impl TcpFacts {
+    /// Whether something that we sent has had no answer for this long.
+    #[must_use]
+    pub fn is_unheard(&self, silence: Duration) -> bool {
+        self.unacknowledged_segments > 0 && self.last_acknowledged >= silence
+    }
+}
+
 /// Why a connection is stuck.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PeerState {
@@ -83,6 +91,18 @@ mod tests {
         last_acknowledged: Duration::from_millis(3),
         segment_bytes: 1448,
     };
+
+    #[test]
+    fn a_peer_that_has_not_acknowledged_what_was_sent_for_long_is_unheard() {
+        let facts = TcpFacts {
+            unacknowledged_segments: 1,
+            last_acknowledged: Duration::from_millis(250),
+            ..HEALTHY
+        };
+        assert!(facts.is_unheard(Duration::from_millis(250)));
+        assert!(!facts.is_unheard(Duration::from_millis(251)));
+        assert!(!HEALTHY.is_unheard(Duration::ZERO), "all of it is acknowledged");
+    }
 
     #[test]
     fn a_closed_window_whose_probes_are_answered_is_a_peer_that_does_not_read() {

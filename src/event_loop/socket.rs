@@ -236,6 +236,21 @@ impl Stream for KernelStream {
         size == bytes
     }
 
+    fn admit_acknowledgements(&mut self, silence: Duration) -> bool {
+        let socket = self.stream.as_fd();
+        if !tcp_info::read(socket).is_ok_and(|facts| facts.is_unheard(silence)) {
+            return false;
+        }
+        match tcp_info::receive_memory(socket) {
+            // With nothing to read the window is open.
+            Ok(memory) if memory.held_bytes > 0 => {
+                self.set_receive_buffer(Some(memory.held_bytes / 2 + LARGEST_SEGMENT_BYTES));
+                true
+            }
+            _ => false,
+        }
+    }
+
     fn set_receive_buffer(&mut self, bytes: Option<u32>) {
         // A buffer that stays as it was is a matter of memory or speed, not
         // of right or wrong.
@@ -290,6 +305,7 @@ mod tests {
         let (mut poll, mut network) = network();
         let peer = std::net::TcpStream::connect(network.local_addr().unwrap()).unwrap();
         peer.set_nonblocking(true).unwrap();
+        peer.set_nodelay(true).unwrap();
         poll.poll(&mut mio::Events::with_capacity(1), Some(Duration::from_secs(10)))
             .unwrap();
         (network.accept().unwrap().0, peer)
@@ -320,6 +336,39 @@ mod tests {
             is_shrunk
         });
         assert!(is_shrunk);
+    }
+
+    /// Waits until this holds, for ten seconds at most.
+    fn eventually(mut holds: impl FnMut() -> bool) -> bool {
+        (0..10_000).any(|_| {
+            std::thread::sleep(Duration::from_millis(1));
+            holds()
+        })
+    }
+
+    #[test]
+    fn a_peer_whose_acknowledgements_a_full_buffer_keeps_out_is_heard_again() {
+        let (mut stream, mut peer) = connection();
+        let dropped = |stream: &KernelStream| tcp_info::dropped_segments(stream.stream.as_fd()) > 0;
+        let settled = |stream: &KernelStream| stream.is_settled();
+        let gone = |stream: &KernelStream| matches!(stream.peer_state(), PeerState::NetworkGone(_));
+        stream.set_receive_buffer(Some(256 * 1024));
+        for _ in 0..2 {
+            peer.write_all(&[7; 16 * 1024]).unwrap();
+        }
+        assert!(eventually(
+            || tcp_info::receive_memory(stream.stream.as_fd()).is_ok_and(|memory| memory.held_bytes > 0)
+        ));
+        // What was promised fits no longer: sooner or later a segment is
+        // thrown away, and that one is all that is on its way.
+        stream.set_receive_buffer(Some(1));
+        assert!(eventually(|| peer.write(&[7; 53]).is_err() || dropped(&stream)));
+        stream.write_all(&[8; 57]).unwrap();
+        assert!(eventually(|| peer.read_exact(&mut [0; 57]).is_ok()));
+        // On a kernel without this trouble they are acknowledged at once.
+        assert!(eventually(|| settled(&stream) || gone(&stream)));
+        stream.admit_acknowledgements(Duration::ZERO);
+        assert!(eventually(|| settled(&stream)), "{}", stream.peer_state());
     }
 
     #[test]

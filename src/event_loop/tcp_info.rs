@@ -150,6 +150,15 @@ pub(crate) fn receive_memory(socket: BorrowedFd<'_>) -> io::Result<ReceiveMemory
     })
 }
 
+/// Segments that came in and were thrown away so far: the ninth of the words.
+#[cfg(test)]
+pub(crate) fn dropped_segments(socket: BorrowedFd<'_>) -> u32 {
+    let mut words = [0; 9 * size_of::<u32>()];
+    let length = get_option(socket, libc::SOL_SOCKET, SO_MEMINFO, &mut words).unwrap();
+    assert_eq!(length, words.len());
+    u32::from_ne_bytes(words[32..].try_into().unwrap())
+}
+
 /// Whether the connection is over, by a reset or by two acknowledged ends.
 pub(crate) fn is_closed(socket: BorrowedFd<'_>) -> bool {
     raw(socket).is_ok_and(|info| info.byte(offset::STATE) == Some(STATE_CLOSED))

@@ -396,6 +396,12 @@ impl<N: Network, S: Service> Turn<N, S> {
             self.judge_slow(id);
         }
         for _ in 0..EXPIRIES_PER_TURN {
+            let Some(id) = self.engine.pop_due(Delay::Unheard) else {
+                break;
+            };
+            self.engine.admit_acknowledgements(id);
+        }
+        for _ in 0..EXPIRIES_PER_TURN {
             let Some(id) = self.engine.pop_due(Delay::Lingering) else {
                 break;
             };

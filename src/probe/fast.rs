@@ -84,6 +84,21 @@ impl<S: Read + Write> FastClient<S> {
         self.corruption.as_deref()
     }
 
+    /// Bytes that are to be sent, from the beginning of the connection.
+    pub(crate) fn due_bytes(&self) -> u64 {
+        self.due
+    }
+
+    /// Bytes that the socket took, from the beginning of the connection.
+    pub(crate) fn sent_bytes(&self) -> u64 {
+        self.sent
+    }
+
+    /// Bytes that came back and were verified, from the beginning of the connection.
+    pub(crate) fn received_bytes(&self) -> u64 {
+        self.wire.received()
+    }
+
     /// When the messages without an answer became due, oldest first.
     pub(crate) fn waiting(&self) -> impl Iterator<Item = Moment> {
         self.waiting.iter()

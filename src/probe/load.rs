@@ -1,5 +1,6 @@
 //! Healthy clients alone, as a load generator: connections stay open, slices of load come when asked for.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use mio::{Events, Interest, Poll, Token};
 use super::clock::{self, MessageClock};
 use super::echo::EchoWire;
 use super::error::ProbeError;
-use super::fast::{BUFFER_BYTES, FastClient, Turn};
+use super::fast::{BUFFER_BYTES, End, FastClient, Turn};
 use super::framed::FramedWire;
 use super::moment::Moment;
 use super::pattern::Pattern;
@@ -52,10 +53,50 @@ pub struct LoadSlice {
     /// Waits in nanoseconds, those of the last answers included.
     pub waits: Histogram<u64>,
     /// Clients that the server ended, or answered wrongly, or left without an
-    /// answer, by the end of the slice; they stay out of the next ones.
-    pub lost: usize,
+    /// answer, by the end of the slice; those that ended stay out of the next ones.
+    pub lost: Vec<LostClient>,
     /// The same counts with the answers that came after the end of the slice.
     pub to_last_answer: LoadCounts,
+}
+
+/// A client that did not get what it was owed. In words by its `Display`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LostClient {
+    /// Its number among the clients of the load, from 0.
+    pub index: usize,
+    /// None where the connection still stands.
+    pub end: Option<End>,
+    /// What came back wrongly, where something did.
+    pub corruption: Option<String>,
+    /// Bytes of messages that were due, that the socket took, and that came back.
+    pub due_bytes: u64,
+    /// As above.
+    pub sent_bytes: u64,
+    /// As above.
+    pub received_bytes: u64,
+}
+
+impl fmt::Display for LostClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            index,
+            due_bytes,
+            sent_bytes,
+            received_bytes,
+            ..
+        } = self;
+        write!(f, "client {index} ")?;
+        match (&self.corruption, self.end) {
+            (Some(why), _) => write!(f, "was answered wrongly: {why}"),
+            (None, Some(End::Reset)) => write!(f, "was reset"),
+            (None, Some(_)) => write!(f, "was closed"),
+            (None, None) => write!(f, "was left without an answer for {DRAIN_PATIENCE:?}"),
+        }?;
+        write!(
+            f,
+            ", when {received_bytes} of {sent_bytes} bytes sent and {due_bytes} due had come back"
+        )
+    }
 }
 
 /// What came, and in which time.
@@ -201,8 +242,17 @@ impl Load {
         let lost = self
             .clients
             .iter()
-            .filter(|client| client.end().is_some() || !client.is_idle())
-            .count();
+            .enumerate()
+            .filter(|(_, client)| client.end().is_some() || !client.is_idle())
+            .map(|(index, client)| LostClient {
+                index,
+                end: client.end(),
+                corruption: client.corruption().map(|corruption| corruption.why.clone()),
+                due_bytes: client.due_bytes(),
+                sent_bytes: client.sent_bytes(),
+                received_bytes: client.received_bytes(),
+            })
+            .collect();
         LoadSlice {
             messages: phase.counts.messages,
             bytes: phase.counts.bytes,

@@ -49,7 +49,7 @@ mod wires;
 pub use args::ProbeArgs;
 pub use error::ProbeError;
 pub use fast::End;
-pub use load::{Load, LoadCounts, LoadSlice};
+pub use load::{Load, LoadCounts, LoadSlice, LostClient};
 pub use measurement::{Healthy, Measurement, PhaseFigures, PublisherSeen, ServerSeen, Slice, SlowClientSeen};
 pub use pace::Pace;
 pub use pattern::Pattern;

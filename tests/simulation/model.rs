@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use highwater::backpressure::{Answer, Reason};
 use highwater::error::CloseReason;
 use highwater::event_loop::turn::Next;
-use highwater::limits::{LONGEST_WAIT, Limits, SMALLEST_READ_BYTES};
+use highwater::limits::{LONGEST_WAIT, Limits, SMALLEST_READ_BYTES, UNHEARD_GRACE_SHARE};
 
 use super::content::{Content, FrameScan};
 use super::plan::Kind;
@@ -83,6 +83,9 @@ pub(crate) struct Ledger {
     /// The shortest and the longest that the queue has been in this turn.
     turn_range: (usize, usize),
     over_since: Option<Instant>,
+    /// It was made sure that it is heard, while it was over the limit since
+    /// then.
+    heard_since: Option<Instant>,
     waiting_since: Option<Instant>,
     both_ended_since: Option<Instant>,
     drains_owed: u64,
@@ -168,6 +171,8 @@ pub(crate) struct Model {
     /// Clients whose time is over as the turn begins; one turn works off only
     /// so many.
     due: usize,
+    /// Clients of which it has to be made sure in this turn that they are heard.
+    unheard_due: usize,
     over_budget_seen: bool,
     /// Somebody is left to be closed in the next turn.
     leftover: bool,
@@ -202,6 +207,7 @@ impl Model {
             sum: 0,
             loose: false,
             due: 0,
+            unheard_due: 0,
             over_budget_seen: false,
             leftover: false,
             carried: 0,
@@ -231,6 +237,7 @@ impl Model {
         }
         let is_due = |&&number: &&usize| self.earliest(number).is_some_and(|due| due <= now);
         self.due = self.alive.iter().filter(is_due).count();
+        self.unheard_due = self.unheard();
         let ends_holding = |&number: &usize| {
             let ledger = &self.ledgers[number];
             ledger.both_ended_since.is_some() && ledger.held > 0
@@ -239,6 +246,29 @@ impl Model {
             .stopping_since
             .is_some_and(|since| now - since >= self.limits.grace);
         self.loose = self.due > 0 || self.carried > 0 || stop_is_over || self.alive.iter().any(ends_holding);
+    }
+
+    /// Clients of which it has to be made sure by now that they are heard.
+    fn unheard(&self) -> usize {
+        let delay = self.limits.grace / UNHEARD_GRACE_SHARE;
+        let ledgers = self.alive.iter().map(|&number| &self.ledgers[number]);
+        ledgers
+            .filter(|ledger| ledger.is_alive() && ledger.heard_since != ledger.over_since)
+            .filter(|ledger| ledger.over_since.is_some_and(|since| since + delay <= self.now))
+            .count()
+    }
+
+    /// The engine makes sure that a client is heard.
+    pub(crate) fn hear(&mut self, number: usize) {
+        self.settle();
+        let delay = self.limits.grace / UNHEARD_GRACE_SHARE;
+        let now = self.now;
+        let ledger = &mut self.ledgers[number];
+        ledger.heard_since = ledger.over_since;
+        let is_due = ledger.over_since.is_some_and(|since| since + delay <= now);
+        if !is_due && self.kind != Kind::Meddler {
+            self.accuse(|| format!("link {number}: taken for one that is not heard, too early"));
+        }
     }
 
     /// When the first clock of a client runs out.
@@ -743,6 +773,12 @@ impl Model {
             let fault =
                 format!("links {who:?}: their time is over and they are still there; now {now:?}; {pages:?}");
             self.accuse(|| fault);
+        }
+        let unheard = self.unheard();
+        if unheard > 0 && self.unheard_due < EXPIRIES_IN_ONE_TURN && self.kind != Kind::Meddler {
+            self.accuse(|| {
+                format!("{unheard} clients are over the limit, and nobody asks whether they are heard")
+            });
         }
         self.carried = self.carried_bytes();
         self.check_sum(queued_bytes);

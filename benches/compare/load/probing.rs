@@ -57,10 +57,11 @@ impl Probing {
     pub(super) fn slice(&mut self, length: Duration) -> Result<Slice, String> {
         let load = self.load.as_mut().ok_or("there are no clients")?;
         let slice = load.run_for(length).map_err(|error| error.to_string())?;
-        if slice.lost > 0 {
+        if let Some(first) = slice.lost.first() {
             return Err(format!(
-                "{} of {} clients were lost, or answered wrongly, or not at all",
-                slice.lost, self.count
+                "{} of {} clients were lost: {first}",
+                slice.lost.len(),
+                self.count
             ));
         }
         match &mut self.latency {
