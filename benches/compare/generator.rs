@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use crate::launch;
 use crate::load::{Buffers, Load, Slice, Work};
+use crate::procfs;
 
 /// The first word of a command line that asks for [`serve`].
 pub(crate) const LOAD: &str = "--load-of-one-server";
@@ -69,6 +70,11 @@ impl Generator {
         };
         generator.backend = generator.ask_for("backend")?;
         Ok(generator)
+    }
+
+    /// Time that the clients, and the far end of a tunnel, have spent on the core.
+    pub(crate) fn time_on_core(&self) -> Duration {
+        procfs::time_on_core(&[self.process.id()])
     }
 
     /// Where a tunnel should lead.

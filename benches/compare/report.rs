@@ -174,19 +174,20 @@ fn worse((one, other): (Latency, Latency)) -> Latency {
     }
 }
 
-const COLUMNS: [&str; 9] = [
+const COLUMNS: [&str; 10] = [
     "",
     "rate",
     "to base",
     "CPU each",
     "to base",
+    "with clients",
     "busy",
     "p50 / p99 / p99.9",
     "longest",
     "RSS",
 ];
 
-fn row(standing: &Standing) -> [String; 9] {
+fn row(standing: &Standing) -> [String; 10] {
     let rate = standing.quartiles(|sample| sample.rate).median;
     let cost = standing.quartiles(|sample| sample.cost).median;
     let (rate, cost) = match standing.work {
@@ -210,6 +211,7 @@ fn row(standing: &Standing) -> [String; 9] {
         ratio(standing.rate_ratio()),
         cost,
         ratio(standing.cost_ratio()),
+        ratio(standing.quartiles(|sample| sample.whole_cost_ratio)),
         format!("{:.0} %", standing.quartiles(|sample| sample.busy).median * 100.0),
         spread,
         longest,
@@ -299,7 +301,9 @@ every server had one slice of {slice} ms, in random order (`--seed {seed}`), and
 inside that cycle. The base, named first, took part twice; a run counts only when the two agree within {agree} %.
 Ratios are medians, with the quartiles in brackets. *CPU each* is the time that the server spent on its core for
 each message, KiB or connection: the honest figure where *busy* is below 100 %, since there the clients were the
-limit. Latencies are those of the slowest run. Every server reads at most 64 KiB at once, unless it is one that
+limit. *With clients* is the same ratio with the time of the clients, and of the far end of a tunnel, in it: on
+loopback one end of a connection often does the work of the other, for whoever sends also receives for its peer, and
+a server with bounded buffers sends in its own time what another leaves to the clients. Latencies are those of the slowest run. Every server reads at most 64 KiB at once, unless it is one that
 people install, which then has its own defaults.
 
 | what | version |

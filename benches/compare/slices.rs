@@ -39,6 +39,8 @@ pub(crate) struct Sample {
     pub(crate) rate_ratio: f64,
     /// Cost to the base's in the same cycle.
     pub(crate) cost_ratio: f64,
+    /// The same with the cost of the clients in it.
+    pub(crate) whole_cost_ratio: f64,
 }
 
 /// One server in one run.
@@ -77,6 +79,8 @@ struct Entry {
 struct Measured {
     rate: f64,
     cost: f64,
+    /// With the cost of the clients.
+    whole_cost: f64,
     busy: f64,
 }
 
@@ -160,8 +164,11 @@ impl Entry {
 
     fn measure(&mut self, length: Duration) -> Result<Measured, String> {
         let before = self.server.time_on_core();
+        let before_of_clients = self.generator.time_on_core();
         let slice = self.generator.slice(length)?;
-        let spent = self.server.time_on_core().saturating_sub(before).as_nanos() as f64;
+        let since = |before: Duration, now: Duration| now.saturating_sub(before).as_nanos() as f64;
+        let spent = since(before, self.server.time_on_core());
+        let spent_by_clients = since(before_of_clients, self.generator.time_on_core());
         if slice.done == 0 {
             return Err("it answered nothing in a whole slice".into());
         }
@@ -170,6 +177,7 @@ impl Entry {
         Ok(Measured {
             rate: done / elapsed * 1e9,
             cost: spent / done,
+            whole_cost: (spent + spent_by_clients) / done,
             busy: spent / elapsed,
         })
     }
@@ -181,23 +189,25 @@ fn conclude(entries: Vec<Entry>) -> Result<Run, String> {
         (of(&entries[0].measured[cycle]) + of(&entries[1].measured[cycle])) / 2.0
     };
     let cycles = entries.first().map_or(0, |entry| entry.measured.len());
-    let bases: Vec<(f64, f64)> = (0..cycles)
+    let bases: Vec<[f64; 3]> = (0..cycles)
         .map(|cycle| {
-            (
+            [
                 mean(cycle, |measured| measured.rate),
                 mean(cycle, |measured| measured.cost),
-            )
+                mean(cycle, |measured| measured.whole_cost),
+            ]
         })
         .collect();
     let disagreement = disagreement(&entries[0].measured, &entries[1].measured);
     let mut outcomes = Vec::with_capacity(entries.len());
     for mut entry in entries {
-        let sample = |(measured, (rate, cost)): (&Measured, &(f64, f64))| Sample {
+        let sample = |(measured, [rate, cost, whole_cost]): (&Measured, &[f64; 3])| Sample {
             rate: measured.rate,
             cost: measured.cost,
             busy: measured.busy,
             rate_ratio: measured.rate / rate,
             cost_ratio: measured.cost / cost,
+            whole_cost_ratio: measured.whole_cost / whole_cost,
         };
         outcomes.push(Outcome {
             label: entry.seat.label,
