@@ -7,7 +7,7 @@
 //! bytes are here already. A buffer shrinks only by as much as was not
 //! promised to the peer, over several reads. Refuses to touch a socket.
 //!
-//! Measured on loopback, per stalled client: 139 KB cold and 146 KB after fast
+//! Measured on loopback, per stalled client: 137 KB cold and 175 KB after fast
 //! traffic, where the kernel's own sizing leads to 0.5 and 6 MB; a fixed 64 KiB
 //! bounds as well, but doubles the CPU per byte of bulk traffic. A buffer that
 //! shrinks at once throws away what is on its way, and the peer then waits for

@@ -23,6 +23,7 @@ mod kernel_queue;
 mod load;
 mod measurement;
 mod moment;
+mod own_descriptors;
 mod pace;
 mod pattern;
 mod plan;

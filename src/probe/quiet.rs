@@ -21,6 +21,7 @@ use super::clock;
 use super::fast::End;
 use super::kernel_queue;
 use super::measurement::SlowClientSeen;
+use super::own_descriptors;
 use super::server_process::{LastLook, ServerSocket, SocketTables};
 use super::slow::Kind;
 use super::socket::{self, Buffers};
@@ -163,7 +164,10 @@ impl QuietClients {
         let for_thread = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("quiet clients".into())
-            .spawn(move || run(&plan, &for_thread))
+            .spawn(move || {
+                own_descriptors::take();
+                run(&plan, &for_thread)
+            })
             .ok()?;
         Some(Self { shared, thread })
     }

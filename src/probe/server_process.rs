@@ -16,6 +16,7 @@ use procfs::process::{FDTarget, Process};
 
 use super::clock;
 use super::measurement::ServerSeen;
+use super::own_descriptors;
 use super::watcher::Phase;
 
 /// Between two looks.
@@ -88,7 +89,10 @@ impl Observer {
         };
         let thread = std::thread::Builder::new()
             .name("server observer".into())
-            .spawn(move || looker.run(&receiver))
+            .spawn(move || {
+                own_descriptors::take();
+                looker.run(&receiver);
+            })
             .ok()?;
         Some(Self {
             commands,

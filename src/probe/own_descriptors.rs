@@ -1,0 +1,61 @@
+//! A thread with a table of descriptors of its own.
+//!
+//! While threads share one, the kernel counts who uses a file at every system
+//! call: 2 % of what a message costs the prober at 50 connections of 64 bytes.
+//! So those that look on beside its one busy thread share nothing with it.
+
+use std::os::fd::RawFd;
+
+/// The first descriptor after the standard streams.
+const FIRST_OF_OURS: RawFd = 3;
+
+/// Gives the calling thread a table with nothing but the standard streams in it.
+/// Call it before the thread has opened anything; it must be handed no file or
+/// socket of another thread, nor hand out its own. Where the kernel cannot do it
+/// (before Linux 5.9), all goes on being shared.
+#[expect(
+    unsafe_code,
+    reason = "no crate in use offers close_range(2); libc's own needs a newer libc than the rest"
+)]
+pub(crate) fn take() {
+    // SAFETY: the call takes three integers. The thread has no descriptor of its
+    // own yet, and the tables of the other threads stay as they are.
+    let _ = unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            FIRST_OF_OURS,
+            libc::c_uint::MAX,
+            libc::CLOSE_RANGE_UNSHARE,
+        )
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsRawFd;
+    use std::path::Path;
+    use std::sync::mpsc::channel;
+
+    #[test]
+    fn what_one_thread_has_open_the_other_neither_sees_nor_keeps_open() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (ours, _) = listener.accept().unwrap();
+        let number = ours.as_raw_fd();
+        let (looked, look) = channel();
+        let (end, ended) = channel::<()>();
+        let thread = std::thread::spawn(move || {
+            super::take();
+            let entry = format!("/proc/thread-self/fd/{number}");
+            looked.send(Path::new(&entry).exists()).unwrap();
+            let _ = ended.recv();
+        });
+        assert!(!look.recv().unwrap(), "the other thread has it open");
+        drop(ours);
+        assert_eq!(peer.read(&mut [0]).unwrap(), 0, "nobody else keeps it open");
+        drop(end);
+        thread.join().unwrap();
+    }
+}
