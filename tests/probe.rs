@@ -15,7 +15,7 @@
 )]
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
@@ -257,6 +257,43 @@ fn a_load_counts_verified_answers_and_stays_connected_between_slices() {
             assert_eq!(all.bytes, all.messages * size as u64);
             assert!(all.elapsed >= slice.elapsed);
         }
+    }
+}
+
+#[test]
+fn a_load_says_which_client_was_lost_and_how() {
+    let closing = serve(|mut stream| {
+        let mut message = [0; 64];
+        for _ in 0..100 {
+            if stream.read_exact(&mut message).is_err() || stream.write_all(&message).is_err() {
+                return;
+            }
+        }
+        // What still comes is read, or the end would be a reset.
+        let _ = stream.shutdown(Shutdown::Write);
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    let changing = serve(|mut stream| {
+        let mut message = [0; 64];
+        while stream.read_exact(&mut message).is_ok() {
+            message[10] ^= 1;
+            if stream.write_all(&message).is_err() {
+                return;
+            }
+        }
+    });
+    for (address, how) in [
+        (closing, "was closed, when 6400 of "),
+        (changing, "was answered wrongly: "),
+    ] {
+        let mut load = Load::connect(address, 1, 64, 1, false).unwrap();
+        let slice = load.run_for(Duration::from_millis(200)).unwrap();
+        let [lost] = &slice.lost[..] else {
+            panic!("{:?}", slice.lost);
+        };
+        let said = lost.to_string();
+        assert!(said.starts_with(&format!("client 0 {how}")), "{said}");
+        assert!(said.ends_with(" due had come back"), "{said}");
     }
 }
 
