@@ -70,18 +70,23 @@ impl Log {
     pub fn start(level: LevelFilter, file: Option<&Path>) -> Result<Self, LogError> {
         let mut backlogs = Vec::new();
         let mut loggers: Vec<Box<dyn SharedLogger>> = Vec::new();
-        let mut add = |sink: Box<dyn Write + Send>| {
-            let backlog = Backlog::start(sink).map_err(LogError::Thread)?;
-            backlogs.push(backlog.sender.clone());
+        let mut add = |sink: Box<dyn Write + Send>, complaint| {
+            let backlog = Backlog::start(sink, complaint).map_err(LogError::Thread)?;
+            let sender = backlog.sender.clone();
+            backlogs.push(sender.clone());
             loggers.push(WriteLogger::new(level, config(), backlog));
-            Ok(())
+            Ok(sender)
         };
+        let standard_error = add(Box::new(io::stderr()), None)?;
         if let Some(path) = file {
             let opened = OpenOptions::new().create(true).append(true).open(path);
             let file = opened.map_err(|error| LogError::File(path.to_owned(), error))?;
-            add(Box::new(file))?;
+            let complaint = Complaint {
+                path: path.to_owned(),
+                to: standard_error,
+            };
+            add(Box::new(file), Some(complaint))?;
         }
-        add(Box::new(io::stderr()))?;
         CombinedLogger::init(loggers).map_err(|_| LogError::Taken)?;
         Ok(Self { backlogs })
     }
@@ -89,7 +94,8 @@ impl Log {
     /// Waits until all lines are written, but not for ever: a terminal that
     /// nobody reads does not keep the program from ending.
     pub fn finish(&self) {
-        for backlog in &self.backlogs {
+        // Standard error last, as it may have to tell of the file.
+        for backlog in self.backlogs.iter().rev() {
             let (done, finished) = channel();
             if backlog.try_send(Message::Flush(done)).is_ok() {
                 let _ = finished.recv_timeout(LOG_FLUSH_TIMEOUT);
@@ -119,12 +125,14 @@ struct Backlog {
 }
 
 impl Backlog {
-    fn start(sink: Box<dyn Write + Send>) -> io::Result<Self> {
+    fn start(sink: Box<dyn Write + Send>, complaint: Option<Complaint>) -> io::Result<Self> {
         let (sender, lines) = sync_channel(LOG_BACKLOG_LINES);
         let lost = Arc::new(AtomicU64::new(0));
         let writer = Writer {
             sink,
             lost: Arc::clone(&lost),
+            complaint,
+            is_failing: false,
         };
         thread::Builder::new()
             .name("log".into())
@@ -159,6 +167,15 @@ impl Write for Backlog {
 struct Writer {
     sink: Box<dyn Write + Send>,
     lost: Arc<AtomicU64>,
+    complaint: Option<Complaint>,
+    /// The last write failed.
+    is_failing: bool,
+}
+
+/// Where it is said that a log file takes no lines.
+struct Complaint {
+    path: PathBuf,
+    to: SyncSender<Message>,
 }
 
 impl Writer {
@@ -179,7 +196,7 @@ impl Writer {
             match message {
                 Message::Line(line, lost_before) => {
                     self.report_lost(lost_before);
-                    if self.sink.write_all(&line).is_err() {
+                    if !self.put(&line) {
                         self.lost.fetch_add(1, Ordering::Relaxed);
                     }
                 }
@@ -203,9 +220,24 @@ impl Writer {
             return;
         }
         let line = format!("[WARN] {lost} log lines lost here: they were not taken in time\n");
-        if self.sink.write_all(line.as_bytes()).is_err() {
+        if !self.put(line.as_bytes()) {
             self.lost.fetch_add(lost, Ordering::Relaxed);
         }
+    }
+
+    /// Writes, and complains about the first failure of several.
+    fn put(&mut self, text: &[u8]) -> bool {
+        let outcome = self.sink.write_all(text);
+        if let (Err(error), Some(complaint), false) = (&outcome, &self.complaint, self.is_failing) {
+            let line = format!(
+                "[ERROR] --log-file {}: takes no more lines: {error}; those that are missing are counted\n",
+                complaint.path.display()
+            );
+            // A full backlog has other lines to tell of trouble.
+            let _ = complaint.to.try_send(Message::Line(line.into_bytes(), 0));
+        }
+        self.is_failing = outcome.is_err();
+        outcome.is_ok()
     }
 }
 
@@ -241,7 +273,7 @@ mod tests {
             open: gate,
             taken: Arc::clone(&taken),
         };
-        let mut backlog = Backlog::start(Box::new(sink)).unwrap();
+        let mut backlog = Backlog::start(Box::new(sink), None).unwrap();
         // One line may be in the writer's hands, so lose at least ten.
         let lines = LOG_BACKLOG_LINES + 11;
         for number in 0..lines {
@@ -268,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sink_that_fails_counts_what_it_did_not_take() {
+    fn a_file_that_fails_counts_what_it_did_not_take_and_is_complained_about_once() {
         struct Full;
         impl Write for Full {
             fn write(&mut self, _: &[u8]) -> io::Result<usize> {
@@ -278,12 +310,23 @@ mod tests {
                 Ok(())
             }
         }
-        let mut backlog = Backlog::start(Box::new(Full)).unwrap();
+        let (to, complaints) = sync_channel(8);
+        let complaint = Complaint {
+            path: "full.log".into(),
+            to,
+        };
+        let mut backlog = Backlog::start(Box::new(Full), Some(complaint)).unwrap();
         writeln!(backlog, "a").unwrap();
         writeln!(backlog, "b").unwrap();
         let (done, finished) = mpsc::channel();
         backlog.sender.send(Message::Flush(done)).unwrap();
         finished.recv().unwrap();
         assert_eq!(backlog.lost.load(Ordering::Relaxed), 2);
+        let Ok(Message::Line(line, _)) = complaints.try_recv() else {
+            panic!("nobody was told");
+        };
+        let line = String::from_utf8(line).unwrap();
+        assert!(line.contains("--log-file full.log"), "{line}");
+        assert!(complaints.try_recv().is_err(), "once is enough");
     }
 }

@@ -101,6 +101,18 @@ fn a_log_file_is_appended_to() {
 }
 
 #[test]
+fn a_log_file_on_a_full_disk_is_told_on_standard_error_once() {
+    let server = Server::echo_with_log_file("/dev/full", &[]);
+    for _ in 0..3 {
+        ping(&mut connect(server.address()), b"served");
+    }
+    server.wait_for_lines(1, "--log-file /dev/full: takes no more lines");
+    server.stop();
+    let said = server.log();
+    assert_eq!(said.matches("takes no more lines").count(), 1, "{said}");
+}
+
+#[test]
 fn a_peer_that_does_not_read_is_told_from_a_network_that_is_gone() {
     let server = Server::echo(&["--grace", "2s", "--high-water-mark", "8KiB", "--unsent", "4KiB"]);
     let mut idle = connect_with(server.address(), Buffers::SMALL);

@@ -303,8 +303,9 @@ Ratios are medians, with the quartiles in brackets. *CPU each* is the time that 
 each message, KiB or connection: the honest figure where *busy* is below 100 %, since there the clients were the
 limit. *With clients* is the same ratio with the time of the clients, and of the far end of a tunnel, in it: on
 loopback one end of a connection often does the work of the other, for whoever sends also receives for its peer, and
-a server with bounded buffers sends in its own time what another leaves to the clients. Latencies are those of the slowest run. Every server reads at most 64 KiB at once, unless it is one that
-people install, which then has its own defaults.
+a server with bounded buffers sends in its own time what another leaves to the clients. Latencies are those of the
+slowest run. Every server reads at most 64 KiB at once, unless it is one that people install, which then has its own
+defaults.
 
 | what | version |
 | --- | --- |
