@@ -21,8 +21,9 @@ use super::world::{Shared, address};
 const LONGEST_BYTES: usize = 40_000;
 
 /// Connections that it begins in the course of one run, lest a run have no
-/// end; more than one turn may bring.
-const MOST_CONNECTS: usize = 8000;
+/// end; more than a turn may bring (`CALLBACKS_PER_CLIENT`), lest one without
+/// an end pass for a long one.
+const MOST_CONNECTS: usize = 32_000;
 
 /// Asks for whatever chance brings.
 pub(crate) struct Meddler {
