@@ -287,7 +287,8 @@ impl Limits {
     }
 
     /// How long after it came over the limit a client is looked at once.
-    pub(crate) fn unheard_delay(&self) -> Duration {
+    #[must_use]
+    pub fn unheard_delay(&self) -> Duration {
         self.grace / UNHEARD_GRACE_SHARE
     }
 

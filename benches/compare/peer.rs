@@ -29,8 +29,6 @@ enum Make {
     Installed(&'static str, &'static str),
     /// The one that all this is about.
     Highwater,
-    /// Another build of it.
-    Baseline,
 }
 
 /// What its command line looks like.
@@ -59,21 +57,6 @@ const PEERS: &[Peer] = &[
     Peer {
         name: "highwater-copies",
         make: Make::Highwater,
-        start: Start::Words(&["tunnel", "--port", "0", "--to", "TO", "--splice-from", "0"]),
-    },
-    Peer {
-        name: "baseline",
-        make: Make::Baseline,
-        start: Start::Words(&["echo", "--port", "0"]),
-    },
-    Peer {
-        name: "baseline-tunnel",
-        make: Make::Baseline,
-        start: Start::Words(&["tunnel", "--port", "0", "--to", "TO"]),
-    },
-    Peer {
-        name: "baseline-copies",
-        make: Make::Baseline,
         start: Start::Words(&["tunnel", "--port", "0", "--to", "TO", "--splice-from", "0"]),
     },
     Peer {
@@ -153,14 +136,24 @@ const PEERS: &[Peer] = &[
     },
 ];
 
+/// Peers that take part in another build too, and how that is called.
+const BASELINES: &[(&str, &str)] = &[
+    ("highwater", "baseline"),
+    ("highwater-tunnel", "baseline-tunnel"),
+    ("highwater-copies", "baseline-copies"),
+];
+
 /// The same peer in another build of highwater.
 pub(crate) fn baseline_of(name: &str) -> Option<&'static str> {
-    match name {
-        "highwater" => Some("baseline"),
-        "highwater-tunnel" => Some("baseline-tunnel"),
-        "highwater-copies" => Some("baseline-copies"),
-        _ => None,
-    }
+    let pair = BASELINES.iter().find(|(of, _)| *of == name);
+    pair.map(|(_, baseline)| *baseline)
+}
+
+/// The peer of this name, or the one that this is another build of.
+fn peer_of(name: &str) -> Option<&'static Peer> {
+    let pair = BASELINES.iter().find(|(_, baseline)| *baseline == name);
+    let name = pair.map_or(name, |(of, _)| of);
+    PEERS.iter().find(|peer| peer.name == name)
 }
 
 /// The built programs, and the folder for what they write.
@@ -183,15 +176,16 @@ impl Workshop {
             versions: BTreeMap::new(),
         };
         let mut reasons = BTreeMap::new();
-        for peer in PEERS {
-            let ours = match (&peer.make, baseline) {
-                (Make::Baseline, None) => continue,
-                (Make::Baseline, Some(baseline)) => baseline,
-                _ => highwater,
-            };
-            match workshop.make(&peer.make, ours) {
-                Ok(program) => drop(workshop.programs.insert(peer.name, program)),
-                Err(reason) => drop(reasons.insert(peer.name, reason)),
+        let peers = PEERS.iter().map(|peer| (peer.name, &peer.make, highwater));
+        let others = baseline.iter().flat_map(|&program| {
+            BASELINES
+                .iter()
+                .map(move |&(_, name)| (name, &Make::Highwater, program))
+        });
+        for (name, make, ours) in peers.chain(others) {
+            match workshop.make(make, ours) {
+                Ok(program) => drop(workshop.programs.insert(name, program)),
+                Err(reason) => drop(reasons.insert(name, reason)),
             }
         }
         for (name, reason) in reasons {
@@ -237,10 +231,7 @@ impl Workshop {
         to: SocketAddr,
         label: &str,
     ) -> Result<Server, String> {
-        let (Some(peer), Some(program)) = (
-            PEERS.iter().find(|peer| peer.name == name),
-            self.programs.get(name),
-        ) else {
+        let (Some(peer), Some(program)) = (peer_of(name), self.programs.get(name)) else {
             return Err(format!("{name} is not here"));
         };
         let label = label.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
@@ -294,7 +285,7 @@ impl Workshop {
         let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers");
         let text = |path: &Path| path.to_string_lossy().into_owned();
         match make {
-            Make::Highwater | Make::Baseline => ours
+            Make::Highwater => ours
                 .is_file()
                 .then(|| ours.to_owned())
                 .ok_or_else(|| format!("{} is not built", ours.display())),

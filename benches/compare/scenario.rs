@@ -77,16 +77,15 @@ impl Contest {
             .iter()
             .filter_map(|seat| seat.of_baseline(workshop))
             .collect();
-        let always = || [&[self.base, self.base], self.always, &baselines[..]].concat();
-        let room = MOST_SERVERS_A_RUN
-            .saturating_sub(1 + self.always.len() + baselines.len())
-            .max(1);
+        let always = [&[self.base, self.base], self.always, &baselines[..]].concat();
+        // The base is one server, though it takes part twice.
+        let room = MOST_SERVERS_A_RUN.saturating_sub(always.len() - 1).max(1);
         if peers.is_empty() {
-            return vec![always()];
+            return vec![always];
         }
         peers
             .chunks(room)
-            .map(|peers| [always(), peers.to_vec()].concat())
+            .map(|peers| [&always[..], peers].concat())
             .collect()
     }
 }

@@ -395,26 +395,24 @@ impl<N: Network, S: Service> Turn<N, S> {
             };
             self.judge_slow(id);
         }
-        for _ in 0..EXPIRIES_PER_TURN {
-            let Some(id) = self.engine.pop_due(Delay::Unheard) else {
-                break;
-            };
-            self.engine.admit_acknowledgements(id);
-        }
-        for _ in 0..EXPIRIES_PER_TURN {
-            let Some(id) = self.engine.pop_due(Delay::Lingering) else {
-                break;
-            };
+        self.expire_each(Delay::Unheard, Engine::admit_acknowledgements);
+        self.expire_each(Delay::Lingering, |engine, id| {
             // The last of it may have arrived without an event.
-            self.engine.advance_end(id);
-            self.engine.doom(id, CloseReason::NotAcknowledged);
-        }
+            engine.advance_end(id);
+            engine.doom(id, CloseReason::NotAcknowledged);
+        });
+        self.expire_each(Delay::Connecting, |engine, id| {
+            let after = engine.limits.connect_timeout;
+            engine.doom(id, CloseReason::ConnectTimedOut(after));
+        });
+    }
+
+    fn expire_each(&mut self, delay: Delay, act: impl Fn(&mut Engine<N>, ClientId)) {
         for _ in 0..EXPIRIES_PER_TURN {
-            let Some(id) = self.engine.pop_due(Delay::Connecting) else {
-                break;
+            let Some(id) = self.engine.pop_due(delay) else {
+                return;
             };
-            let after = self.engine.limits.connect_timeout;
-            self.engine.doom(id, CloseReason::ConnectTimedOut(after));
+            act(&mut self.engine, id);
         }
     }
 

@@ -5,20 +5,36 @@
 //! 64 bytes. So those that look on beside its one busy thread share nothing
 //! with it.
 
+use std::io;
 use std::os::fd::RawFd;
+use std::thread::{Builder, JoinHandle};
 
 /// The first descriptor after the standard streams.
 const FIRST_OF_OURS: RawFd = 3;
 
+/// Starts a thread that shares no descriptors: `work` is handed no file or socket
+/// of another thread, nor hands out its own.
+///
+/// # Errors
+///
+/// When the system refuses a thread.
+pub(crate) fn spawn<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<JoinHandle<T>> {
+    Builder::new().name(name.into()).spawn(move || {
+        take();
+        work()
+    })
+}
+
 /// Gives the calling thread a table with nothing but the standard streams in it.
-/// Call it before the thread has opened anything; it must be handed no file or
-/// socket of another thread, nor hand out its own. Where the kernel cannot do it
-/// (before Linux 5.9), all goes on being shared.
+/// Where the kernel cannot do it (before Linux 5.9), all goes on being shared.
 #[expect(
     unsafe_code,
     reason = "no crate in use offers close_range(2); libc's own needs a newer libc than the rest"
 )]
-pub(crate) fn take() {
+fn take() {
     // SAFETY: the call takes three integers. The thread has no descriptor of its
     // own yet, and the tables of the other threads stay as they are.
     let _ = unsafe {
@@ -47,12 +63,12 @@ mod tests {
         let number = ours.as_raw_fd();
         let (looked, look) = channel();
         let (end, ended) = channel::<()>();
-        let thread = std::thread::spawn(move || {
-            super::take();
+        let thread = super::spawn("looker", move || {
             let entry = format!("/proc/thread-self/fd/{number}");
             looked.send(Path::new(&entry).exists()).unwrap();
             let _ = ended.recv();
-        });
+        })
+        .unwrap();
         assert!(!look.recv().unwrap(), "the other thread has it open");
         drop(ours);
         assert_eq!(peer.read(&mut [0]).unwrap(), 0, "nobody else keeps it open");

@@ -162,13 +162,7 @@ impl QuietClients {
     pub(crate) fn start(plan: QuietPlan) -> Option<Self> {
         let shared = Arc::new(Shared::default());
         let for_thread = Arc::clone(&shared);
-        let thread = std::thread::Builder::new()
-            .name("quiet clients".into())
-            .spawn(move || {
-                own_descriptors::take();
-                run(&plan, &for_thread)
-            })
-            .ok()?;
+        let thread = own_descriptors::spawn("quiet clients", move || run(&plan, &for_thread)).ok()?;
         Some(Self { shared, thread })
     }
 

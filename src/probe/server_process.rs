@@ -87,13 +87,7 @@ impl Observer {
             phase_began: None,
             shared: Arc::clone(&shared),
         };
-        let thread = std::thread::Builder::new()
-            .name("server observer".into())
-            .spawn(move || {
-                own_descriptors::take();
-                looker.run(&receiver);
-            })
-            .ok()?;
+        let thread = own_descriptors::spawn("server observer", move || looker.run(&receiver)).ok()?;
         Some(Self {
             commands,
             shared,

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use highwater::backpressure::{Answer, Reason};
 use highwater::error::CloseReason;
 use highwater::event_loop::turn::Next;
-use highwater::limits::{LONGEST_WAIT, Limits, SMALLEST_READ_BYTES, UNHEARD_GRACE_SHARE};
+use highwater::limits::{LONGEST_WAIT, Limits, SMALLEST_READ_BYTES};
 
 use super::content::{Content, FrameScan};
 use super::plan::Kind;
@@ -250,22 +250,24 @@ impl Model {
 
     /// Clients of which it has to be made sure by now that they are heard.
     fn unheard(&self) -> usize {
-        let delay = self.limits.grace / UNHEARD_GRACE_SHARE;
         let ledgers = self.alive.iter().map(|&number| &self.ledgers[number]);
         ledgers
             .filter(|ledger| ledger.is_alive() && ledger.heard_since != ledger.over_since)
-            .filter(|ledger| ledger.over_since.is_some_and(|since| since + delay <= self.now))
+            .filter(|ledger| self.must_be_heard(ledger))
             .count()
+    }
+
+    fn must_be_heard(&self, ledger: &Ledger) -> bool {
+        let delay = self.limits.unheard_delay();
+        ledger.over_since.is_some_and(|since| since + delay <= self.now)
     }
 
     /// The engine makes sure that a client is heard.
     pub(crate) fn hear(&mut self, number: usize) {
         self.settle();
-        let delay = self.limits.grace / UNHEARD_GRACE_SHARE;
-        let now = self.now;
+        let is_due = self.must_be_heard(&self.ledgers[number]);
         let ledger = &mut self.ledgers[number];
         ledger.heard_since = ledger.over_since;
-        let is_due = ledger.over_since.is_some_and(|since| since + delay <= now);
         if !is_due && self.kind != Kind::Meddler {
             self.accuse(|| format!("link {number}: taken for one that is not heard, too early"));
         }
