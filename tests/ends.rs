@@ -6,7 +6,7 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use support::server::{InThread, Server};
 use support::sockets::{
     Buffers, End, connect, connect_with, fill, fill_up_to, half_close, ping, read_to_end, reset,
 };
-use support::{holds_within, pattern, wait_until};
+use support::{holds_within, pattern, wait_until, wait_until_all_is_read};
 
 /// Fits between the limit and the mark of a server started with these, so
 /// that the whole of it is read and none of it is left in the receive queue:
@@ -29,16 +29,6 @@ const BELOW_THE_DEEP_MARK_BYTES: usize = 600 * 1024;
 /// What the kernel still has of the server's end of this connection.
 fn servers_end(server: &Server, client: SocketAddr) -> Option<kernel::Connection> {
     kernel::connection(server.address(), client)
-}
-
-/// Waits until the server has read everything that the client sent.
-fn wait_until_all_is_read(server: &Server, client: &TcpStream) {
-    let ours = client.local_addr().unwrap();
-    wait_until("the server has read everything", || {
-        let sent = kernel::connection(ours, server.address()).unwrap();
-        let received = servers_end(server, ours).unwrap();
-        sent.send_queue_bytes == 0 && received.receive_queue_bytes == 0
-    });
 }
 
 /// Waits until the server has closed every client but one.
@@ -54,7 +44,7 @@ fn a_disconnected_client_is_reset_and_the_kernel_keeps_nothing_of_it() {
     let mut client = connect_with(server.address(), Buffers::SMALL);
     let ours = client.local_addr().unwrap();
     fill_up_to(&mut client, BELOW_THE_DEEP_MARK_BYTES);
-    wait_until_all_is_read(&server, &client);
+    wait_until_all_is_read(&client);
     let line = server.wait_for_line("disconnecting");
     assert!(line.contains("write timeout, disconnecting: slow for "), "{line}");
     assert!(line.contains("peer is not reading"), "{line}");

@@ -14,7 +14,7 @@ use support::server::Server;
 use support::sockets::{
     Buffers, End, connect, connect_with, fill, fill_up_to, half_close, ping, read_to_end,
 };
-use support::{pattern, wait_until};
+use support::{pattern, wait_until_all_is_read};
 
 /// A queue that takes much more than the kernel, without being over a limit.
 const DEEP_QUEUE: [&str; 2] = ["--high-water-mark", "1MiB"];
@@ -25,12 +25,7 @@ fn with_queued(options: &[&str], bytes: usize) -> (Server, TcpStream) {
     let server = Server::echo(&[&DEEP_QUEUE[..], options].concat());
     let mut client = connect_with(server.address(), Buffers::SMALL);
     client.write_all(&pattern(bytes)).unwrap();
-    let ours = client.local_addr().unwrap();
-    wait_until("the server has read everything", || {
-        let sent = support::kernel::connection(ours, server.address()).unwrap();
-        let received = support::kernel::connection(server.address(), ours).unwrap();
-        sent.send_queue_bytes == 0 && received.receive_queue_bytes == 0
-    });
+    wait_until_all_is_read(&client);
     (server, client)
 }
 
@@ -185,6 +180,7 @@ fn a_reply_still_on_its_way_when_the_server_exits_is_not_destroyed() {
     let server = Server::echo(&["--grace", "20s", "--log-level", "debug"]);
     let mut client = connect_with(server.address(), Buffers::SMALL);
     let sent = fill_up_to(&mut client, 14_000);
+    wait_until_all_is_read(&client);
     server.signal(Signal::TERM);
     server.wait_for_line("stopping: ");
     let _ = client.write_all(b"too late");

@@ -27,6 +27,9 @@ pub(crate) struct Connection {
     pub(crate) send_queue_bytes: usize,
     /// Bytes received and not yet read.
     pub(crate) receive_queue_bytes: usize,
+    /// The number of its socket; `None` before it is accepted, and once no
+    /// process has it open any more.
+    pub(crate) inode: Option<u64>,
 }
 
 /// The end of the connection between these two that belongs to `local`;
@@ -64,6 +67,7 @@ fn connections(local: SocketAddr, remote: Option<SocketAddr>) -> Vec<Connection>
             state: State::from(state),
             send_queue_bytes: usize::from_str_radix(send, 16).ok()?,
             receive_queue_bytes: usize::from_str_radix(receive, 16).ok()?,
+            inode: words.nth(4)?.parse().ok().filter(|&number| number != 0),
         })
     });
     parsed.collect()
@@ -161,6 +165,16 @@ pub(crate) fn descriptor_numbers(pid: Pid) -> Vec<usize> {
     entries
         .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok())
         .collect()
+}
+
+/// Whether this process has the socket of that number open.
+pub(crate) fn has_socket_open(inode: u64) -> bool {
+    let name = format!("socket:[{inode}]");
+    let entries = std::fs::read_dir("/proc/self/fd").unwrap();
+    // Another thread may close what was listed before it is looked at.
+    entries
+        .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
+        .any(|target| target.as_os_str() == name.as_str())
 }
 
 /// Descriptors that a process has open.

@@ -17,6 +17,7 @@ pub(crate) mod server;
 pub(crate) mod sockets;
 pub(crate) mod tunnel;
 
+use std::net::TcpStream;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -45,6 +46,19 @@ pub(crate) fn holds_within(time: Duration, mut condition: impl FnMut() -> bool) 
         }
         std::thread::sleep(LOOK_EVERY);
     }
+}
+
+/// Waits until the other side has read all that `sender` sent, or has ended.
+/// What a server has not read yet when it is told to stop, or when its clock
+/// begins, is a matter of luck.
+pub(crate) fn wait_until_all_is_read(sender: &TcpStream) {
+    let (ours, theirs) = (sender.local_addr().unwrap(), sender.peer_addr().unwrap());
+    wait_until("everything is read", || {
+        let sent = kernel::connection(ours, theirs);
+        let received = kernel::connection(theirs, ours);
+        sent.is_none_or(|end| end.send_queue_bytes == 0)
+            && received.is_none_or(|end| end.receive_queue_bytes == 0)
+    });
 }
 
 /// Bytes that tell where in a stream they stand: no two pieces of a test's

@@ -183,10 +183,11 @@ fn a_client_that_leaves_before_its_upstream_is_there_costs_no_connection() {
     let (tunnel, answers) = tunnel_to_a_name(Duration::from_secs(30));
     let client = connect(tunnel.address());
     let ours = client.local_addr().unwrap();
-    wait_until("the client is accepted", || {
-        kernel::connection(tunnel.address(), ours).is_some()
-    });
+    let inode = || kernel::connection(tunnel.address(), ours)?.inode;
+    wait_until("the client is accepted", || inode().is_some());
+    let theirs = inode().unwrap();
     reset(client);
+    wait_until("the tunnel has let it go", || !kernel::has_socket_open(theirs));
     let patient = connect(tunnel.address());
     answers.send(Ok(vec![upstream.address()])).unwrap();
     upstream.accept();

@@ -2,7 +2,6 @@
 //! is cut in the middle ends with a reset.
 
 use std::io::Write;
-use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -10,21 +9,11 @@ use rustix::process::Signal;
 use crate::support::server::Server;
 use crate::support::sockets::{Buffers, End, connect, fill_up_to, half_close, read_to_end};
 use crate::support::tunnel::{Pair, Silent, Upstream};
-use crate::support::{kernel, pattern, wait_until};
+use crate::support::{kernel, pattern, wait_until, wait_until_all_is_read};
 
 /// Most of this waits in a queue, as the kernel takes some 20 KiB.
 const QUEUED_BYTES: usize = 160 * 1024;
 const DEEP_QUEUE: [&str; 2] = ["--high-water-mark", "256KiB"];
-
-/// Waits until the tunnel has read all that `sender` sent.
-fn wait_until_read(sender: &TcpStream) {
-    let (ours, theirs) = (sender.local_addr().unwrap(), sender.peer_addr().unwrap());
-    wait_until("the tunnel has read everything", || {
-        let sent = kernel::connection(ours, theirs).unwrap();
-        let received = kernel::connection(theirs, ours).unwrap();
-        sent.send_queue_bytes == 0 && received.receive_queue_bytes == 0
-    });
-}
 
 #[test]
 fn what_is_queued_in_both_directions_arrives_after_the_signal() {
@@ -34,8 +23,8 @@ fn what_is_queued_in_both_directions_arrives_after_the_signal() {
     let (up, down) = (pattern(QUEUED_BYTES), pattern(QUEUED_BYTES / 2));
     pair.client.write_all(&up).unwrap();
     pair.upstream.write_all(&down).unwrap();
-    wait_until_read(&pair.client);
-    wait_until_read(&pair.upstream);
+    wait_until_all_is_read(&pair.client);
+    wait_until_all_is_read(&pair.upstream);
     tunnel.signal(Signal::TERM);
     tunnel.wait_for_line("stopping");
     let reading = {
@@ -58,7 +47,7 @@ fn a_stream_that_had_ended_before_the_signal_ends_cleanly_after_it() {
     let mut pair = Pair::with(&tunnel, &upstream, Buffers::SMALL);
     let answer = pattern(QUEUED_BYTES);
     pair.upstream.write_all(&answer).unwrap();
-    wait_until_read(&pair.upstream);
+    wait_until_all_is_read(&pair.upstream);
     half_close(&pair.upstream);
     let (ours, theirs) = (
         pair.upstream.local_addr().unwrap(),
