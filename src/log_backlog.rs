@@ -97,7 +97,11 @@ impl Log {
         // Standard error last, as it may have to tell of the file.
         for backlog in self.backlogs.iter().rev() {
             let (done, finished) = channel();
-            if backlog.try_send(Message::Flush(done)).is_ok() {
+            let backlog = backlog.clone();
+            // A full backlog takes this once it has room; that wait has no timeout of its own,
+            // so another thread has it.
+            let waiting = move || backlog.send(Message::Flush(done));
+            if thread::Builder::new().spawn(waiting).is_ok() {
                 let _ = finished.recv_timeout(LOG_FLUSH_TIMEOUT);
             }
         }
@@ -297,6 +301,42 @@ mod tests {
         let last = text.lines().last().unwrap();
         assert!(last.contains("log lines lost here"), "{last}: and in its place");
         assert!(text.contains("line 0\n"));
+    }
+
+    #[test]
+    fn what_waits_in_a_full_backlog_at_the_end_is_still_written() {
+        let (open, gate) = mpsc::channel();
+        let taken = Arc::new(Mutex::new(Vec::new()));
+        let sink = Gate {
+            open: gate,
+            taken: Arc::clone(&taken),
+        };
+        let mut backlog = Backlog::start(Box::new(sink), None).unwrap();
+        let log = Log {
+            backlogs: vec![backlog.sender.clone()],
+        };
+        let mut lines = 0;
+        while backlog.lost.load(Ordering::Relaxed) == 0 {
+            writeln!(backlog, "line").unwrap();
+            lines += 1;
+        }
+        let opening = thread::spawn(move || {
+            // Late, so that the end of the program finds the backlog full.
+            thread::sleep(LOG_FLUSH_TIMEOUT / 5);
+            for _ in 0..=lines {
+                let _ = open.send(());
+            }
+            open
+        });
+        log.finish();
+        let text = String::from_utf8(taken.lock().unwrap().clone()).unwrap();
+        assert_eq!(
+            text.matches("line\n").count(),
+            lines - 1,
+            "the last one found no room"
+        );
+        assert!(text.contains("[WARN] 1 log lines lost here"), "and is counted");
+        drop(opening.join());
     }
 
     #[test]
