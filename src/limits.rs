@@ -147,12 +147,21 @@ pub const SHORTEST_TICK: Duration = Duration::from_millis(1);
 /// the system is not worth its time.
 pub const TRIM_AFTER_FREED_BYTES: usize = 1024 * 1024;
 
-/// Shortest time between two such requests.
+/// Freed queue memory that is given back without waiting for more: some 1 ms in
+/// which nobody is served.
+pub const TRIM_AT_ONCE_BYTES: usize = 16 * 1024 * 1024;
+
+/// Shortest time between two such requests for less.
 pub const TRIM_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Log lines that wait for a slow terminal, pipe or disk; further ones are
 /// dropped and counted.
 pub const LOG_BACKLOG_LINES: usize = 16 * 1024;
+
+/// How long log lines are gathered before they are written. To wake the thread
+/// that writes them costs the event loop as much as a disconnect; thousands of
+/// those at once need it once in this time.
+pub const LOG_GATHER_TIME: Duration = Duration::from_millis(1);
 
 /// How long the end of the program waits for the last log lines to be taken.
 pub const LOG_FLUSH_TIMEOUT: Duration = Duration::from_millis(500);

@@ -17,7 +17,7 @@ use log::LevelFilter;
 use simplelog::{CombinedLogger, Config, ConfigBuilder, SharedLogger, WriteLogger};
 use time::macros::format_description;
 
-use crate::limits::{LOG_BACKLOG_LINES, LOG_FLUSH_TIMEOUT};
+use crate::limits::{LOG_BACKLOG_LINES, LOG_FLUSH_TIMEOUT, LOG_GATHER_TIME};
 
 /// The running log. Keep it to the end of the program, then
 /// [`finish`](Self::finish).
@@ -192,7 +192,11 @@ impl Writer {
                     // Everything kept is written, so what was lost was last.
                     self.report_all_lost();
                     match messages.recv() {
-                        Ok(message) => message,
+                        Ok(message) => {
+                            // Who writes a line meanwhile does not have to wake this thread.
+                            thread::sleep(LOG_GATHER_TIME);
+                            message
+                        }
                         Err(_) => return,
                     }
                 }

@@ -103,9 +103,6 @@ pub(crate) struct Engine<N: Network> {
     pub(crate) moved_bytes: u64,
     /// Set once the server stops: nobody is connected to any more.
     pub(crate) stopping: bool,
-    /// Queue memory freed since the allocator was last asked to give pages
-    /// back.
-    pub(crate) freed_bytes: usize,
     policy: Policy,
     /// One queue for each kind of delay, in their order.
     deadlines: [DelayQueue; Delay::ALL.len()],
@@ -128,7 +125,6 @@ impl<N: Network> Engine<N> {
             stop_requested: false,
             moved_bytes: 0,
             stopping: false,
-            freed_bytes: 0,
             policy: Policy::new(&limits),
             deadlines: Delay::ALL.map(|delay| {
                 DelayQueue::new(match delay {
@@ -345,7 +341,6 @@ impl<N: Network> Engine<N> {
         }
         let sent_bytes = before - client.queue.len();
         self.queued_bytes -= sent_bytes;
-        self.freed_bytes += sent_bytes;
         self.moved_bytes += sent_bytes as u64;
         client.slow.queue_changed(&self.policy, &client.queue, self.now);
         if let Some(error) = error {
@@ -434,7 +429,6 @@ impl<N: Network> Engine<N> {
         client.phase = Phase::Doomed;
         let given_up = client.queue.discard() + std::mem::take(&mut client.held_bytes);
         self.queued_bytes -= given_up;
-        self.freed_bytes += given_up;
         self.doomed.push_back((id, reason));
     }
 
@@ -788,7 +782,6 @@ impl<N: Network> Commands for Engine<N> {
         {
             let before = std::mem::replace(&mut client.held_bytes, held_bytes);
             self.queued_bytes = self.queued_bytes - before + held_bytes;
-            self.freed_bytes += before.saturating_sub(held_bytes);
             self.keep_budget();
         }
     }

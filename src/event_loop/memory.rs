@@ -2,14 +2,17 @@
 //!
 //! Owns when that is worth its time. glibc keeps freed memory for later use;
 //! after 5,000 slow clients have gone that is 313 MB which nobody will need.
+//! Nobody is served meanwhile, for 25 ms if all of it goes at once, so much of
+//! it goes in several parts.
 
 use std::time::Instant;
 
-use crate::limits::{TRIM_AFTER_FREED_BYTES, TRIM_INTERVAL};
+use crate::limits::{TRIM_AFTER_FREED_BYTES, TRIM_AT_ONCE_BYTES, TRIM_INTERVAL};
 
-/// Remembers how much was freed since memory was last given back.
+/// Remembers how much all queues held since memory was last given back.
 #[derive(Debug)]
 pub(crate) struct Trimmer {
+    most_bytes: usize,
     freed_bytes: usize,
     last: Instant,
 }
@@ -17,24 +20,33 @@ pub(crate) struct Trimmer {
 impl Trimmer {
     pub(crate) const fn new(now: Instant) -> Self {
         Self {
+            most_bytes: 0,
             freed_bytes: 0,
             last: now,
         }
     }
 
-    pub(crate) const fn note_freed(&mut self, bytes: usize) {
-        self.freed_bytes = self.freed_bytes.saturating_add(bytes);
+    /// Notes how much all queues hold. What one frees and another takes again
+    /// is not free.
+    pub(crate) fn note_queued(&mut self, bytes: usize) {
+        self.most_bytes = self.most_bytes.max(bytes);
+        self.freed_bytes = self.most_bytes - bytes;
     }
 
     /// When memory is to be given back, if there is enough of it.
     pub(crate) fn due(&self) -> Option<Instant> {
-        (self.freed_bytes >= TRIM_AFTER_FREED_BYTES).then(|| self.last + TRIM_INTERVAL)
+        match self.freed_bytes {
+            TRIM_AT_ONCE_BYTES.. => Some(self.last),
+            TRIM_AFTER_FREED_BYTES.. => Some(self.last + TRIM_INTERVAL),
+            _ => None,
+        }
     }
 
     /// Whether to give memory back now. The caller then calls [`trim`].
     pub(crate) fn take_due(&mut self, now: Instant) -> bool {
         let due = self.due().is_some_and(|due| now >= due);
         if due {
+            self.most_bytes -= self.freed_bytes;
             self.freed_bytes = 0;
             self.last = now;
         }
@@ -73,15 +85,43 @@ mod tests {
     fn memory_is_given_back_after_much_was_freed_and_not_too_often() {
         let t0 = start();
         let mut trimmer = Trimmer::new(t0);
-        trimmer.note_freed(TRIM_AFTER_FREED_BYTES - 1);
+        trimmer.note_queued(2 * TRIM_AFTER_FREED_BYTES);
+        trimmer.note_queued(TRIM_AFTER_FREED_BYTES + 1);
         assert_eq!(trimmer.due(), None);
-        trimmer.note_freed(1);
+        trimmer.note_queued(TRIM_AFTER_FREED_BYTES);
         assert_eq!(trimmer.due(), Some(t0 + TRIM_INTERVAL));
         assert!(!trimmer.take_due(t0));
         assert!(trimmer.take_due(t0 + TRIM_INTERVAL));
+        trimmer.note_queued(1);
         assert!(
             !trimmer.take_due(t0 + 2 * TRIM_INTERVAL),
-            "nothing was freed since"
+            "little was freed since"
         );
+    }
+
+    #[test]
+    fn very_much_is_given_back_in_parts_without_waiting() {
+        let t0 = start();
+        let mut trimmer = Trimmer::new(t0);
+        let mut queued = 10 * TRIM_AT_ONCE_BYTES;
+        trimmer.note_queued(queued);
+        let mut parts = 0;
+        while queued > 0 {
+            queued -= TRIM_AT_ONCE_BYTES / 4;
+            trimmer.note_queued(queued);
+            parts += usize::from(trimmer.take_due(t0));
+        }
+        assert_eq!(parts, 10);
+    }
+
+    #[test]
+    fn what_is_taken_again_at_once_is_never_given_back() {
+        let t0 = start();
+        let mut trimmer = Trimmer::new(t0);
+        let several = 1000 * TRIM_AT_ONCE_BYTES;
+        for queued in [several, several - TRIM_AFTER_FREED_BYTES / 2].repeat(1000) {
+            trimmer.note_queued(queued);
+            assert_eq!(trimmer.due(), None);
+        }
     }
 }

@@ -235,7 +235,7 @@ impl<S: Service> EventLoop<S> {
     /// Gives freed memory back to the system when it is time, and wakes up
     /// for that if need be.
     fn give_memory_back(&mut self, now: Instant, wait: Option<Duration>) -> Option<Duration> {
-        self.trimmer.note_freed(self.turn.take_freed_bytes());
+        self.trimmer.note_queued(self.turn.queued_bytes());
         if self.trimmer.take_due(now) {
             self.turn.shrink();
             memory::trim();

@@ -147,11 +147,6 @@ impl<N: Network, S: Service> Turn<N, S> {
         &mut self.engine.network
     }
 
-    /// Queue memory, in bytes, freed since this was last asked.
-    pub(crate) const fn take_freed_bytes(&mut self) -> usize {
-        std::mem::replace(&mut self.engine.freed_bytes, 0)
-    }
-
     /// Gives memory of places that nobody uses back to the allocator.
     pub(crate) fn shrink(&mut self) {
         self.engine.clients.shrink();
