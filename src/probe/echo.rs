@@ -1,5 +1,7 @@
 //! The echo way: every byte comes back, in order, and nothing else.
 
+use std::cmp::Ordering;
+
 use super::pattern::Pattern;
 use super::wire::Corruption;
 
@@ -28,7 +30,7 @@ impl EchoWire {
         self.message_bytes
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn fill(&self, position: u64, buffer: &mut [u8]) {
         self.pattern.fill(position, buffer);
     }
@@ -37,23 +39,29 @@ impl EchoWire {
         self.received
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn receive(&mut self, bytes: &[u8]) -> Result<u64, Corruption> {
         if let Some(offset) = self.pattern.first_difference(self.received, bytes) {
             return Err(self.corruption(offset));
         }
-        let mut left = bytes.len() as u64;
+        let left = bytes.len() as u64;
         self.received += left;
-        let mut completed = 0;
-        // One comparison for the usual case of one message or less; the division is for the rest.
-        if left >= self.missing {
-            left -= self.missing;
-            completed = 1 + left / self.message_bytes;
-            self.missing = self.message_bytes - left % self.message_bytes;
-        } else {
-            self.missing -= left;
+        // The division, which costs as much as all the rest, is for more than one message.
+        match left.cmp(&self.missing) {
+            Ordering::Less => {
+                self.missing -= left;
+                Ok(0)
+            }
+            Ordering::Equal => {
+                self.missing = self.message_bytes;
+                Ok(1)
+            }
+            Ordering::Greater => {
+                let more = left - self.missing;
+                self.missing = self.message_bytes - more % self.message_bytes;
+                Ok(1 + more / self.message_bytes)
+            }
         }
-        Ok(completed)
     }
 
     #[cold]

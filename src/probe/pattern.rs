@@ -31,7 +31,7 @@ impl Pattern {
     }
 
     /// Fills `buffer` with the bytes that stand at `position` and after it.
-    #[inline]
+    #[inline(always)]
     pub fn fill(self, position: u64, buffer: &mut [u8]) {
         match (split(position), buffer.as_chunks_mut()) {
             ((index, 0), ([message], [])) => self.fill_line(index, message),
@@ -39,6 +39,7 @@ impl Pattern {
         }
     }
 
+    #[inline(never)]
     fn fill_any(self, position: u64, buffer: &mut [u8]) {
         let (mut index, skip) = split(position);
         let head_len = if skip == 0 {
@@ -75,7 +76,7 @@ impl Pattern {
     /// Where `received`, which should stand at `position`, differs first;
     /// `None` when every byte is right.
     #[must_use]
-    #[inline]
+    #[inline(always)]
     pub fn first_difference(self, position: u64, received: &[u8]) -> Option<usize> {
         match (split(position), received.as_chunks()) {
             ((index, 0), ([message], [])) if self.is_line(index, message) => None,
@@ -83,6 +84,7 @@ impl Pattern {
         }
     }
 
+    #[inline(never)]
     fn first_difference_in_any(self, position: u64, received: &[u8]) -> Option<usize> {
         let (mut index, skip) = split(position);
         let head_len = if skip == 0 {

@@ -33,6 +33,7 @@ pub(crate) enum Wire {
 
 impl Wire {
     /// Up to which position is to be sent when one more message is due after `position`.
+    #[inline(always)]
     pub(crate) fn due_after(&self, position: u64) -> u64 {
         match self {
             Self::Echo(wire) => position + wire.message_bytes(),
@@ -43,7 +44,7 @@ impl Wire {
     }
 
     /// Fills `buffer` with what is sent at `position` and after it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn fill(&self, position: u64, buffer: &mut [u8]) {
         match self {
             Self::Echo(wire) => wire.fill(position, buffer),
@@ -54,7 +55,7 @@ impl Wire {
     }
 
     /// Takes what the server sent next; returns how many answers it completes.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn receive(&mut self, bytes: &[u8]) -> Result<u64, Corruption> {
         match self {
             Self::Echo(wire) => wire.receive(bytes),
