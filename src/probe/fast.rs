@@ -1,8 +1,8 @@
 //! A healthy client: sends messages, reads every answer at once, and verifies it.
 //!
 //! One receive and one send per message, and all between them in one function: what it calls
-//! for an echo is inlined, or the prober would pay for calls what it pays for the work. Owns no clock and no socket options;
-//! generic over the stream, so that short writes can be tested.
+//! for an echo is inlined, as calls would cost a twelfth of its instructions. Owns no clock and
+//! no socket options; generic over the stream, so that short writes can be tested.
 
 use std::io::{self, Read, Write};
 
