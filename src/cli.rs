@@ -192,8 +192,8 @@ pub struct ServingArgs {
     #[arg(long, value_name = "SIZE", default_value_t = Size(limits::UNSENT_BYTES), help_heading = BOUNDS)]
     pub unsent: Size,
     /// Receive buffer that the kernel may use for a client that takes back
-    /// nothing (SO_RCVBUF); it grows up to four times for one that does. 0
-    /// for the kernel's own way.
+    /// nothing (SO_RCVBUF); it grows up to four times for one that does, and
+    /// up to sixteen while there are few clients. 0 for the kernel's own way.
     #[arg(long, value_name = "SIZE", default_value_t = Size(limits::RECEIVE_BUFFER_BYTES), help_heading = BOUNDS)]
     pub receive_buffer: Size,
     /// Append the log to this file, besides standard error.

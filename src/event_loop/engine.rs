@@ -591,10 +591,11 @@ impl<N: Network> Engine<N> {
                 .filter_map(|to| to.stream.peer_window())
                 .min_by_key(|peer| peer.window_bytes)
         };
+        let clients = self.clients.len();
         if let Some(peer) = peer
             && let Some(source) = self.clients.get_mut(from)
         {
-            match source.receive_buffer.follow(peer, base_bytes) {
+            match source.receive_buffer.follow(peer, base_bytes, clients) {
                 Resize::Keep => {}
                 Resize::Grow(bytes) => source.stream.set_receive_buffer(bytes),
                 Resize::Shrink(bytes) => {

@@ -15,7 +15,7 @@
 
 use std::time::Duration;
 
-use crate::limits::{LONG_PATH, RECEIVE_BUFFER_DOUBLINGS};
+use crate::limits::{FEW_CLIENTS, LONG_PATH, RECEIVE_BUFFER_DOUBLINGS, RECEIVE_BUFFER_DOUBLINGS_OF_FEW};
 
 /// What the kernel knows of the way to a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,21 +53,27 @@ pub(crate) struct ReceiveBuffer {
 }
 
 impl ReceiveBuffer {
-    /// Follows the window. `base_bytes` is the smallest size.
+    /// Follows the window. `base_bytes` is the smallest size, `clients` how
+    /// many share the caches.
     ///
-    /// Between 64 KiB and 256 KiB (with the default base) it is the largest
-    /// doubling of the base that is at most a sixth of the window: with a
-    /// third, a peer that stops reading closes its window faster than the
-    /// buffer can shrink, and 283 KB stay. A long path needs what the kernel
-    /// gives it, as long as its window is open at all.
-    pub(crate) fn follow(&mut self, peer: PeerWindow, base_bytes: usize) -> Resize {
+    /// Between 64 KiB and 256 KiB (with the default base; 1 MiB of few
+    /// clients) it is the largest doubling of the base that is at most a sixth
+    /// of the window: with a third, a peer that stops reading closes its window
+    /// faster than the buffer can shrink, and 283 KB stay. A long path needs
+    /// what the kernel gives it, as long as its window is open at all.
+    pub(crate) fn follow(&mut self, peer: PeerWindow, base_bytes: usize, clients: usize) -> Resize {
         let window = peer.window_bytes;
         self.widest_bytes = self.widest_bytes.max(window);
-        let base = u32::try_from(base_bytes).unwrap_or(u32::MAX >> RECEIVE_BUFFER_DOUBLINGS);
+        let base = u32::try_from(base_bytes).unwrap_or(u32::MAX >> RECEIVE_BUFFER_DOUBLINGS_OF_FEW);
         let is_closing = window < self.widest_bytes / 4 || window < base / 2;
         let doublings = if peer.round_trip <= LONG_PATH {
             let fits = |&doublings: &u8| base << doublings <= window / WINDOW_SHARE;
-            Some((1..=RECEIVE_BUFFER_DOUBLINGS).rev().find(fits).unwrap_or(0))
+            let most = if clients <= FEW_CLIENTS {
+                RECEIVE_BUFFER_DOUBLINGS_OF_FEW
+            } else {
+                RECEIVE_BUFFER_DOUBLINGS
+            };
+            Some((1..=most).rev().find(fits).unwrap_or(0))
         } else {
             is_closing.then_some(0)
         };
@@ -107,6 +113,7 @@ mod tests {
     use super::*;
 
     const BASE: usize = 64 * 1024;
+    const MANY: usize = FEW_CLIENTS + 1;
     const KIB: u32 = 1024;
 
     const fn near(window_bytes: u32) -> PeerWindow {
@@ -126,7 +133,7 @@ mod tests {
     /// A buffer that was given this window first, and shrank at once.
     fn after(peer: PeerWindow) -> ReceiveBuffer {
         let mut buffer = ReceiveBuffer::default();
-        assert!(matches!(buffer.follow(peer, BASE), Resize::Shrink(_)));
+        assert!(matches!(buffer.follow(peer, BASE, MANY), Resize::Shrink(_)));
         buffer.shrunk(true);
         buffer
     }
@@ -141,57 +148,91 @@ mod tests {
         ] {
             let mut buffer = after(near(0));
             assert_eq!(
-                buffer.follow(near(window), BASE),
+                buffer.follow(near(window), BASE, MANY),
                 Resize::Grow(Some(bytes)),
                 "{window}"
             );
         }
-        assert_eq!(after(near(0)).follow(near(768 * KIB - 1), BASE), Resize::Keep);
+        assert_eq!(
+            after(near(0)).follow(near(768 * KIB - 1), BASE, MANY),
+            Resize::Keep
+        );
+    }
+
+    #[test]
+    fn the_buffers_of_few_clients_grow_to_four_doublings_and_shrink_when_others_come() {
+        let mut buffer = after(near(0));
+        let grown = buffer.follow(near(6 * 1024 * KIB), BASE, FEW_CLIENTS);
+        assert_eq!(grown, Resize::Grow(Some(1024 * KIB)));
+        let crowded = buffer.follow(near(6 * 1024 * KIB), BASE, FEW_CLIENTS + 1);
+        assert_eq!(crowded, Resize::Shrink(256 * KIB));
+        let mut buffer = after(near(0));
+        let grown = buffer.follow(near(3 * 1024 * KIB), BASE, 1);
+        assert_eq!(
+            grown,
+            Resize::Grow(Some(512 * KIB)),
+            "a sixth of the window at most"
+        );
     }
 
     #[test]
     fn what_the_kernel_sized_may_have_grown_and_has_to_shrink_first() {
         let mut buffer = ReceiveBuffer::default();
-        assert_eq!(buffer.follow(near(u32::MAX), BASE), Resize::Shrink(256 * KIB));
+        assert_eq!(
+            buffer.follow(near(u32::MAX), BASE, MANY),
+            Resize::Shrink(256 * KIB)
+        );
     }
 
     #[test]
     fn an_unchanged_size_is_not_set_again() {
         let mut buffer = after(near(100 * KIB));
-        assert_eq!(buffer.follow(near(200 * KIB), BASE), Resize::Keep);
-        assert_eq!(buffer.follow(near(0), BASE), Resize::Keep);
+        assert_eq!(buffer.follow(near(200 * KIB), BASE, MANY), Resize::Keep);
+        assert_eq!(buffer.follow(near(0), BASE, MANY), Resize::Keep);
     }
 
     #[test]
     fn a_peer_that_stops_reading_shrinks_the_buffer_again() {
         let mut buffer = after(near(3072 * KIB));
-        assert_eq!(buffer.follow(near(1200 * KIB), BASE), Resize::Shrink(128 * KIB));
+        assert_eq!(
+            buffer.follow(near(1200 * KIB), BASE, MANY),
+            Resize::Shrink(128 * KIB)
+        );
         buffer.shrunk(true);
-        assert_eq!(buffer.follow(near(10 * KIB), BASE), Resize::Shrink(64 * KIB));
+        assert_eq!(
+            buffer.follow(near(10 * KIB), BASE, MANY),
+            Resize::Shrink(64 * KIB)
+        );
     }
 
     #[test]
     fn shrinking_is_tried_until_it_is_done_and_so_is_growing_meanwhile() {
         let mut buffer = after(near(3072 * KIB));
-        assert_eq!(buffer.follow(near(0), BASE), Resize::Shrink(64 * KIB));
+        assert_eq!(buffer.follow(near(0), BASE, MANY), Resize::Shrink(64 * KIB));
         buffer.shrunk(false);
         assert!(buffer.is_shrinking());
-        assert_eq!(buffer.follow(near(0), BASE), Resize::Shrink(64 * KIB));
+        assert_eq!(buffer.follow(near(0), BASE, MANY), Resize::Shrink(64 * KIB));
         // What was promised when it was larger still may not fit this size.
-        assert_eq!(buffer.follow(near(768 * KIB), BASE), Resize::Shrink(128 * KIB));
+        assert_eq!(
+            buffer.follow(near(768 * KIB), BASE, MANY),
+            Resize::Shrink(128 * KIB)
+        );
         buffer.shrunk(true);
         assert!(!buffer.is_shrinking());
-        assert_eq!(buffer.follow(near(768 * KIB), BASE), Resize::Keep);
-        let grown = buffer.follow(near(3072 * KIB), BASE);
+        assert_eq!(buffer.follow(near(768 * KIB), BASE, MANY), Resize::Keep);
+        let grown = buffer.follow(near(3072 * KIB), BASE, MANY);
         assert_eq!(grown, Resize::Grow(Some(256 * KIB)));
     }
 
     #[test]
     fn a_long_path_is_left_to_the_kernel_until_its_window_closes() {
         let mut buffer = ReceiveBuffer::default();
-        assert_eq!(buffer.follow(far(1024 * KIB), BASE), Resize::Keep);
-        assert_eq!(buffer.follow(far(100 * KIB), BASE), Resize::Shrink(64 * KIB));
+        assert_eq!(buffer.follow(far(1024 * KIB), BASE, MANY), Resize::Keep);
+        assert_eq!(
+            buffer.follow(far(100 * KIB), BASE, MANY),
+            Resize::Shrink(64 * KIB)
+        );
         buffer.shrunk(true);
-        assert_eq!(buffer.follow(far(1024 * KIB), BASE), Resize::Grow(None));
+        assert_eq!(buffer.follow(far(1024 * KIB), BASE, MANY), Resize::Grow(None));
     }
 }
