@@ -55,6 +55,13 @@ pub(crate) enum Work {
     Flood,
 }
 
+impl Work {
+    /// Whether what counts is bytes, not messages.
+    pub(crate) const fn is_bulk(self) -> bool {
+        matches!(self, Self::Bulk { .. } | Self::Flood)
+    }
+}
+
 /// What a slice came to.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Slice {

@@ -1,7 +1,6 @@
 //! Tells what was measured: a table on the terminal at once, Markdown and plots
 //! when all is done.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -16,7 +15,7 @@ use crate::load::Work;
 use crate::memory::Figure;
 use crate::peer::Workshop;
 use crate::plot;
-use crate::scenario::Scenario;
+use crate::scenario::{self, Scenario};
 use crate::slices::{AGREEMENT, Run, Sample};
 use crate::statistics::{Quartiles, quartiles};
 
@@ -56,6 +55,8 @@ struct Chapter {
 /// The whole report, as it grows.
 pub(crate) struct Report {
     head: String,
+    /// When and how what was measured this time was measured.
+    made: String,
     chapters: Vec<Chapter>,
 }
 
@@ -63,7 +64,8 @@ impl Report {
     /// An empty report that knows how it came about.
     pub(crate) fn new(workshop: &Workshop, method: &Method) -> Self {
         Self {
-            head: head(workshop, method),
+            head: head(workshop),
+            made: made(method),
             chapters: Vec::new(),
         }
     }
@@ -106,7 +108,7 @@ impl Report {
         let plots = path.with_extension("");
         let fail = |path: &Path, error| format!("cannot write {}: {error}", path.display());
         fs::create_dir_all(&plots).map_err(|error| fail(&plots, error))?;
-        let mut text = self.head.clone();
+        let mut texts = chapters_of(&fs::read_to_string(path).unwrap_or_default());
         for chapter in &self.chapters {
             let name = format!("{}.svg", chapter.scenario.name);
             let has_plot = !chapter.standings.is_empty();
@@ -114,9 +116,17 @@ impl Report {
                 plot::draw(&plots.join(&name), chapter.scenario, &chapter.standings)?;
             }
             let folder = plots.file_name().unwrap_or_default().to_string_lossy();
-            chapter.write(&mut text, has_plot.then(|| format!("{folder}/{name}")));
+            let text = chapter.text(has_plot.then(|| format!("{folder}/{name}")), &self.made);
+            match texts
+                .iter_mut()
+                .find(|(known, _)| *known == chapter.scenario.name)
+            {
+                Some((_, known)) => *known = text,
+                None => texts.push((chapter.scenario.name.to_owned(), text)),
+            }
         }
-        fs::write(path, text).map_err(|error| fail(path, error))
+        let texts: String = texts.into_iter().map(|(_, text)| text).collect();
+        fs::write(path, format!("{}{texts}", self.head)).map_err(|error| fail(path, error))
     }
 
     fn chapter(&mut self, scenario: &'static Scenario) -> &mut Chapter {
@@ -136,6 +146,18 @@ impl Report {
         });
         &mut self.chapters[place]
     }
+}
+
+/// The chapters that an earlier report has, by name, but for scenarios that are no more.
+fn chapters_of(report: &str) -> Vec<(String, String)> {
+    report
+        .split("\n## ")
+        .skip(1)
+        .filter_map(|chapter| {
+            let name = chapter.lines().next()?.to_owned();
+            scenario::is_known(&name).then(|| (name, format!("\n## {chapter}")))
+        })
+        .collect()
 }
 
 /// The outcomes of a run, those of the same name put together.
@@ -242,7 +264,7 @@ fn terminal_table(standings: &[Standing]) -> Table {
 }
 
 impl Chapter {
-    fn write(&self, text: &mut String, plot: Option<String>) {
+    fn text(&self, plot: Option<String>, made: &str) -> String {
         let Scenario {
             name, title, goal, ..
         } = self.scenario;
@@ -265,18 +287,13 @@ impl Chapter {
             );
         }
         lines.extend(self.notes.iter().map(|note| format!("\n{note}")));
+        lines.push(format!("\n{made}"));
         lines.extend(plot.map(|path| format!("\n![{title}]({path})")));
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "{}", lines.join("\n"));
+        lines.join("\n") + "\n"
     }
 }
 
-fn head(workshop: &Workshop, method: &Method) -> String {
-    let versions: Vec<String> = workshop
-        .versions()
-        .iter()
-        .map(|(name, version)| format!("| {name} | {version} |"))
-        .collect();
+fn made(method: &Method) -> String {
     let date = Command::new("date").args(["-u", "+%Y-%m-%d"]).output();
     let date = date
         .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
@@ -284,6 +301,23 @@ fn head(workshop: &Workshop, method: &Method) -> String {
     let words: Vec<String> = std::env::args()
         .skip(1)
         .filter(|word| word != "--bench")
+        .collect();
+    format!(
+        "Measured on {date} by `cargo bench --bench compare -- {words}`: {cycles} cycles ({bulk} of bulk traffic) with \
+         slices of {slice} ms, `--seed {seed}`.",
+        words = words.join(" "),
+        cycles = method.cycles,
+        bulk = method.bulk_cycles,
+        slice = method.slice.as_millis(),
+        seed = method.seed,
+    )
+}
+
+fn head(workshop: &Workshop) -> String {
+    let versions: Vec<String> = workshop
+        .versions()
+        .iter()
+        .map(|(name, version)| format!("| {name} | {version} |"))
         .collect();
     let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let processor = processor
@@ -294,11 +328,11 @@ fn head(workshop: &Workshop, method: &Method) -> String {
     format!(
         "# Benchmarks
 
-Written by `cargo bench --bench compare -- {words}` on {date}, on two cores of: {processor}.
+Measured on two cores of: {processor}. Each chapter says when, and how to repeat it.
 
-All servers of a table were alive at once, on one core; their clients on the other. In each of {cycles} cycles
-every server had one slice of {slice} ms, in random order (`--seed {seed}`), and its ratios to the base were taken
-inside that cycle. The base, named first, took part twice; a run counts only when the two agree within {agree} %.
+All servers of a table were alive at once, on one core; their clients on the other. In each cycle every server had
+one slice, in random order, and its ratios to the base were taken inside that cycle. The base, named first, took part
+twice; a run counts only when the two agree within {agree} %.
 Ratios are medians, with the quartiles in brackets. *CPU each* is the time that the server spent on its core for
 each message, KiB or connection: the honest figure where *busy* is below 100 %, since there the clients were the
 limit. *With clients* is the same ratio with the time of the clients, and of the far end of a tunnel, in it: on
@@ -311,10 +345,6 @@ defaults.
 | --- | --- |
 {versions}
 ",
-        words = words.join(" "),
-        cycles = method.cycles,
-        slice = method.slice.as_millis(),
-        seed = method.seed,
         agree = AGREEMENT * 100.0,
         versions = versions.join("\n"),
     )

@@ -553,6 +553,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
 ];
 
+/// Whether there is a scenario of this name.
+pub(crate) fn is_known(name: &str) -> bool {
+    SCENARIOS.iter().any(|scenario| scenario.name == name)
+}
+
 /// The scenarios of these names; without names all, or those of the short form.
 pub(crate) fn choose(names: &[String], is_quick: bool) -> Result<Vec<&'static Scenario>, String> {
     if let Some(unknown) = names

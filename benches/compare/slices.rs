@@ -123,10 +123,15 @@ fn run_once(
             .generator
             .stall_small(entry.seat.stalled, SLOW_CLIENT_SEND_BYTES)?;
     }
-    let bar = progress(name, method.cycles);
+    let cycles = if team.iter().any(|seat| seat.work.is_bulk()) {
+        method.bulk_cycles
+    } else {
+        method.cycles
+    };
+    let bar = progress(name, cycles);
     let mut random = fastrand::Rng::with_seed(method.seed ^ attempt as u64);
     let mut order: Vec<usize> = (0..entries.len()).collect();
-    for cycle in 0..WARM_UP_CYCLES + method.cycles {
+    for cycle in 0..WARM_UP_CYCLES + cycles {
         random.shuffle(&mut order);
         for &place in &order {
             let entry = &mut entries[place];
