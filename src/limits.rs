@@ -158,7 +158,7 @@ pub const SHORTEST_TICK: Duration = Duration::from_millis(1);
 /// the system is not worth its time.
 pub const TRIM_AFTER_FREED_BYTES: usize = 1024 * 1024;
 
-/// Freed queue memory that is given back without waiting for more: some 1 ms in
+/// Freed queue memory that is given back without waiting for more: 2 to 5 ms in
 /// which nobody is served.
 pub const TRIM_AT_ONCE_BYTES: usize = 16 * 1024 * 1024;
 

@@ -110,7 +110,7 @@ impl Unfinished {
     /// Appends `data`. The buffer grows by doubling, so that an announced
     /// length alone costs nothing, but never past the end of the frame. One
     /// that is large enough goes on with the next frame, as fresh memory costs
-    /// a tenth of what a frame of 64 KiB does; one that is far too large does not.
+    /// page faults; one that is far too large does not.
     fn extend(&mut self, data: &[u8]) {
         let needed_bytes = self.buffer.len() + data.len();
         if needed_bytes > self.buffer.capacity() {
