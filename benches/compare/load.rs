@@ -19,7 +19,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use highwater::probe::BULK_MESSAGE_BYTES;
+use highwater::probe::{BULK_MESSAGE_BYTES, BULK_PIPELINE_MESSAGES};
 
 use connect::Connects;
 use flood::Floods;
@@ -56,9 +56,10 @@ pub(crate) enum Work {
 }
 
 impl Work {
-    /// Whether what counts is bytes, not messages.
-    pub(crate) const fn is_bulk(self) -> bool {
-        matches!(self, Self::Bulk { .. } | Self::Flood)
+    /// Whether its ratios swing so much that it takes more cycles to tell them: bulk with
+    /// little on the way, where every pause of the machine stops both sides.
+    pub(crate) const fn swings(self) -> bool {
+        matches!(self, Self::Bulk { in_flight, .. } if in_flight <= BULK_PIPELINE_MESSAGES)
     }
 }
 

@@ -32,7 +32,7 @@ use crate::scenario::{Measure, Scenario};
 
 /// Fewer cycles than this say nothing on a machine that swings by half.
 const FEWEST_CYCLES: usize = 40;
-/// Cycles of bulk traffic for each one of others. Its ratios swing by 10 to 25 %, those of
+/// Cycles of bulk traffic with little on the way for each one of others. Its ratios swing by 10 to 25 %, those of
 /// messages by 5: the median of 60 cycles is known to 4 %, that of 240 to 2.
 const BULK_CYCLES: usize = 4;
 
@@ -49,7 +49,8 @@ struct Arguments {
     /// The short form, under three minutes: the most telling scenarios against one peer each.
     #[arg(long)]
     quick: bool,
-    /// Rounds in which every server gets one slice; four times as many for bulk traffic.
+    /// Rounds in which every server gets one slice; four times as many for bulk traffic with
+    /// little on the way.
     #[arg(long, default_value_t = 60)]
     cycles: usize,
     /// Length of a slice in milliseconds.

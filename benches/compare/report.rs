@@ -287,23 +287,34 @@ impl Chapter {
             );
         }
         lines.extend(self.notes.iter().map(|note| format!("\n{note}")));
-        lines.push(format!("\n{made}"));
+        lines.push(format!(
+            "\n{}",
+            made.replace(SCENARIO, &format!("--scenario {name}"))
+        ));
         lines.extend(plot.map(|path| format!("\n![{title}]({path})")));
         lines.join("\n") + "\n"
     }
 }
+
+/// Stands for the one scenario of a chapter in the command that repeats it.
+const SCENARIO: &str = "--scenario";
 
 fn made(method: &Method) -> String {
     let date = Command::new("date").args(["-u", "+%Y-%m-%d"]).output();
     let date = date
         .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
         .unwrap_or_default();
-    let words: Vec<String> = std::env::args()
-        .skip(1)
-        .filter(|word| word != "--bench")
-        .collect();
+    let mut words = Vec::new();
+    let mut arguments = std::env::args().skip(1);
+    while let Some(word) = arguments.next() {
+        match word.as_str() {
+            "--bench" => {}
+            SCENARIO => drop(arguments.next()),
+            _ => words.push(word),
+        }
+    }
     format!(
-        "Measured on {date} by `cargo bench --bench compare -- {words}`: {cycles} cycles ({bulk} of bulk traffic) with \
+        "Measured on {date} by `cargo bench --bench compare -- {words} {SCENARIO}`: {cycles} cycles ({bulk} where bulk swings) with \
          slices of {slice} ms, `--seed {seed}`.",
         words = words.join(" "),
         cycles = method.cycles,

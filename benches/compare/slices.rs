@@ -123,7 +123,7 @@ fn run_once(
             .generator
             .stall_small(entry.seat.stalled, SLOW_CLIENT_SEND_BYTES)?;
     }
-    let cycles = if team.iter().any(|seat| seat.work.is_bulk()) {
+    let cycles = if team.iter().any(|seat| seat.work.swings()) {
         method.bulk_cycles
     } else {
         method.cycles
