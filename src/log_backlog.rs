@@ -273,15 +273,20 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_sink_that_takes_nothing_loses_lines_which_are_counted_and_blocks_nobody() {
+    /// A backlog whose sink is shut, what opens it for a line, and what it took.
+    fn behind_a_gate() -> (Backlog, Sender<()>, Arc<Mutex<Vec<u8>>>) {
         let (open, gate) = mpsc::channel();
         let taken = Arc::new(Mutex::new(Vec::new()));
         let sink = Gate {
             open: gate,
             taken: Arc::clone(&taken),
         };
-        let mut backlog = Backlog::start(Box::new(sink), None).unwrap();
+        (Backlog::start(Box::new(sink), None).unwrap(), open, taken)
+    }
+
+    #[test]
+    fn a_sink_that_takes_nothing_loses_lines_which_are_counted_and_blocks_nobody() {
+        let (mut backlog, open, taken) = behind_a_gate();
         // One line may be in the writer's hands, so lose at least ten.
         let lines = LOG_BACKLOG_LINES + 11;
         for number in 0..lines {
@@ -309,13 +314,7 @@ mod tests {
 
     #[test]
     fn what_waits_in_a_full_backlog_at_the_end_is_still_written() {
-        let (open, gate) = mpsc::channel();
-        let taken = Arc::new(Mutex::new(Vec::new()));
-        let sink = Gate {
-            open: gate,
-            taken: Arc::clone(&taken),
-        };
-        let mut backlog = Backlog::start(Box::new(sink), None).unwrap();
+        let (mut backlog, open, taken) = behind_a_gate();
         let log = Log {
             backlogs: vec![backlog.sender.clone()],
         };

@@ -79,6 +79,7 @@ fn a_standard_error_that_nobody_reads_stalls_nobody_and_lost_lines_are_counted()
     let seen = text.lines().filter(|line| line.contains("closed: ")).count();
     let written = server.lines_with("").len();
     println!("{seen} lines seen, {lost} lost, {written} in the file");
+    assert!(lost > 0, "nothing was lost");
     assert!(text.contains("stopped: "), "the last line is there");
     let read_lines = text
         .lines()

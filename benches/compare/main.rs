@@ -32,8 +32,8 @@ use crate::scenario::{Measure, Scenario};
 
 /// Fewer cycles than this say nothing on a machine that swings by half.
 const FEWEST_CYCLES: usize = 40;
-/// Cycles of bulk traffic with little on the way for each one of others. Its ratios swing by 10 to 25 %, those of
-/// messages by 5: the median of 60 cycles is known to 4 %, that of 240 to 2.
+/// Cycles of bulk traffic with little on the way for each one of others. Its ratios swing by
+/// 10 to 25 %, those of messages by 5: the median of 60 cycles is known to 4 %, that of 240 to 2.
 const BULK_CYCLES: usize = 4;
 
 /// Measures highwater beside its peers, all of them alive at once.

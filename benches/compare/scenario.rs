@@ -560,10 +560,7 @@ pub(crate) fn is_known(name: &str) -> bool {
 
 /// The scenarios of these names; without names all, or those of the short form.
 pub(crate) fn choose(names: &[String], is_quick: bool) -> Result<Vec<&'static Scenario>, String> {
-    if let Some(unknown) = names
-        .iter()
-        .find(|&name| SCENARIOS.iter().all(|scenario| scenario.name != name))
-    {
+    if let Some(unknown) = names.iter().find(|name| !is_known(name)) {
         let known: Vec<&str> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
         return Err(format!(
             "no scenario is called `{unknown}`; there are: {}",

@@ -48,16 +48,15 @@ pub(crate) fn holds_within(time: Duration, mut condition: impl FnMut() -> bool) 
     }
 }
 
-/// Waits until the other side has read all that `sender` sent, or has ended.
-/// What a server has not read yet when it is told to stop, or when its clock
-/// begins, is a matter of luck.
+/// Waits until the other side has read all that `sender` sent. What a server
+/// has not read yet when it is told to stop is a matter of luck.
 pub(crate) fn wait_until_all_is_read(sender: &TcpStream) {
     let (ours, theirs) = (sender.local_addr().unwrap(), sender.peer_addr().unwrap());
     wait_until("everything is read", || {
         let sent = kernel::connection(ours, theirs);
         let received = kernel::connection(theirs, ours);
-        sent.is_none_or(|end| end.send_queue_bytes == 0)
-            && received.is_none_or(|end| end.receive_queue_bytes == 0)
+        sent.is_some_and(|end| end.send_queue_bytes == 0)
+            && received.is_some_and(|end| end.receive_queue_bytes == 0)
     });
 }
 
