@@ -65,6 +65,8 @@ pub(crate) struct Link {
     pub(crate) close_is_reset: bool,
     pub(crate) closed: bool,
     pub(crate) said_closed: bool,
+    /// It was closed because it was too slow.
+    pub(crate) was_slow: bool,
     pub(crate) read_in_turn: usize,
     /// The last turn in which a read found nothing left.
     pub(crate) dry_turn: u64,

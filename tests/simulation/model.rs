@@ -126,6 +126,8 @@ pub(crate) struct Found {
     pub(crate) tried: bool,
     /// The other side of a tunnel is there.
     pub(crate) has_partner: bool,
+    /// The other side of a tunnel went before, as it was too slow.
+    pub(crate) partner_was_slow: bool,
 }
 
 /// What happened, so that a test can tell whether it ever did.
@@ -629,6 +631,7 @@ impl Model {
             quiet: was_quiet,
             tried: was_tried,
             has_partner,
+            partner_was_slow,
         } = found;
         self.settle();
         let now = self.now;
@@ -671,8 +674,12 @@ impl Model {
             (CloseReason::Reset, doom) => doom.is_none() && !has_partner,
             (CloseReason::Slow(reason), Some(doom)) => *doom == Doom::Slow(*reason),
             (_, Some(_)) => false,
-            // Not without one last flush.
-            (CloseReason::Slow(Reason::OverLimit | Reason::NotDrained), None) if !was_tried => false,
+            // Not without one last flush, and not the second of a pair too.
+            (CloseReason::Slow(Reason::OverLimit | Reason::NotDrained), None)
+                if !was_tried || partner_was_slow && self.kind == Kind::Tunnel =>
+            {
+                false
+            }
             (CloseReason::Slow(Reason::OverLimit), None) => over(ledger.over_since, limits.grace),
             (CloseReason::Slow(Reason::NotDrained), None) => {
                 over(ledger.waiting_since, limits.drain_timeout())

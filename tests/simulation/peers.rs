@@ -67,6 +67,7 @@ impl World {
             close_is_reset: false,
             closed: false,
             said_closed: false,
+            was_slow: false,
             read_in_turn: 0,
             dry_turn: 0,
             read_on: false,

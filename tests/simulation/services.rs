@@ -151,6 +151,8 @@ impl<S: Service> Service for Witness<S> {
             };
             let turn = world.model.turn;
             let has_partner = world.has_partner(number);
+            let partner = world.links[number].partner;
+            let partner_was_slow = partner.is_some_and(|partner| world.links[partner].was_slow);
             let link = &mut world.links[number];
             let (is_reset, is_closed) = (link.close_is_reset, link.closed);
             let found = Found {
@@ -158,7 +160,9 @@ impl<S: Service> Service for Witness<S> {
                 quiet: link.is_quiet(turn),
                 tried: link.tried_turn == turn,
                 has_partner,
+                partner_was_slow,
             };
+            link.was_slow = matches!(reason, CloseReason::Slow(_));
             let twice = std::mem::replace(&mut link.said_closed, true);
             world.model.closed(number, reason, found);
             let orderly = matches!(reason, CloseReason::Finished);
