@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use highwater::backpressure::Reason;
 use highwater::error::CloseReason;
 use highwater::event_loop::{Actions, ClientId, Service, raise_descriptor_limit};
-use highwater::limits::{HARD_LIMIT_MARKS, Limits};
+use highwater::limits::{EXPIRIES_PER_TURN, HARD_LIMIT_MARKS, Limits};
 use rustix::process::Signal;
 use support::server::{InThread, Server, number_before, second_of};
 use support::sockets::{
@@ -391,7 +391,7 @@ fn a_grace_that_begins_by_a_call_from_another_thread_begins_then_and_not_earlier
 const CROWD_CLIENTS: usize = 3_000;
 
 #[test]
-fn three_thousand_that_stall_together_go_in_time_and_a_fast_client_notices_nothing() {
+fn three_thousand_that_stall_go_in_time_and_a_fast_client_notices_nothing() {
     raise_descriptor_limit().unwrap();
     // A queue and kernel buffers that are small, so that the crowd costs this
     // machine 100 MB and not a gigabyte.
@@ -461,11 +461,10 @@ fn three_thousand_that_stall_together_go_in_time_and_a_fast_client_notices_nothi
         .iter()
         .map(|line| second_of(line) - blocked[&name_of(line)])
         .fold(0.0, f64::max);
-    let longest = waits.iter().max().unwrap();
-    let calm_longest = calm_waits.iter().max().unwrap();
+    let (wait, calm_wait) = (median(&mut waits), median(&mut calm_waits));
     println!(
         "{} gone, the last {latest_charged:.3} s (real {latest_real:.3} s) after its stall; \
-         the fast client waited {longest:?} at most, that of an idle server {calm_longest:?}",
+         the fast client waited {wait:?}, that of an idle server {calm_wait:?}",
         timeouts.len()
     );
     assert_eq!(timeouts.len(), CROWD_CLIENTS);
@@ -474,9 +473,101 @@ fn three_thousand_that_stall_together_go_in_time_and_a_fast_client_notices_nothi
     assert!((3.0..4.0).contains(&latest_charged), "{latest_charged}");
     assert!(latest_real <= 5.0, "{latest_real}");
     // A machine with other work makes anybody wait, so what an idle server's
-    // client waits is allowed for.
-    let allowed = Duration::from_millis(50) + 3 * *calm_longest;
-    assert!(*longest < allowed, "{longest:?}, idle server {calm_longest:?}");
+    // client waits is allowed for. What it adds falls on the longest waits.
+    let allowed = Duration::from_millis(5) + 3 * calm_wait;
+    assert!(wait < allowed, "{wait:?}, idle server {calm_wait:?}");
+}
+
+fn median(waits: &mut [Duration]) -> Duration {
+    waits.sort();
+    waits[waits.len() / 2]
+}
+
+/// Echoes to most. To those who sent [`Announcer::LISTENS`] it sends on every
+/// call from another thread: first until something waits, then over the limit.
+struct Announcer {
+    listeners: Vec<ClientId>,
+    calls: usize,
+    closed: Sender<Instant>,
+}
+
+impl Announcer {
+    const LISTENS: &[u8] = b"I listen";
+}
+
+impl Service for Announcer {
+    fn received(&mut self, client: ClientId, data: &[u8], actions: &mut Actions<'_>) {
+        if data == Self::LISTENS {
+            self.listeners.push(client);
+        }
+        actions.send(client, data);
+    }
+
+    fn woken(&mut self, actions: &mut Actions<'_>) {
+        for &client in &self.listeners {
+            if self.calls == 0 {
+                while actions.queued(client) == 0 {
+                    actions.send(client, &[0; 1024]);
+                }
+            } else {
+                actions.send(client, &[0; 32 * 1024]);
+            }
+        }
+        self.calls += 1;
+    }
+
+    fn closed(&mut self, _: ClientId, _: &CloseReason, _: &mut Actions<'_>) {
+        let _ = self.closed.send(Instant::now());
+    }
+}
+
+#[test]
+fn while_a_crowd_goes_that_stalled_at_one_instant_others_are_served_in_between() {
+    raise_descriptor_limit().unwrap();
+    let (closed, closings) = channel();
+    let limits = Limits {
+        high_water_mark_bytes: 16 * 1024,
+        unsent_bytes: 4 * 1024,
+        grace: Duration::from_secs(2),
+        ..Limits::default()
+    };
+    let server = InThread::serve(limits, |_| Announcer {
+        listeners: Vec::new(),
+        calls: 0,
+        closed,
+    });
+    let crowd: Vec<_> = (0..CROWD_CLIENTS)
+        .map(|_| {
+            let mut client = connect_with(server.address(), Buffers::SMALL);
+            ping(&mut client, Announcer::LISTENS);
+            client
+        })
+        .collect();
+    let mut fast = connect(server.address());
+    for _ in 0..2 {
+        server.remote().wake();
+        // The call has been answered once this is, for it came before.
+        ping(&mut fast, b"called");
+    }
+    let mut gone = Vec::new();
+    let mut answers = Vec::new();
+    let began = Instant::now();
+    while gone.len() < CROWD_CLIENTS && began.elapsed() < PATIENCE {
+        ping(&mut fast, &[7; 64]);
+        answers.push(Instant::now());
+        gone.extend(closings.try_iter());
+    }
+    assert_eq!(gone.len(), CROWD_CLIENTS);
+    let (first, last) = (*gone.iter().min().unwrap(), *gone.iter().max().unwrap());
+    let between = answers.iter().filter(|&&at| first < at && at < last).count();
+    let turns = CROWD_CLIENTS / EXPIRIES_PER_TURN;
+    println!(
+        "{CROWD_CLIENTS} went within {:?}, in {turns} turns at least; {between} answers in between",
+        last - first
+    );
+    // The machine may keep the test from running for a part of the turns.
+    assert!(between >= turns / 4, "{between} answers in {turns} turns");
+    drop(crowd);
 }
 
 /// The name by which the log calls a client: `client 12`.
