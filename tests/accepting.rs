@@ -11,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use highwater::event_loop::raise_descriptor_limit;
+use highwater::limits::ACCEPT_RETRY;
 use rustix::process::Signal;
 use support::server::Server;
 use support::sockets::{End, connect, ping, read_to_end};
@@ -93,13 +94,13 @@ fn out_of_descriptors_the_server_rests_and_goes_on_once_there_are_some_again() {
     }
     let served_after = left.elapsed();
     println!("those who waited were served {served_after:?} after others left");
-    assert!(served_after < Duration::from_millis(500), "{served_after:?}");
+    assert!(served_after < 20 * ACCEPT_RETRY, "{served_after:?}");
     assert!(!is_served_within(&mut waiting[2], Duration::from_millis(100)));
 
     // Nobody leaves now: only the timer can tell that there is room.
     server.leave_descriptors(1000);
     for client in &mut waiting[2..] {
-        assert!(is_served_within(client, Duration::from_millis(500)));
+        assert!(is_served_within(client, 20 * ACCEPT_RETRY));
     }
     server.wait_for_line("accepting again after");
     assert_eq!(server.lines_with("cannot accept").len(), 1, "{}", server.log());
@@ -135,11 +136,7 @@ fn over_the_most_clients_a_new_one_is_refused_at_once_and_counted() {
         let began = Instant::now();
         let mut refused = connect(server.address());
         assert_eq!(read_to_end(&mut refused), (Vec::new(), End::Reset));
-        assert!(
-            began.elapsed() < Duration::from_millis(500),
-            "{:?}",
-            began.elapsed()
-        );
+        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
     }
     let lines = server.lines_with("refused");
     assert_eq!(lines.len(), 1, "{lines:?}");

@@ -91,7 +91,8 @@ fn with_the_defaults_a_client_that_never_reads_is_reset_after_five_seconds_and_n
     assert!((5.0..=5.2).contains(&charged), "{timeout}");
     // Real time has the stops of a busy machine in it, which are not charged.
     assert!((5.0 - LOG_CLOCK_S..6.0).contains(&real), "{real}");
-    assert!(longest < Duration::from_millis(500), "{longest:?}");
+    // A server that waits for the stalled one would keep it for the grace.
+    assert!(longest < Duration::from_millis(2_500), "{longest:?}");
 
     // At most one small read past the mark, whatever the client sent.
     let (peak, sent) = (

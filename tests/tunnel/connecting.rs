@@ -120,7 +120,8 @@ fn an_upstream_that_does_not_answer_costs_each_client_the_connect_timeout_and_th
         ping_pair(&mut served);
         longest = longest.max(asked.elapsed());
     }
-    assert!(longest < timeout / 4, "a ping took {longest:?}");
+    // A loop that waits for one connection would keep it for the timeout.
+    assert!(longest < timeout * 3 / 4, "a ping took {longest:?}");
     for client in waiting {
         is_refused(client);
     }
