@@ -85,6 +85,11 @@ pub const WINDOW_CHECK_BYTES: u64 = 64 * 1024;
 /// than 64 KiB a call brings no measurable gain on loopback.
 pub const READ_BUFFER_BYTES: usize = 64 * 1024;
 
+/// Frames from this length on are read into memory of their own. Of shorter
+/// ones the loop's buffer takes two or more with one read, which is worth more
+/// than the copy of the one that is cut.
+pub const LONG_FRAME_BYTES: usize = READ_BUFFER_BYTES / 2;
+
 /// The smallest read. A queue just below its mark is still offered this much,
 /// so that the last bytes below the mark do not cost one system call each;
 /// a queue therefore ends at most this much past its mark.

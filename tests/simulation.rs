@@ -52,6 +52,7 @@ fn framed_echo_keeps_every_invariant_for_hundreds_of_seeds() {
     assert_common_troubles(&reports);
     assert!(any(&reports, |report| report.seen.rejected));
     assert!(any(&reports, |report| report.seen.slow[3]), "memory budget");
+    assert!(any(&reports, |report| report.seen.lent_reads));
 }
 
 #[test]

@@ -36,6 +36,22 @@ pub trait Service {
     /// called while the client is paused or has a pipe.
     fn received(&mut self, client: ClientId, data: &[u8], actions: &mut Actions<'_>);
 
+    /// Where the client's next bytes are to be put. `None`, or nothing at all,
+    /// stands for the loop's own buffer, and then [`received`](Self::received)
+    /// tells of them. A service that puts long messages together in memory of
+    /// its own saves a copy by lending that; then [`filled`](Self::filled)
+    /// tells. Asked before each read.
+    fn read_buffer(&mut self, client: ClientId) -> Option<&mut [u8]> {
+        let _ = client;
+        None
+    }
+
+    /// The client has sent `count_bytes` more, at least one, and they are at
+    /// the beginning of what [`read_buffer`](Self::read_buffer) lent last.
+    fn filled(&mut self, client: ClientId, count_bytes: usize, actions: &mut Actions<'_>) {
+        let _ = (client, count_bytes, actions);
+    }
+
     /// The client's queue is empty, and a write had answered
     /// [`Answer::Pause`] before.
     fn drained(&mut self, client: ClientId, actions: &mut Actions<'_>) {

@@ -293,7 +293,7 @@ impl<N: Network, S: Service> Turn<N, S> {
                 self.engine.follow_window(id, allowed);
             }
             let spliced = if is_bulk { self.splice(id, allowed) } else { None };
-            match spliced.unwrap_or_else(|| self.read_once(id, allowed)) {
+            match spliced.unwrap_or_else(|| self.read_once(id, allowed, budget)) {
                 Ok(None) => return,
                 Ok(Some(0)) => return self.read_end(id),
                 Ok(Some(count)) => budget = budget.saturating_sub(count),
@@ -304,27 +304,44 @@ impl<N: Network, S: Service> Turn<N, S> {
         }
     }
 
-    /// Reads at most `allowed` bytes and hands them on. Answers as
+    /// Reads at most `allowed` bytes, or `budget` bytes into memory of the
+    /// service, and hands them on. Answers as
     /// [`Client::read`](super::client::Client::read) does.
-    fn read_once(&mut self, id: ClientId, allowed: usize) -> io::Result<Option<usize>> {
+    fn read_once(&mut self, id: ClientId, allowed: usize, budget: usize) -> io::Result<Option<usize>> {
         let Some(client) = self.engine.clients.get_mut(id) else {
             return Ok(None);
         };
-        let outcome = client.read(&mut self.read_buffer[..allowed])?;
+        let is_heard = client.phase == Phase::Open && client.pipe.is_empty();
+        let lent = if is_heard {
+            self.service.read_buffer(id).filter(|lent| !lent.is_empty())
+        } else {
+            None
+        };
+        let is_lent = lent.is_some();
+        let outcome = match lent {
+            Some(lent) => {
+                let most = lent.len().min(budget);
+                client.read(&mut lent[..most])
+            }
+            None => client.read(&mut self.read_buffer[..allowed]),
+        }?;
         let Some(count @ 1..) = outcome else {
             return Ok(outcome);
         };
         client.is_bulk = self.engine.limits.is_bulk(count);
         let received_bytes = client.received_bytes;
-        let data = &self.read_buffer[..count];
         if client.phase == Phase::Closing {
             // Its reply to this is missing, if the server is what stopped it.
             client.cut |= client.stopped;
+        } else if is_lent {
+            self.service
+                .filled(id, count, &mut Actions::new(&mut self.engine));
         } else if client.pipe.is_empty() {
+            let data = &self.read_buffer[..count];
             self.service
                 .received(id, data, &mut Actions::new(&mut self.engine));
         } else {
-            self.engine.write_to_destinations(id, data);
+            self.engine.write_to_destinations(id, &self.read_buffer[..count]);
         }
         self.note_moved(id, count, received_bytes);
         Ok(outcome)

@@ -6,14 +6,13 @@
 
 use std::collections::HashMap;
 
-use bytes::{Buf, BytesMut};
 use log::info;
 
 use crate::backpressure::Answer;
 use crate::error::CloseReason;
 use crate::event_loop::{Actions, ClientId, Service};
-use crate::limits::{MAX_FRAME_CEILING_BYTES, SMALLEST_READ_BYTES};
-use crate::protocol::frame::{self, FrameTooLong};
+use crate::limits::{LONG_FRAME_BYTES, MAX_FRAME_CEILING_BYTES, SMALLEST_READ_BYTES};
+use crate::protocol::frame::{self, HEADER_BYTES};
 use crate::units::format_size;
 
 /// Returns whole frames, each a 4-byte big-endian length and its payload, to
@@ -21,19 +20,22 @@ use crate::units::format_size;
 #[derive(Debug)]
 pub struct FramedEcho {
     max_frame_bytes: usize,
+    long_frame_bytes: usize,
     /// Only clients with something unfinished are here.
     unfinished: HashMap<ClientId, Unfinished>,
 }
 
 #[derive(Debug, Default)]
 struct Unfinished {
-    buffer: BytesMut,
-    /// What the buffer takes in memory, also where its front is sent already.
-    allocated_bytes: usize,
+    buffer: Vec<u8>,
+    /// Where in the buffer that begins which was not sent yet.
+    start: usize,
+    /// Where in the buffer that ends which has been read.
+    end: usize,
     /// What the frame at its end still needs, as far as its header tells.
     missing_bytes: usize,
-    /// Bytes of whole frames at the beginning of the buffer, which wait for
-    /// room in the queue. While there are any, the client is paused.
+    /// Bytes of whole frames at the start, which wait for room in the queue.
+    /// While there are any, the client is paused.
     whole_bytes: usize,
 }
 
@@ -52,29 +54,37 @@ impl FramedEcho {
         }
         Ok(Self {
             max_frame_bytes,
+            long_frame_bytes: LONG_FRAME_BYTES,
             unfinished: HashMap::new(),
         })
     }
 
-    /// Takes a piece of a stream behind what is unfinished.
-    fn extend(
-        &mut self,
-        client: ClientId,
-        data: &[u8],
-        actions: &mut Actions<'_>,
-    ) -> Result<(), FrameTooLong> {
-        let unfinished = self.unfinished.entry(client).or_default();
-        unfinished.extend(data);
-        let fresh = &unfinished.buffer[unfinished.whole_bytes..];
-        let cut = frame::cut(fresh, self.max_frame_bytes)?;
-        unfinished.whole_bytes += cut.whole_bytes;
-        unfinished.missing_bytes = cut.missing_bytes;
+    /// Frames of at least this many bytes, headers included, are read into
+    /// their own memory, which saves a copy.
+    #[must_use]
+    pub const fn with_long_frames_from(mut self, long_frame_bytes: usize) -> Self {
+        self.long_frame_bytes = long_frame_bytes;
+        self
+    }
+
+    /// Looks at what has been put behind the unfinished frame of a client.
+    fn advance(&mut self, client: ClientId, actions: &mut Actions<'_>) {
+        let Some(unfinished) = self.unfinished.get_mut(&client) else {
+            return;
+        };
+        let fresh = &unfinished.held()[unfinished.whole_bytes..];
+        match frame::cut(fresh, self.max_frame_bytes) {
+            Err(refusal) => return actions.reject(client, refusal.to_string()),
+            Ok(cut) => {
+                unfinished.whole_bytes += cut.whole_bytes;
+                unfinished.missing_bytes = cut.missing_bytes;
+            }
+        }
         if unfinished.whole_bytes > 0 {
             self.send_whole(client, actions);
         } else {
-            actions.hold(client, unfinished.allocated_bytes);
+            actions.hold(client, unfinished.buffer.len());
         }
-        Ok(())
     }
 
     /// Sends whole frames as far as there is room, in pieces, so that a frame
@@ -89,42 +99,77 @@ impl FramedEcho {
         while unfinished.whole_bytes > 0 && answer == Answer::Continue {
             let room = actions.room(client) + SMALLEST_READ_BYTES - 1;
             let piece = unfinished.whole_bytes.min(room);
-            answer = actions.send(client, &unfinished.buffer[..piece]);
-            unfinished.buffer.advance(piece);
+            answer = actions.send(client, &unfinished.held()[..piece]);
+            unfinished.start += piece;
             unfinished.whole_bytes -= piece;
         }
         match answer {
             Answer::Pause => actions.pause(client),
             Answer::Continue => actions.resume(client),
         }
-        if unfinished.buffer.is_empty() {
+        if unfinished.held().is_empty() {
             self.unfinished.remove(&client);
             actions.hold(client, 0);
         } else {
-            actions.hold(client, unfinished.allocated_bytes);
+            actions.hold(client, unfinished.buffer.len());
         }
     }
 }
 
 impl Unfinished {
-    /// Appends `data`. The buffer grows by doubling, so that an announced
-    /// length alone costs nothing, but never past the end of the frame. One
-    /// that is large enough goes on with the next frame, as fresh memory costs
-    /// page faults; one that is far too large does not.
+    fn held(&self) -> &[u8] {
+        &self.buffer[self.start..self.end]
+    }
+
     fn extend(&mut self, data: &[u8]) {
-        let needed_bytes = self.buffer.len() + data.len();
-        if needed_bytes > self.buffer.capacity() {
-            let frame_end = self.buffer.len() + self.missing_bytes;
-            let capacity = needed_bytes.max(frame_end.min(2 * needed_bytes));
-            let is_worth_keeping = self.allocated_bytes <= 2 * capacity;
-            if !is_worth_keeping || !self.buffer.try_reclaim(data.len()) {
-                let mut other = BytesMut::with_capacity(capacity);
-                other.extend_from_slice(&self.buffer);
-                self.buffer = other;
-                self.allocated_bytes = capacity;
-            }
+        self.make_room(data.len());
+        self.buffer[self.end..][..data.len()].copy_from_slice(data);
+        self.end += data.len();
+    }
+
+    /// Room for the rest of a long frame and the next header behind it; in a
+    /// stream of such frames each is then read at once, and only headers are
+    /// moved. Nothing for short frames, of which many come with one read, nor
+    /// as long as little is there: an announced length alone costs nothing.
+    fn room_for_rest(&mut self, long_frame_bytes: usize) -> Option<&mut [u8]> {
+        let held = self.held().len();
+        if self.whole_bytes > 0 || held + self.missing_bytes < long_frame_bytes {
+            return None;
         }
-        self.buffer.extend_from_slice(data);
+        let rest = self.missing_bytes + HEADER_BYTES;
+        let room = if self.buffer.len() - held >= rest {
+            rest
+        } else if held >= long_frame_bytes / 2 {
+            rest.min(held)
+        } else {
+            return None;
+        };
+        self.make_room(room);
+        Some(&mut self.buffer[self.end..][..room])
+    }
+
+    /// Makes room for `more` bytes at the end. The buffer grows by doubling,
+    /// but never past the end of the frame and the next header. One that is
+    /// large enough goes on with the next frame, as fresh memory costs page
+    /// faults; one that is far too large does not.
+    fn make_room(&mut self, more: usize) {
+        let held = self.held().len();
+        let needed = held + more;
+        let frame_end = held + self.missing_bytes + HEADER_BYTES;
+        let wanted = needed.max(frame_end.min(2 * held));
+        let fits = (needed..=2 * wanted).contains(&self.buffer.len());
+        if fits && self.end + more <= self.buffer.len() {
+            return;
+        }
+        if fits {
+            self.buffer.copy_within(self.start..self.end, 0);
+        } else {
+            let mut other = vec![0; wanted];
+            other[..held].copy_from_slice(self.held());
+            self.buffer = other;
+        }
+        self.start = 0;
+        self.end = held;
     }
 }
 
@@ -143,11 +188,22 @@ impl Service for FramedEcho {
             }
             rest = &data[whole_bytes..];
         }
-        if !rest.is_empty()
-            && let Err(refusal) = self.extend(client, rest, actions)
-        {
-            actions.reject(client, refusal.to_string());
+        if !rest.is_empty() {
+            self.unfinished.entry(client).or_default().extend(rest);
+            self.advance(client, actions);
         }
+    }
+
+    fn read_buffer(&mut self, client: ClientId) -> Option<&mut [u8]> {
+        let unfinished = self.unfinished.get_mut(&client)?;
+        unfinished.room_for_rest(self.long_frame_bytes)
+    }
+
+    fn filled(&mut self, client: ClientId, count_bytes: usize, actions: &mut Actions<'_>) {
+        if let Some(unfinished) = self.unfinished.get_mut(&client) {
+            unfinished.end += count_bytes;
+        }
+        self.advance(client, actions);
     }
 
     fn drained(&mut self, client: ClientId, actions: &mut Actions<'_>) {
@@ -160,7 +216,7 @@ impl Service for FramedEcho {
         {
             info!(
                 "{name} ended inside a frame: {} bytes thrown away",
-                unfinished.buffer.len()
+                unfinished.held().len()
             );
         }
         actions.hold(client, 0);

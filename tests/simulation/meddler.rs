@@ -38,6 +38,8 @@ pub(crate) struct Meddler {
     rebounds: bool,
     connects_left: usize,
     shared: Bytes,
+    /// What it lends to be read into.
+    memory: Vec<u8>,
 }
 
 impl Meddler {
@@ -54,6 +56,7 @@ impl Meddler {
             rebounds: rng.u8(..4) == 0,
             connects_left: MOST_CONNECTS,
             shared: Bytes::from_static(piece(0, LONGEST_BYTES)),
+            memory: vec![0; LONGEST_BYTES],
             rng,
         }
     }
@@ -160,6 +163,21 @@ impl Service for Meddler {
     }
 
     fn received(&mut self, _: ClientId, _: &[u8], actions: &mut Actions<'_>) {
+        self.meddle(actions);
+    }
+
+    fn read_buffer(&mut self, _: ClientId) -> Option<&mut [u8]> {
+        match self.rng.u8(..4) {
+            0 => Some(&mut []),
+            1 => {
+                let length = self.rng.usize(..LONGEST_BYTES);
+                Some(&mut self.memory[..length])
+            }
+            _ => None,
+        }
+    }
+
+    fn filled(&mut self, _: ClientId, _: usize, actions: &mut Actions<'_>) {
         self.meddle(actions);
     }
 

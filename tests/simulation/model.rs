@@ -150,6 +150,8 @@ pub(crate) struct Seen {
     pub(crate) upstreams: u64,
     pub(crate) pauses: u64,
     pub(crate) drains: u64,
+    /// Reads into memory of the service.
+    pub(crate) lent_reads: u64,
 }
 
 #[derive(Debug)]

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use fastrand::Rng;
-use highwater::limits::{Limits, SMALLEST_READ_BYTES};
+use highwater::limits::{LONG_FRAME_BYTES, Limits, SMALLEST_READ_BYTES};
 
 /// The services that are simulated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +110,8 @@ pub(crate) struct Plan {
     pub(crate) limits: Limits,
     pub(crate) max_clients: usize,
     pub(crate) max_frame_bytes: usize,
+    /// From this length on, frames are read into memory of the service.
+    pub(crate) long_frame_bytes: usize,
     /// Turns before everybody is made to end in order.
     pub(crate) turns: usize,
     /// Connections that come in the course of the run, storms aside.
@@ -200,6 +202,7 @@ impl Plan {
             },
             upstreams: rng.usize(1..=3),
             descriptors: rng.usize(1..=2 * peers + 4),
+            long_frame_bytes: one_of(&mut rng, &[1, 100, 1000, LONG_FRAME_BYTES]),
             troubles,
         }
     }

@@ -122,6 +122,17 @@ impl<S: Service> Service for Witness<S> {
         });
     }
 
+    fn read_buffer(&mut self, client: ClientId) -> Option<&mut [u8]> {
+        self.service.read_buffer(client)
+    }
+
+    fn filled(&mut self, client: ClientId, count_bytes: usize, actions: &mut Actions<'_>) {
+        self.world.borrow_mut().model.seen.lent_reads += 1;
+        self.call(client, actions, |service, actions| {
+            service.filled(client, count_bytes, actions)
+        });
+    }
+
     fn drained(&mut self, client: ClientId, actions: &mut Actions<'_>) {
         {
             let mut world = self.world.borrow_mut();
