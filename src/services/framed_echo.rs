@@ -227,3 +227,63 @@ impl Service for FramedEcho {
         self.unfinished.remove(&client);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: usize = 1000;
+
+    /// What is left when these bytes of a frame of `frame_bytes` have come.
+    fn unfinished(held: usize, frame_bytes: usize) -> Unfinished {
+        let mut unfinished = Unfinished::default();
+        unfinished.extend(&vec![7; held]);
+        unfinished.missing_bytes = frame_bytes - held;
+        unfinished
+    }
+
+    fn room(unfinished: &mut Unfinished) -> Option<usize> {
+        unfinished.room_for_rest(LONG).map(|room| room.len())
+    }
+
+    #[test]
+    fn a_short_frame_is_left_to_the_buffer_of_the_loop() {
+        assert_eq!(room(&mut unfinished(LONG - 2, LONG - 1)), None);
+        assert!(room(&mut unfinished(LONG - 2, LONG)).is_some());
+    }
+
+    #[test]
+    fn an_announced_length_alone_has_no_room_made_for_it() {
+        let mut announced = unfinished(HEADER_BYTES, 1 << 30);
+        assert_eq!(room(&mut announced), None);
+        assert_eq!(announced.buffer.len(), HEADER_BYTES);
+        let mut begun = unfinished(LONG, 1 << 30);
+        assert_eq!(room(&mut begun), Some(LONG));
+        assert_eq!(begun.buffer.len(), 2 * LONG);
+    }
+
+    #[test]
+    fn in_a_stream_of_long_frames_each_is_read_at_once_and_only_headers_move() {
+        let mut stream = unfinished(LONG - 8, LONG);
+        assert_eq!(room(&mut stream), Some(8 + HEADER_BYTES));
+        for _ in 0..3 {
+            // All of it has come, and the whole frame goes.
+            stream.end = stream.buffer.len();
+            stream.start = LONG;
+            stream.missing_bytes = LONG - HEADER_BYTES;
+            assert_eq!(room(&mut stream), Some(LONG));
+            assert_eq!(stream.held().len(), HEADER_BYTES);
+            assert_eq!(stream.buffer.len(), LONG + HEADER_BYTES);
+        }
+    }
+
+    #[test]
+    fn a_buffer_that_is_far_too_large_for_what_comes_next_is_given_back() {
+        let mut after_long = unfinished(100 * LONG, 100 * LONG);
+        after_long.start = 100 * LONG - HEADER_BYTES;
+        after_long.missing_bytes = LONG;
+        assert_eq!(room(&mut after_long), Some(LONG + HEADER_BYTES));
+        assert!(after_long.buffer.len() < 2 * LONG);
+        assert_eq!(after_long.held(), [7; HEADER_BYTES]);
+    }
+}
