@@ -42,10 +42,16 @@ const LONGEST_FREEING: Duration = Duration::from_secs(20);
 
 /// One server in one round.
 struct Sample {
-    alone: f64,
-    beside: f64,
-    longest: Duration,
+    alone: Stretch,
+    beside: Stretch,
     kernel_bytes: u64,
+}
+
+/// Some slices in a row.
+struct Stretch {
+    /// What was done in a second.
+    rate: f64,
+    longest_wait_ms: f64,
 }
 
 /// Carries out all rounds.
@@ -69,7 +75,7 @@ pub(crate) fn run(beside: &Beside, workshop: &Workshop, seed: u64) -> Result<Vec
         bar.inc(1);
     }
     bar.finish_and_clear();
-    let base: Vec<f64> = samples[0].iter().map(|sample| sample.beside).collect();
+    let base: Vec<f64> = samples[0].iter().map(|sample| sample.beside.rate).collect();
     Ok(peers
         .iter()
         .zip(&samples)
@@ -82,35 +88,34 @@ fn round(beside: &Beside, workshop: &Workshop, peer: &str, arguments: &[&str]) -
     let server = workshop.start(peer, arguments, generator.backend(), &format!("beside-{peer}"))?;
     generator.open(server.address())?;
     generator.slice(WARM_UP)?;
-    let alone = rate(&mut generator)?;
+    let alone = stretch(&mut generator)?;
     generator.stall_small(beside.stalled, beside.send_bytes)?;
     generator.slice(WARM_UP)?;
-    generator.take_latency()?;
     let kernel_bytes = server_side_bytes(&server, &generator)?;
-    let rate_beside = rate(&mut generator)?;
-    let longest = generator
-        .take_latency()?
-        .map_or(Duration::ZERO, |latency| latency.max);
+    let beside = stretch(&mut generator)?;
     drop(generator);
     drop(server);
     wait_until_free()?;
     Ok(Sample {
         alone,
-        beside: rate_beside,
-        longest,
+        beside,
         kernel_bytes,
     })
 }
 
-/// What is done in a second, over all slices.
-fn rate(generator: &mut Generator) -> Result<f64, String> {
+fn stretch(generator: &mut Generator) -> Result<Stretch, String> {
+    generator.take_latency()?;
     let (mut done, mut elapsed) = (0, Duration::ZERO);
     for _ in 0..SLICES {
         let slice = generator.slice(SLICE)?;
         done += slice.done;
         elapsed += slice.elapsed;
     }
-    Ok(done as f64 / elapsed.as_secs_f64())
+    let latency = generator.take_latency()?;
+    Ok(Stretch {
+        rate: done as f64 / elapsed.as_secs_f64(),
+        longest_wait_ms: latency.map_or(0.0, |latency| latency.max.as_secs_f64() * 1e3),
+    })
 }
 
 fn wait_until_free() -> Result<(), String> {
@@ -133,20 +138,23 @@ fn figures(peer: &str, samples: &[Sample], base: &[f64], beside: &Beside) -> Vec
     let to_base = samples
         .iter()
         .zip(base)
-        .map(|(sample, base)| sample.beside / base);
-    let longest = quartiles(each(|sample| sample.longest.as_secs_f64() * 1e3));
+        .map(|(sample, base)| sample.beside.rate / base);
+    let longest = |of: fn(&Sample) -> f64| {
+        let spread = quartiles(each(of));
+        format!("{:.1} ms ({:.1}-{:.1})", spread.median, spread.low, spread.high)
+    };
     let kernel = median(each(|sample| sample.kernel_bytes as f64)) / beside.stalled as f64;
     vec![
-        Figure::new(peer, "rate alone", unit(median(each(|sample| sample.alone)))),
+        Figure::new(peer, "rate alone", unit(median(each(|sample| sample.alone.rate)))),
         Figure::new(
             peer,
             "rate beside them",
-            unit(median(each(|sample| sample.beside))),
+            unit(median(each(|sample| sample.beside.rate))),
         ),
         Figure::new(
             peer,
             "beside them, to alone",
-            ratio(quartiles(each(|sample| sample.beside / sample.alone))),
+            ratio(quartiles(each(|sample| sample.beside.rate / sample.alone.rate))),
         ),
         Figure::new(
             peer,
@@ -155,11 +163,13 @@ fn figures(peer: &str, samples: &[Sample], base: &[f64], beside: &Beside) -> Vec
         ),
         Figure::new(
             peer,
-            "longest wait of a round",
-            format!(
-                "{:.1} ms ({:.1}-{:.1})",
-                longest.median, longest.low, longest.high
-            ),
+            "longest wait of a round, alone",
+            longest(|sample| sample.alone.longest_wait_ms),
+        ),
+        Figure::new(
+            peer,
+            "longest wait of a round, beside them",
+            longest(|sample| sample.beside.longest_wait_ms),
         ),
         Figure::new(
             peer,

@@ -7,6 +7,7 @@
 
 mod beside;
 mod clock;
+mod deadlines;
 mod generator;
 mod launch;
 mod load;

@@ -1,19 +1,19 @@
-//! What is measured one server after the other: bytes, deadlines, system calls.
+//! What is measured one server after the other: bytes, system calls,
+//! instructions.
 //! These do not swing with the machine as rates do.
 
-use std::fs;
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use crate::deadlines;
 use crate::generator::Generator;
 use crate::load::Work;
 use crate::peer::Workshop;
 use crate::procfs;
 use crate::scenario::Trial;
 use crate::server::Server;
-use crate::statistics::quartiles;
 
 /// One measured figure.
 pub(crate) struct Figure {
@@ -32,13 +32,13 @@ impl Figure {
     }
 }
 
-const MESSAGE: Work = Work::Ping {
+pub(crate) const MESSAGE: Work = Work::Ping {
     size: 64,
     in_flight: 1,
 };
 
 /// Time for a server to notice that its clients have gone and to give memory back.
-const SETTLE: Duration = Duration::from_secs(2);
+pub(crate) const SETTLE: Duration = Duration::from_secs(2);
 
 /// Fast traffic before a stall: it makes the kernel's own buffers grow.
 const FAST_TRAFFIC: Duration = Duration::from_millis(300);
@@ -64,7 +64,7 @@ pub(crate) fn run(trial: &Trial, workshop: &Workshop, is_quick: bool) -> Result<
                 .chain([prober_instructions(workshop, *clients)])
                 .collect()
         }
-        Trial::Deadlines { clients } => deadlines(workshop, *clients),
+        Trial::Deadlines { peers, clients } => deadlines::run(workshop, peers, *clients),
         Trial::Calls { peers, clients } => {
             let most = if is_quick { 2 } else { peers.len() };
             let mut figures = Vec::new();
@@ -77,7 +77,7 @@ pub(crate) fn run(trial: &Trial, workshop: &Workshop, is_quick: bool) -> Result<
 }
 
 /// Stands for the far end of a tunnel where there is none.
-fn nowhere() -> SocketAddr {
+pub(crate) fn nowhere() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 1))
 }
 
@@ -167,52 +167,6 @@ pub(crate) fn server_side_bytes(server: &Server, generator: &Generator) -> Resul
     let clients = procfs::kernel_bytes("sport", server.address().port())?;
     let upstream = procfs::kernel_bytes("dport", generator.backend().port())?;
     Ok(clients + upstream)
-}
-
-fn deadlines(workshop: &Workshop, clients: usize) -> Result<Vec<Figure>, String> {
-    const GRACE: Duration = Duration::from_secs(5);
-    const LONGEST: Duration = Duration::from_secs(60);
-    let peer = "highwater";
-    let mut generator = Generator::start(MESSAGE, 0)?;
-    let server = workshop.start(peer, &[], nowhere(), "deadlines")?;
-    generator.open(server.address())?;
-    generator.stall(clients)?;
-    let gone = generator.watch(LONGEST)?;
-    let log = fs::read_to_string(server.output()).map_err(|error| format!("cannot read the log: {error}"))?;
-    let late: Vec<f64> = log
-        .lines()
-        .filter(|line| line.contains("write timeout, disconnecting"))
-        .filter_map(|line| {
-            line.split_once("slow for ")?
-                .1
-                .split_whitespace()
-                .next()?
-                .parse::<f64>()
-                .ok()
-        })
-        .map(|slow_for| (slow_for - GRACE.as_secs_f64()) * 1000.0)
-        .collect();
-    if late.is_empty() {
-        return Err(format!(
-            "the log names no disconnect; {gone} of {clients} clients have gone"
-        ));
-    }
-    let most = late.iter().copied().fold(f64::MIN, f64::max);
-    let logged = late.len();
-    let spread = quartiles(late);
-    Ok(vec![
-        Figure::new(
-            peer,
-            "disconnected",
-            format!("{gone} of {clients}, {logged} in the log"),
-        ),
-        Figure::new(
-            peer,
-            "late, median and quartiles",
-            format!("{:.0} ms ({:.0}-{:.0})", spread.median, spread.low, spread.high),
-        ),
-        Figure::new(peer, "late, at most", format!("{most:.0} ms")),
-    ])
 }
 
 /// Counts with perf(1), which does not slow the server down as tracing would.

@@ -65,6 +65,11 @@ const PEERS: &[Peer] = &[
         start: Start::Words(&["0"]),
     },
     Peer {
+        name: "floor-deadlines",
+        make: Make::C("floor_deadlines", &[]),
+        start: Start::Words(&["0", "5"]),
+    },
+    Peer {
         name: "floor-tunnel",
         make: Make::C("floor_tunnel", &[]),
         start: Start::Words(&["0", "TO"]),

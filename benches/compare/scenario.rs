@@ -100,7 +100,10 @@ pub(crate) enum Trial {
         clients: usize,
     },
     /// How late stalled clients are disconnected.
-    Deadlines { clients: usize },
+    Deadlines {
+        peers: &'static [&'static str],
+        clients: usize,
+    },
     /// Instructions for each message, those of the kernel not included.
     Instructions {
         peers: &'static [&'static str],
@@ -549,7 +552,10 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         title: "10,000 stalled clients, disconnected after the default grace",
         goal: "each within 20 ms of its deadline",
         is_quick: false,
-        measure: Measure::Memory(Trial::Deadlines { clients: 10_000 }),
+        measure: Measure::Memory(Trial::Deadlines {
+            peers: &["floor-deadlines", "highwater"],
+            clients: 10_000,
+        }),
     },
 ];
 
