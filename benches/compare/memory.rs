@@ -43,8 +43,9 @@ pub(crate) const SETTLE: Duration = Duration::from_secs(2);
 /// Fast traffic before a stall: it makes the kernel's own buffers grow.
 const FAST_TRAFFIC: Duration = Duration::from_millis(300);
 
-/// How long system calls are counted.
-const COUNT_FOR: Duration = Duration::from_millis(400);
+/// How long system calls are counted: the pace of the load, which decides how
+/// much one wait brings, changes from one tenth of a second to the next.
+const COUNT_FOR: Duration = Duration::from_secs(2);
 
 /// Carries out one trial.
 pub(crate) fn run(trial: &Trial, workshop: &Workshop, is_quick: bool) -> Result<Vec<Figure>, String> {
