@@ -39,8 +39,9 @@ pub trait Service {
     /// Where the client's next bytes are to be put. `None`, or nothing at all,
     /// stands for the loop's own buffer, and then [`received`](Self::received)
     /// tells of them. A service that puts long messages together in memory of
-    /// its own saves a copy by lending that; then [`filled`](Self::filled)
-    /// tells. Asked before each read.
+    /// its own, which it has declared with [`Actions::hold`], saves a copy by
+    /// lending that; then [`filled`](Self::filled) tells. Asked before each
+    /// read.
     fn read_buffer(&mut self, client: ClientId) -> Option<&mut [u8]> {
         let _ = client;
         None

@@ -83,6 +83,7 @@ impl FramedEcho {
         if unfinished.whole_bytes > 0 {
             self.send_whole(client, actions);
         } else {
+            unfinished.make_room_for_rest(self.long_frame_bytes);
             actions.hold(client, unfinished.buffer.len());
         }
     }
@@ -111,6 +112,7 @@ impl FramedEcho {
             self.unfinished.remove(&client);
             actions.hold(client, 0);
         } else {
+            unfinished.make_room_for_rest(self.long_frame_bytes);
             actions.hold(client, unfinished.buffer.len());
         }
     }
@@ -127,25 +129,34 @@ impl Unfinished {
         self.end += data.len();
     }
 
-    /// Room for the rest of a long frame and the next header behind it; in a
-    /// stream of such frames each is then read at once, and only headers are
-    /// moved. Nothing for short frames, of which many come with one read, nor
+    /// Makes room for the rest of a long frame and the next header behind it;
+    /// in a stream of such frames each is then read at once, and only headers
+    /// are moved. Not for short frames, of which many come with one read, nor
     /// as long as little is there: an announced length alone costs nothing.
-    fn room_for_rest(&mut self, long_frame_bytes: usize) -> Option<&mut [u8]> {
+    fn make_room_for_rest(&mut self, long_frame_bytes: usize) {
         let held = self.held().len();
-        if self.whole_bytes > 0 || held + self.missing_bytes < long_frame_bytes {
-            return None;
+        if self.is_long(long_frame_bytes) {
+            let rest = self.missing_bytes + HEADER_BYTES;
+            if self.buffer.len() - held >= rest {
+                self.make_room(rest);
+            } else if held >= long_frame_bytes / 2 {
+                self.make_room(rest.min(held));
+            }
         }
+    }
+
+    /// Where the rest of a long frame is to be read, if there is room for all
+    /// of it or enough to be worth a read.
+    fn room_for_rest(&mut self, long_frame_bytes: usize) -> Option<&mut [u8]> {
         let rest = self.missing_bytes + HEADER_BYTES;
-        let room = if self.buffer.len() - held >= rest {
-            rest
-        } else if held >= long_frame_bytes / 2 {
-            rest.min(held)
-        } else {
-            return None;
-        };
-        self.make_room(room);
-        Some(&mut self.buffer[self.end..][..room])
+        let room = rest.min(self.buffer.len() - self.end);
+        let is_worth_a_read = room == rest || room >= long_frame_bytes / 2;
+        (is_worth_a_read && self.is_long(long_frame_bytes)).then(|| &mut self.buffer[self.end..][..room])
+    }
+
+    /// Whether only a long frame is here.
+    fn is_long(&self, long_frame_bytes: usize) -> bool {
+        self.whole_bytes == 0 && self.held().len() + self.missing_bytes >= long_frame_bytes
     }
 
     /// Makes room for `more` bytes at the end. The buffer grows by doubling,
@@ -243,6 +254,7 @@ mod tests {
     }
 
     fn room(unfinished: &mut Unfinished) -> Option<usize> {
+        unfinished.make_room_for_rest(LONG);
         unfinished.room_for_rest(LONG).map(|room| room.len())
     }
 
