@@ -1,5 +1,6 @@
 //! How late stalled clients are disconnected, thousands of them at about the
 //! same time.
+//!
 //! Owns the rounds: each server in turn, each time with clients of its own. The
 //! lateness is what a server's own log says; the kernel's work after a reset,
 //! and whoever else wants its core, makes a server late that does little else,
