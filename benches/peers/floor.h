@@ -8,19 +8,15 @@
 
 #define _GNU_SOURCE
 #include "listen.h"
+#include "refused.h"
 
-#include <errno.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 
 enum { DESCRIPTORS = 20000 };
 
-/* What a client's socket refused, by descriptor; no memory while it is nothing. */
-struct refused {
-    char *bytes;
-    size_t length, sent;
-};
+/* What a client's socket refused, by descriptor. */
 static struct refused refused[DESCRIPTORS];
 
 static char buffer[READ_BYTES];
@@ -32,44 +28,9 @@ static inline void close_client(int client)
     close(client);
 }
 
-/* Sends `length` bytes and keeps what is refused. False when the client is lost. */
-static inline int echo(int client, const char *bytes, size_t length)
-{
-    ssize_t sent = send(client, bytes, length, MSG_NOSIGNAL);
-    if (sent == (ssize_t)length)
-        return 1;
-    if (sent < 0 && errno != EAGAIN)
-        return 0;
-    if (sent < 0)
-        sent = 0;
-    struct refused *rest = &refused[client];
-    rest->length = length - (size_t)sent;
-    rest->sent = 0;
-    rest->bytes = malloc(rest->length);
-    if (!rest->bytes)
-        return 0;
-    memcpy(rest->bytes, bytes + sent, rest->length);
-    return 1;
-}
-
-/* Sends what was refused earlier. False when the client is lost. */
-static inline int flush(int client)
-{
-    struct refused *rest = &refused[client];
-    ssize_t sent = send(client, rest->bytes + rest->sent, rest->length - rest->sent, MSG_NOSIGNAL);
-    if (sent < 0)
-        return errno == EAGAIN;
-    rest->sent += (size_t)sent;
-    if (rest->sent == rest->length) {
-        free(rest->bytes);
-        *rest = (struct refused){0};
-    }
-    return 1;
-}
-
 static inline void serve(int client, unsigned events)
 {
-    if (refused[client].bytes && !flush(client)) {
+    if (refused[client].bytes && !send_refused(client, &refused[client])) {
         close_client(client);
         return;
     }
@@ -77,7 +38,7 @@ static inline void serve(int client, unsigned events)
         ssize_t length = recv(client, buffer, sizeof buffer, 0);
         if (length < 0 && errno == EAGAIN)
             return;
-        if (length <= 0 || !echo(client, buffer, (size_t)length)) {
+        if (length <= 0 || !send_or_keep(client, &refused[client], buffer, (size_t)length)) {
             close_client(client);
             return;
         }

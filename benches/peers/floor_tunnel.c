@@ -10,8 +10,8 @@
  */
 #define _GNU_SOURCE
 #include "listen.h"
+#include "refused.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/epoll.h>
@@ -24,8 +24,7 @@ struct end {
     int socket;
     int pipe[2];      /* only with splice: bytes on their way to this end */
     size_t in_pipe;
-    char *bytes;      /* only without: what the socket refused */
-    size_t length, sent;
+    struct refused rest; /* only without: what the socket refused */
     int ended;        /* this end has said that it sends no more */
     int shut;         /* we have told this end that nothing follows */
     int dead;
@@ -58,14 +57,14 @@ static void free_dead(void)
             close(end->pipe[0]);
             close(end->pipe[1]);
         }
-        free(end->bytes);
+        free(end->rest.bytes);
         free(end);
     }
 }
 
 static size_t waiting(const struct end *end)
 {
-    return end->in_pipe + end->length - end->sent;
+    return end->in_pipe + end->rest.length - end->rest.sent;
 }
 
 /* Sends to `end` what waits for it. False when the tunnel is lost. */
@@ -77,35 +76,9 @@ static int flush(struct end *end)
         if (moved < 0)
             return errno == EAGAIN;
         end->in_pipe -= (size_t)moved;
-    } else if (end->bytes) {
-        ssize_t sent = send(end->socket, end->bytes + end->sent, end->length - end->sent, MSG_NOSIGNAL);
-        if (sent < 0)
-            return errno == EAGAIN;
-        end->sent += (size_t)sent;
-        if (end->sent == end->length) {
-            free(end->bytes);
-            end->bytes = NULL;
-            end->length = end->sent = 0;
-        }
+    } else if (end->rest.bytes) {
+        return send_refused(end->socket, &end->rest);
     }
-    return 1;
-}
-
-/* Passes a piece on to `to` and keeps what is refused. False when the tunnel is lost. */
-static int pass_on(struct end *to, const char *bytes, size_t length)
-{
-    ssize_t sent = send(to->socket, bytes, length, MSG_NOSIGNAL);
-    if (sent == (ssize_t)length)
-        return 1;
-    if (sent < 0 && errno != EAGAIN)
-        return 0;
-    if (sent < 0)
-        sent = 0;
-    to->length = length - (size_t)sent;
-    to->bytes = malloc(to->length);
-    if (!to->bytes)
-        return 0;
-    memcpy(to->bytes, bytes + sent, to->length);
     return 1;
 }
 
@@ -115,7 +88,7 @@ static ssize_t read_once(struct end *from)
     struct end *to = from->partner;
     if (!with_splice) {
         ssize_t length = recv(from->socket, buffer, sizeof buffer, 0);
-        if (length > 0 && !pass_on(to, buffer, (size_t)length)) {
+        if (length > 0 && !send_or_keep(to->socket, &to->rest, buffer, (size_t)length)) {
             errno = EPIPE;
             return -1;
         }
