@@ -401,13 +401,13 @@ impl<N: Network, S: Service> Turn<N, S> {
     /// Disconnects those whose time is over, after one last flush.
     fn expire(&mut self) {
         for _ in 0..EXPIRIES_PER_TURN {
-            // The two of a tunnel are often held up by each other. The service
-            // hears of the one that went before the other can be blamed too.
-            self.sweep();
             let over_limit = self.engine.pop_due(Delay::OverLimit);
             let Some(id) = over_limit.or_else(|| self.engine.pop_due(Delay::NotDrained)) else {
                 break;
             };
+            // The two of a tunnel are often held up by each other. The service
+            // hears of the one that went before the other can be blamed too.
+            self.sweep();
             self.judge_slow(id);
         }
         self.expire_each(Delay::Unheard, Engine::admit_acknowledgements);
