@@ -1,6 +1,5 @@
 //! What is measured one server after the other: bytes, system calls,
-//! instructions.
-//! These do not swing with the machine as rates do.
+//! instructions. These do not swing with the machine as rates do.
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;

@@ -55,8 +55,7 @@ struct Chapter {
 /// The whole report, as it grows.
 pub(crate) struct Report {
     head: String,
-    /// When and how what was measured this time was measured.
-    made: String,
+    made: Made,
     chapters: Vec<Chapter>,
 }
 
@@ -65,7 +64,7 @@ impl Report {
     pub(crate) fn new(workshop: &Workshop, method: &Method) -> Self {
         Self {
             head: head(workshop),
-            made: made(method),
+            made: Made::new(method),
             chapters: Vec::new(),
         }
     }
@@ -264,7 +263,7 @@ fn terminal_table(standings: &[Standing]) -> Table {
 }
 
 impl Chapter {
-    fn text(&self, plot: Option<String>, made: &str) -> String {
+    fn text(&self, plot: Option<String>, made: &Made) -> String {
         let Scenario {
             name, title, goal, ..
         } = self.scenario;
@@ -287,41 +286,53 @@ impl Chapter {
             );
         }
         lines.extend(self.notes.iter().map(|note| format!("\n{note}")));
-        lines.push(format!(
-            "\n{}",
-            made.replace(SCENARIO, &format!("--scenario {name}"))
-        ));
+        lines.push(format!("\n{}", made.line(name)));
         lines.extend(plot.map(|path| format!("\n![{title}]({path})")));
         lines.join("\n") + "\n"
     }
 }
 
-/// Stands for the one scenario of a chapter in the command that repeats it.
-const SCENARIO: &str = "--scenario";
+/// When and how everything was measured that was measured this time.
+struct Made {
+    date: String,
+    /// What was typed, but for the scenarios.
+    words: String,
+    method: String,
+}
 
-fn made(method: &Method) -> String {
-    let date = Command::new("date").args(["-u", "+%Y-%m-%d"]).output();
-    let date = date
-        .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
-        .unwrap_or_default();
-    let mut words = Vec::new();
-    let mut arguments = std::env::args().skip(1);
-    while let Some(word) = arguments.next() {
-        match word.as_str() {
-            "--bench" => {}
-            SCENARIO => drop(arguments.next()),
-            _ => words.push(word),
+impl Made {
+    fn new(method: &Method) -> Self {
+        let date = Command::new("date").args(["-u", "+%Y-%m-%d"]).output();
+        let date = date.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+        let mut words = Vec::new();
+        let mut arguments = std::env::args().skip(1);
+        while let Some(word) = arguments.next() {
+            match word.as_str() {
+                "--bench" => {}
+                "--scenario" => drop(arguments.next()),
+                _ => words.push(word),
+            }
+        }
+        Self {
+            date: date.unwrap_or_default(),
+            words: words.join(" "),
+            method: format!(
+                "{cycles} cycles ({bulk} where bulk swings) with slices of {slice} ms, `--seed {seed}`",
+                cycles = method.cycles,
+                bulk = method.bulk_cycles,
+                slice = method.slice.as_millis(),
+                seed = method.seed,
+            ),
         }
     }
-    format!(
-        "Measured on {date} by `cargo bench --bench compare -- {words} {SCENARIO}`: {cycles} cycles ({bulk} where bulk swings) with \
-         slices of {slice} ms, `--seed {seed}`.",
-        words = words.join(" "),
-        cycles = method.cycles,
-        bulk = method.bulk_cycles,
-        slice = method.slice.as_millis(),
-        seed = method.seed,
-    )
+
+    /// What a chapter says of it, with the command that repeats that chapter.
+    fn line(&self, scenario: &str) -> String {
+        let Self { date, words, method } = self;
+        format!(
+            "Measured on {date} by `cargo bench --bench compare -- {words} --scenario {scenario}`: {method}."
+        )
+    }
 }
 
 fn head(workshop: &Workshop) -> String {
