@@ -2,8 +2,8 @@
 //! of the servers that people would use instead, side by side.
 //!
 //! Owns the command line and the order of work. What is compared is in
-//! `scenario`, who takes part in `peer`, how it is measured in `slices`, `memory`
-//! and `beside`, what the clients do in `load`, and how it is told in `report`.
+//! `scenario`, who takes part in `peer`, how it is measured in `slices`, `memory`,
+//! `beside` and `prober`, what the clients do in `load`, and how it is told in `report`.
 
 mod beside;
 mod clock;
@@ -14,6 +14,7 @@ mod load;
 mod memory;
 mod peer;
 mod plot;
+mod prober;
 mod procfs;
 mod report;
 mod scenario;

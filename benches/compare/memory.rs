@@ -10,6 +10,7 @@ use crate::deadlines;
 use crate::generator::Generator;
 use crate::load::Work;
 use crate::peer::Workshop;
+use crate::prober;
 use crate::procfs;
 use crate::scenario::Trial;
 use crate::server::Server;
@@ -61,10 +62,11 @@ pub(crate) fn run(trial: &Trial, workshop: &Workshop, is_quick: bool) -> Result<
             let peers = peers.iter().filter(|peer| workshop.has(peer));
             peers
                 .map(|peer| instructions(workshop, peer, *clients))
-                .chain([prober_instructions(workshop, *clients)])
+                .chain([prober::instructions(workshop, *clients)])
                 .collect()
         }
         Trial::Deadlines { peers, clients } => deadlines::run(workshop, peers, *clients),
+        Trial::Prober { clients } => prober::run(workshop, *clients),
         Trial::Calls { peers, clients } => {
             let most = if is_quick { 2 } else { peers.len() };
             let mut figures = Vec::new();
@@ -218,52 +220,14 @@ fn calls(workshop: &Workshop, peer: &str, clients: usize) -> Result<Vec<Figure>,
     ])
 }
 
-const CALLGRIND: [&str; 3] = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"];
+pub(crate) const CALLGRIND: [&str; 3] = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"];
 
 /// What callgrind says it counted.
-fn collected(output: &str) -> Result<f64, String> {
+pub(crate) fn collected(output: &str) -> Result<f64, String> {
     let count = output.rsplit_once("Collected : ").map(|(_, rest)| rest);
     let word = count.and_then(|rest| rest.split_whitespace().next());
     word.and_then(|word| word.parse().ok())
         .ok_or_else(|| "callgrind told no count".into())
-}
-
-/// What `highwater probe` itself spends on a message, counted in the same way:
-/// a load that costs more than the server it loads cannot saturate it.
-fn prober_instructions(workshop: &Workshop, clients: usize) -> Result<Figure, String> {
-    let server = workshop.start("highwater", &[], nowhere(), "instructions-prober")?;
-    let program = workshop.program("highwater").ok_or("highwater is not here")?;
-    let count = |baseline: &str| -> Result<(f64, f64), String> {
-        let output = Command::new(CALLGRIND[0])
-            .args(&CALLGRIND[1..])
-            .arg(program)
-            .args(["probe", &server.address().to_string(), "--json", "--size", "64"])
-            .args(["--fast", &clients.to_string(), "--baseline", baseline])
-            .args([
-                "--stalled",
-                "0",
-                "--talkers",
-                "0",
-                "--paused",
-                "0",
-                "--steady",
-                "0",
-            ])
-            .output()
-            .map_err(|error| format!("cannot run valgrind: {error}"))?;
-        let report: serde_json::Value = serde_json::from_slice(&output.stdout)
-            .map_err(|error| format!("no report of the probe: {error}"))?;
-        let messages = report["healthy"]["before"]["messages"].as_f64();
-        let instructions = collected(&String::from_utf8_lossy(&output.stderr))?;
-        Ok((instructions, messages.ok_or("the probe counted no messages")?))
-    };
-    let (few, short) = count("2s")?;
-    let (many, long) = count("6s")?;
-    Ok(Figure::new(
-        "highwater probe",
-        "instructions per message, kernel excluded",
-        format!("{:.0}", (many - few) / (long - short)),
-    ))
 }
 
 /// Counts with callgrind: exact, and the same on a noisy machine. What starting

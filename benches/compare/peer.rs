@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::launch;
 use crate::server::{Ready, Server, free_port};
 
 /// A server that can take part.
@@ -236,6 +237,19 @@ impl Workshop {
         to: SocketAddr,
         label: &str,
     ) -> Result<Server, String> {
+        self.start_on(launch::SERVER_CORE, tool, name, extra, to, label)
+    }
+
+    /// The same on a core of one's choice.
+    pub(crate) fn start_on(
+        &self,
+        core: usize,
+        tool: &[&str],
+        name: &str,
+        extra: &[&str],
+        to: SocketAddr,
+        label: &str,
+    ) -> Result<Server, String> {
         let (Some(peer), Some(program)) = (peer_of(name), self.programs.get(name)) else {
             return Err(format!("{name} is not here"));
         };
@@ -248,7 +262,7 @@ impl Workshop {
         words.push(program.to_string_lossy().into_owned());
         words.extend(line);
         words.extend(extra.iter().map(|word| (*word).to_owned()));
-        Server::start(&words, ready, self.folder.join(format!("{label}.log")))
+        Server::start(core, &words, ready, self.folder.join(format!("{label}.log")))
     }
 
     fn command_line(

@@ -109,6 +109,8 @@ pub(crate) enum Trial {
         peers: &'static [&'static str],
         clients: usize,
     },
+    /// What the prober costs for each message, to the server.
+    Prober { clients: usize },
     /// System calls for each message.
     Calls {
         peers: &'static [&'static str],
@@ -508,6 +510,13 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
             peers: &["floor", "highwater", "libevent", "libuv"],
             clients: 50,
         }),
+    },
+    Scenario {
+        name: "prober",
+        title: "what the prober itself costs for each 64-byte message, 50 clients, to the echo server",
+        goal: "at most 1.00",
+        is_quick: false,
+        measure: Measure::Memory(Trial::Prober { clients: 50 }),
     },
     Scenario {
         name: "idle",

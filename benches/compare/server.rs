@@ -39,13 +39,18 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts a program with its arguments on the servers' core and waits until
-    /// it is ready. What it prints goes to the file `output`.
-    pub(crate) fn start(words: &[String], ready: Ready, output: PathBuf) -> Result<Self, String> {
+    /// Starts a program with its arguments on a core and waits until it is
+    /// ready. What it prints goes to the file `output`.
+    pub(crate) fn start(
+        core: usize,
+        words: &[String],
+        ready: Ready,
+        output: PathBuf,
+    ) -> Result<Self, String> {
         let (program, arguments) = words.split_first().ok_or("no program was named")?;
         let fail = |error| format!("cannot write {}: {error}", output.display());
         let file = File::create(&output).map_err(fail)?;
-        let process = launch::command(launch::SERVER_CORE, program, arguments)?
+        let process = launch::command(core, program, arguments)?
             .stdin(Stdio::null())
             .stdout(file.try_clone().map_err(fail)?)
             .stderr(file)

@@ -18,8 +18,11 @@ use super::pattern::Pattern;
 use super::preflight;
 use super::socket::{self, Buffers, DirectStream};
 use super::tally::Tally;
+use super::ticker::Ticker;
 use super::wire::Wire;
 
+/// No client has this number.
+const END_OF_SLICE: Token = Token(usize::MAX);
 /// Events fetched at once.
 const EVENTS_PER_POLL: usize = 1024;
 /// Connections being made at once; below any usual listen backlog.
@@ -184,7 +187,7 @@ impl Load {
                     source: io::ErrorKind::TimedOut.into(),
                 });
             }
-            self.wait(deadline - now)?;
+            self.wait(Some(deadline - now))?;
             for event in self
                 .events
                 .iter()
@@ -215,17 +218,16 @@ impl Load {
             let turn = self.clients[index].start(begun, &mut self.buffer);
             self.follow(index, turn);
         }
-        let until = started + time;
-        let mut now = started;
-        while now < until {
-            self.turn(until - now, true, &mut tally)?;
-            now = clock::now();
-        }
+        let end = Ticker::start(self.poll.registry(), END_OF_SLICE, time)
+            .map_err(ProbeError::system("start a timer"))?;
+        while !self.turn(None, true, &mut tally)? {}
+        drop(end);
+        let mut now = clock::now();
         tally.end_phase(self.moment(now));
         let elapsed = now - started;
         let patience = now + DRAIN_PATIENCE;
         while now < patience && !self.clients.iter().all(FastClient::is_idle) {
-            self.turn(patience - now, false, &mut tally)?;
+            self.turn(Some(patience - now), false, &mut tally)?;
             now = clock::now();
         }
         let all = tally.take_slice().counts;
@@ -263,17 +265,23 @@ impl Load {
         }
     }
 
-    fn turn(&mut self, wait: Duration, go_on: bool, tally: &mut Tally) -> Result<(), ProbeError> {
+    /// Waits for events, at most so long, and serves them. Whether the end of
+    /// the slice was among them.
+    fn turn(&mut self, wait: Option<Duration>, go_on: bool, tally: &mut Tally) -> Result<bool, ProbeError> {
         self.wait(if self.more.is_empty() {
             wait
         } else {
-            Duration::ZERO
+            Some(Duration::ZERO)
         })?;
+        let mut is_over = false;
         let more = std::mem::take(&mut self.more);
         let mut clock = MessageClock::new(self.epoch);
         for event in &self.events {
             let index = event.token().0;
-            let client = &mut self.clients[index];
+            let Some(client) = self.clients.get_mut(index) else {
+                is_over = true;
+                continue;
+            };
             let turn = if event.is_readable() {
                 let closed = event.is_read_closed() || event.is_error();
                 client.readable(clock.tick(), closed, go_on, &mut self.buffer, tally)
@@ -289,11 +297,11 @@ impl Load {
             let turn = self.clients[index].readable(clock.tick(), false, go_on, &mut self.buffer, tally);
             self.follow(index, turn);
         }
-        Ok(())
+        Ok(is_over)
     }
 
-    fn wait(&mut self, time: Duration) -> Result<(), ProbeError> {
-        match self.poll.poll(&mut self.events, Some(time)) {
+    fn wait(&mut self, time: Option<Duration>) -> Result<(), ProbeError> {
+        match self.poll.poll(&mut self.events, time) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => {
                 Err(ProbeError::system("wait for events")(error))
             }

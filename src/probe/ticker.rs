@@ -13,6 +13,9 @@ use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
 
+/// A timer of no time at all would never tick (timerfd_settime(2)).
+const SHORTEST_TICK: Duration = Duration::from_millis(1);
+
 /// The timer, which ticks until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Ticker(OwnedFd);
@@ -29,7 +32,7 @@ impl Ticker {
             TimerfdClockId::Monotonic,
             TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK,
         )?;
-        let every = Timespec::try_from(every).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let every = Timespec::try_from(every.max(SHORTEST_TICK)).map_err(|_| io::ErrorKind::InvalidInput)?;
         let times = Itimerspec {
             it_interval: every,
             it_value: every,
@@ -50,6 +53,15 @@ impl Ticker {
 mod tests {
     use super::*;
     use mio::{Events, Poll};
+
+    #[test]
+    fn a_timer_of_no_time_ticks_all_the_same() {
+        let mut poll = Poll::new().unwrap();
+        let _ticker = Ticker::start(poll.registry(), Token(7), Duration::ZERO).unwrap();
+        let mut events = Events::with_capacity(4);
+        poll.poll(&mut events, Some(Duration::from_secs(10))).unwrap();
+        assert!(!events.is_empty());
+    }
 
     #[test]
     fn it_ticks_again_and_again_as_long_as_the_ticks_are_taken() {
