@@ -2,7 +2,6 @@
 //!
 //! Owns the poll and the sockets, and asks for the time. Judges nothing.
 
-use std::collections::VecDeque;
 use std::io;
 use std::net::Shutdown;
 use std::ops::ControlFlow;
@@ -22,6 +21,7 @@ use super::pattern::Pattern;
 use super::plan::{Plan, Protocol};
 use super::publisher::Publisher;
 use super::quiet::{QuietClients, QuietPlan};
+use super::ready_list::ReadyList;
 use super::seen;
 use super::server_process::Observer;
 use super::slow::{Kind, SlowClient};
@@ -43,11 +43,14 @@ const CLIENTS_PER_TICK: usize = 256;
 pub(crate) const SLICE: Duration = Duration::from_millis(100);
 /// Events fetched at once.
 const EVENTS_PER_POLL: usize = 1024;
-/// Clients with more to do that are served between two polls, 64 KiB each, so
-/// that filling the slow ones does not itself make the healthy ones wait.
+/// Healthy clients with more to do, and slow ones, that are served between two polls, 64 KiB
+/// each. Whatever slow clients have to do waits for its turn here, so that filling thousands of
+/// them does not itself make the healthy ones wait: some 1 ms.
 const TURNS_BETWEEN_POLLS: usize = 8;
 /// Connections being made at once; below any usual listen backlog.
 const CONNECTING_AT_ONCE: usize = 64;
+/// Slow clients that begin to connect between two polls, for the same reason.
+const CONNECTS_BETWEEN_POLLS: usize = 8;
 /// How long connecting may take before the rest counts as not connected.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 /// How long after its time a client that was to go is still waited for, and
@@ -83,8 +86,10 @@ pub(crate) struct Driver<'a> {
     fast_answered: Vec<bool>,
     slow: Vec<SlowClient<TcpStream>>,
     slow_ports: Vec<u16>,
-    /// Tokens that have more to do without waiting for an edge.
-    more: VecDeque<usize>,
+    /// Healthy clients that have more to do without waiting for an edge.
+    more_of_fast: ReadyList,
+    /// Slow clients that have something to do.
+    more_of_slow: ReadyList,
     connecting: usize,
     tally: Tally,
     phase: Phase,
@@ -125,7 +130,8 @@ impl<'a> Driver<'a> {
             fast_answered: Vec::new(),
             slow: Vec::new(),
             slow_ports: Vec::new(),
-            more: VecDeque::new(),
+            more_of_fast: ReadyList::default(),
+            more_of_slow: ReadyList::default(),
             connecting: 0,
             tally: Tally::default(),
             phase: Phase::Connecting,
@@ -289,8 +295,12 @@ impl<'a> Driver<'a> {
         self.quiet = self.start_quiet();
         let kinds = self.wires.slow_kinds();
         while !self.interrupted {
-            while self.connecting < CONNECTING_AT_ONCE && self.slow.len() < kinds.len() {
-                self.connect_one_slow(kinds[self.slow.len()])?;
+            let room = CONNECTING_AT_ONCE.saturating_sub(self.connecting);
+            for &kind in kinds[self.slow.len()..]
+                .iter()
+                .take(room.min(CONNECTS_BETWEEN_POLLS))
+            {
+                self.connect_one_slow(kind)?;
             }
             let now = clock::now();
             let settled = self.quiet.as_ref().is_none_or(QuietClients::is_settled)
@@ -391,17 +401,19 @@ impl<'a> Driver<'a> {
 
     /// Waits for events, of which the next tick is one, and serves everything once.
     fn turn(&mut self, events: &mut Events, watcher: &mut dyn Watcher) -> Result<(), ProbeError> {
-        let wait = (!self.more.is_empty()).then_some(Duration::ZERO);
+        let has_more = !self.more_of_fast.is_empty() || !self.more_of_slow.is_empty();
+        let wait = has_more.then_some(Duration::ZERO);
         match self.poll.poll(events, wait) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(ProbeError::system("wait for events")(error)),
         }
         self.serve(events);
-        for _ in 0..self.more.len().min(TURNS_BETWEEN_POLLS) {
-            if let Some(token) = self.more.pop_front() {
-                self.go_on_with(token);
-            }
+        for _ in 0..self.more_of_fast.len().min(TURNS_BETWEEN_POLLS) {
+            self.go_on_with_healthy();
+        }
+        for _ in 0..self.more_of_slow.len().min(TURNS_BETWEEN_POLLS) {
+            self.go_on_with_slow();
         }
         self.now = clock::now();
         if std::mem::take(&mut self.is_tick_due) {
@@ -420,9 +432,7 @@ impl<'a> Driver<'a> {
                 self.ticker.take();
                 self.is_tick_due = true;
             } else {
-                // Filling one up takes as long as many messages.
-                clock.forget();
-                self.serve_slow(token - self.plan.fast, event);
+                self.serve_slow(token - self.plan.fast, event, &mut clock);
             }
         }
     }
@@ -457,32 +467,36 @@ impl<'a> Driver<'a> {
         self.follow(index, turn);
     }
 
-    fn serve_slow(&mut self, index: usize, event: &Event) {
-        let now = clock::now();
-        let client = &mut self.slow[index];
-        if !client.is_connected() {
-            if is_connected(client.stream_mut(), event) {
-                client.set_connected(now);
-                self.connecting = self.connecting.saturating_sub(1);
-            } else if event.is_error() || event.is_write_closed() {
-                client.ended(now, End::NotConnected);
-                self.connecting = self.connecting.saturating_sub(1);
-                return;
-            } else {
-                return;
+    /// Takes note of an event. What there is to send and to read waits for its turn, unless the
+    /// connection is over.
+    fn serve_slow(&mut self, index: usize, event: &Event, clock: &mut MessageClock) {
+        if !self.slow[index].is_connected() {
+            clock.forget();
+            self.finish_connecting_slow(index, event);
+        } else if event.is_error() || event.is_read_closed() || event.is_write_closed() {
+            clock.forget();
+            let now = clock::now();
+            let client = &mut self.slow[index];
+            if client.is_reading() && event.is_readable() {
+                client.read(now, &mut self.buffer);
             }
-        }
-        let mut turn = Turn::Done;
-        if event.is_writable() {
-            turn = client.send(now, &mut self.buffer);
-        }
-        if client.is_reading() && event.is_readable() && turn != Turn::More {
-            turn = client.read(now, &mut self.buffer);
-        }
-        if event.is_error() || event.is_read_closed() || event.is_write_closed() {
             self.note_end(index, event, now);
         }
-        self.follow(self.plan.fast + index, turn);
+        if self.slow[index].end().is_none() {
+            self.more_of_slow.push(index);
+        }
+    }
+
+    fn finish_connecting_slow(&mut self, index: usize, event: &Event) {
+        let now = clock::now();
+        let client = &mut self.slow[index];
+        if is_connected(client.stream_mut(), event) {
+            client.set_connected(now);
+            self.connecting = self.connecting.saturating_sub(1);
+        } else if event.is_error() || event.is_write_closed() {
+            client.ended(now, End::NotConnected);
+            self.connecting = self.connecting.saturating_sub(1);
+        }
     }
 
     /// Tells a reset from an end of file without reading, as these clients do not read.
@@ -500,18 +514,25 @@ impl<'a> Driver<'a> {
         }
     }
 
-    fn go_on_with(&mut self, token: usize) {
-        let now = clock::now();
-        let turn = if token < self.plan.fast {
-            let now = self.moment(now);
-            self.fast[token].readable(now, false, self.go_on, &mut self.buffer, &mut self.tally)
-        } else {
-            let client = &mut self.slow[token - self.plan.fast];
-            let sent = client.send(now, &mut self.buffer);
-            let read = client.read(now, &mut self.buffer);
-            if sent == Turn::More { sent } else { read }
+    fn go_on_with_healthy(&mut self) {
+        let Some(index) = self.more_of_fast.pop() else {
+            return;
         };
-        self.follow(token, turn);
+        let now = self.moment(clock::now());
+        let turn = self.fast[index].readable(now, false, self.go_on, &mut self.buffer, &mut self.tally);
+        self.follow(index, turn);
+    }
+
+    fn go_on_with_slow(&mut self) {
+        let Some(index) = self.more_of_slow.pop() else {
+            return;
+        };
+        let now = clock::now();
+        let client = &mut self.slow[index];
+        let sent = client.send(now, &mut self.buffer);
+        let read = client.read(now, &mut self.buffer);
+        let turn = if sent == Turn::More { sent } else { read };
+        self.follow(self.plan.fast + index, turn);
     }
 
     #[inline]
@@ -523,7 +544,8 @@ impl<'a> Driver<'a> {
 
     fn come_back(&mut self, token: usize, turn: Turn) {
         match turn {
-            Turn::More => self.more.push_back(token),
+            Turn::More if token < self.plan.fast => self.more_of_fast.push(token),
+            Turn::More => self.more_of_slow.push(token - self.plan.fast),
             Turn::Ended(_) if token < self.plan.fast && self.fast[token].is_closed_in_order() => {
                 self.reconnect(token)
             }
@@ -575,12 +597,12 @@ impl<'a> Driver<'a> {
             .map_or(0, |observer| observer.send_queue(port));
         let server_queue = if client.is_echo() { 0 } else { server_queue };
         client.note(unacknowledged, unread, server_queue, now);
-        let sent = client.send(now, &mut self.buffer);
-        let read = client.read(now, &mut self.buffer);
-        let turn = if sent == Turn::More { sent } else { read };
-        if turn != Turn::More || !self.more.contains(&(self.plan.fast + index)) {
-            self.follow(self.plan.fast + index, turn);
+        // Reading keeps to a pace, so it does not wait for its turn; sending may.
+        let turn = client.read(now, &mut self.buffer);
+        if client.may_send() {
+            self.more_of_slow.push(index);
         }
+        self.follow(self.plan.fast + index, turn);
     }
 
     fn end_slice(&mut self, now: Instant, watcher: &mut dyn Watcher) {

@@ -33,6 +33,7 @@ mod progress;
 mod publisher;
 mod push;
 mod quiet;
+mod ready_list;
 mod report;
 mod seen;
 mod server_process;

@@ -93,6 +93,10 @@ pub(crate) struct SlowClient<S> {
     sent: u64,
     /// The last write was not taken whole.
     refused: bool,
+    /// Bytes that the server's kernel had acknowledged when that was last looked at.
+    acknowledged: u64,
+    /// None of it since the look before.
+    is_stuck: bool,
     first_refused: Option<Instant>,
     /// Since then no write was taken whole.
     refused_since: Option<Instant>,
@@ -129,6 +133,8 @@ impl<S: Read + Write> SlowClient<S> {
             stage: Stage::Filling,
             sent: 0,
             refused: false,
+            acknowledged: 0,
+            is_stuck: false,
             first_refused: None,
             refused_since: None,
             progress: Progress {
@@ -284,6 +290,7 @@ impl<S: Read + Write> SlowClient<S> {
             return;
         }
         let taken = self.sent.saturating_sub(unacknowledged);
+        self.is_stuck = taken == std::mem::replace(&mut self.acknowledged, taken);
         let bytes = taken + unread + self.wire.received() + server_queue;
         if bytes > self.progress.bytes && (self.stage == Stage::Filling || !self.kind.is_to_go()) {
             self.progress.bytes = bytes;
@@ -331,6 +338,13 @@ impl<S: Read + Write> SlowClient<S> {
             self.resumed = Some(now);
             self.stage = Stage::Draining;
         }
+    }
+
+    /// Whether to try to send without an edge. Where the last write was refused and nothing was
+    /// acknowledged since the look before there is no room, and what would be offered need not
+    /// even be made.
+    pub(crate) fn may_send(&self) -> bool {
+        self.stage == Stage::Filling && !(self.refused && self.is_stuck)
     }
 
     /// When the server may have stopped, at the earliest: not before it began to
