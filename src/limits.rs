@@ -118,6 +118,12 @@ pub const SPLICE_PIPE_BYTES: usize = 256 * 1024;
 /// is noticed: without it a thousand flooding clients made a turn of 100 ms.
 pub const TURN_BUDGET_ALL_BYTES: u64 = 1024 * 1024;
 
+/// A client whose last turn moved at least so much is served after those whose
+/// last turn moved less. While 5,000 clients connected and sent what they could
+/// within half a second, 50 others with messages of 64 bytes waited for at most
+/// 22 to 26 ms; where all stand in one line it was 138 to 232.
+pub const HEAVY_TURN_BYTES: u64 = 16 * 1024;
+
 /// Most events taken from the kernel at once, and so most clients served in a
 /// turn: it bounds how stale the turn's clock can get.
 pub const EVENTS_PER_TURN: usize = 1024;

@@ -15,6 +15,7 @@ use super::client_table::ClientId;
 use super::deadlines::Delay;
 use super::peer_state::PeerState;
 use super::readiness::Readiness;
+use super::ready_list::Line;
 use super::receive_buffer::{PeerWindow, ReceiveBuffer};
 use crate::backpressure::small_list::SmallList;
 use crate::backpressure::{Flow, Pipe, SendQueue, Sent, SlowClient};
@@ -152,6 +153,8 @@ pub(crate) struct Client<S> {
     pub(crate) paused: bool,
     /// It is on the ready list.
     pub(crate) listed: bool,
+    /// Where on that list it goes.
+    pub(crate) line: Line,
     /// It has sent its end.
     pub(crate) read_ended: bool,
     /// Our end was announced to it.
@@ -209,6 +212,7 @@ impl<S: Stream> Client<S> {
             phase: Phase::Open,
             paused: false,
             listed: false,
+            line: Line::Heavy,
             read_ended: false,
             write_ended: false,
             stopped: false,

@@ -21,6 +21,7 @@ use super::client_table::{ClientId, ClientTable};
 use super::counters::Counters;
 use super::deadlines::{Delay, DelayQueue, Entry};
 use super::readiness::{Event, Readiness};
+use super::ready_list::ReadyList;
 use super::receive_buffer::Resize;
 use super::service::Commands;
 use crate::backpressure::{Answer, Flow, Policy, Reason, SendQueue, Sent};
@@ -93,7 +94,7 @@ pub(crate) struct Engine<N: Network> {
     pub(crate) clients: ClientTable<Client<N::Stream>>,
     /// Clients with work that no further edge will announce; each at most
     /// once.
-    pub(crate) ready: VecDeque<ClientId>,
+    pub(crate) ready: ReadyList,
     pub(crate) doomed: VecDeque<(ClientId, CloseReason)>,
     /// Connections in the table that we made ourselves.
     pub(crate) upstreams: usize,
@@ -119,7 +120,7 @@ impl<N: Network> Engine<N> {
             counters: Counters::default(),
             now,
             clients: ClientTable::new(),
-            ready: VecDeque::new(),
+            ready: ReadyList::default(),
             doomed: VecDeque::new(),
             upstreams: 0,
             stop_requested: false,
@@ -188,16 +189,18 @@ impl<N: Network> Engine<N> {
             && client.has_work()
         {
             client.listed = true;
-            self.ready.push_back(id);
+            self.ready.push(id, client.line);
         }
     }
 
-    /// After a client was served: what was read may have been all that its
-    /// end waited for, and what is left to do goes on the ready list.
-    pub(crate) fn settle(&mut self, id: ClientId) {
-        let Some(client) = self.clients.get(id) else {
+    /// After a client was served, which moved so many bytes: what was read may
+    /// have been all that its end waited for, and what is left to do goes on
+    /// the ready list.
+    pub(crate) fn settle(&mut self, id: ClientId, moved_bytes: u64) {
+        let Some(client) = self.clients.get_mut(id) else {
             return;
         };
+        client.line = client.line.after_turn(moved_bytes);
         if client.queue.is_ended() {
             self.advance_end(id);
             self.list_if_work(id);

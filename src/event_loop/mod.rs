@@ -16,6 +16,7 @@ mod machine;
 mod memory;
 mod peer_state;
 mod readiness;
+mod ready_list;
 mod receive_buffer;
 mod service;
 mod socket;

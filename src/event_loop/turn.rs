@@ -19,6 +19,7 @@ use super::deadlines::Delay;
 use super::engine::{Engine, Network};
 use super::listener::{Accepting, Verdict};
 use super::readiness::{Event, Readiness};
+use super::ready_list::Line;
 use super::service::{Actions, Commands, Service};
 use crate::backpressure::{Reason, Sent};
 use crate::error::{CloseReason, Operation, ServerError};
@@ -88,7 +89,7 @@ impl<N: Network, S: Service> Turn<N, S> {
             client.readiness.announce(event);
             if !client.listed {
                 client.listed = true;
-                self.engine.ready.push_back(id);
+                self.engine.ready.push(id, client.line);
             }
         }
     }
@@ -212,32 +213,47 @@ impl<N: Network, S: Service> Turn<N, S> {
 
     /// Serves everybody on the ready list once, until together they have used
     /// up what a turn may move; what comes back to the list meanwhile is left
-    /// for the next turn.
+    /// for the next turn. Those who move little go first, and of the others at
+    /// least one has its turn.
     fn serve(&mut self) {
-        let moved_before = self.engine.moved_bytes;
-        for _ in 0..self.engine.ready.len() {
-            if self.engine.moved_bytes - moved_before >= TURN_BUDGET_ALL_BYTES {
-                return;
+        let heavy = self.engine.ready.len(Line::Heavy);
+        let light = self.engine.ready.len(Line::Light);
+        let until = self.engine.moved_bytes + TURN_BUDGET_ALL_BYTES;
+        for _ in 0..light {
+            if self.engine.moved_bytes >= until {
+                break;
             }
-            let Some(id) = self.engine.ready.pop_front() else {
-                return;
-            };
-            let Some(client) = self.engine.clients.get_mut(id) else {
-                continue;
-            };
-            client.listed = false;
-            match client.phase {
-                Phase::Doomed => continue,
-                Phase::Connecting => self.finish_connect(id),
-                Phase::Open | Phase::Closing => {
-                    if !client.queue.is_empty() {
-                        self.flush(id);
-                    }
-                    self.read(id);
-                }
-            }
-            self.engine.settle(id);
+            self.serve_next(Line::Light);
         }
+        for served in 0..heavy {
+            if served > 0 && self.engine.moved_bytes >= until {
+                break;
+            }
+            self.serve_next(Line::Heavy);
+        }
+    }
+
+    fn serve_next(&mut self, line: Line) {
+        let Some(id) = self.engine.ready.pop(line) else {
+            return;
+        };
+        let Some(client) = self.engine.clients.get_mut(id) else {
+            return;
+        };
+        client.listed = false;
+        let moved_before = self.engine.moved_bytes;
+        match client.phase {
+            Phase::Doomed => return,
+            Phase::Connecting => self.finish_connect(id),
+            Phase::Open | Phase::Closing => {
+                if !client.queue.is_empty() {
+                    self.flush(id);
+                }
+                self.read(id);
+            }
+        }
+        let moved_bytes = self.engine.moved_bytes - moved_before;
+        self.engine.settle(id, moved_bytes);
     }
 
     fn finish_connect(&mut self, id: ClientId) {

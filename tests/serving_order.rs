@@ -1,0 +1,228 @@
+//! Who is served first, counted in turns: the very turn that serves sockets, over
+//! connections that always or never have something.
+#![allow(clippy::unwrap_used, reason = "a test that fails should say so at once")]
+
+use std::cell::Cell;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::rc::Rc;
+use std::time::Instant;
+
+use highwater::event_loop::turn::Turn;
+use highwater::event_loop::{ClientId, Event, Network, PeerState, Stream};
+use highwater::limits::{HEAVY_TURN_BYTES, Limits, TURN_BUDGET_ALL_BYTES};
+use highwater::services::Echo;
+
+/// What one connection has to be read, and what was taken back from it. An echo
+/// is always taken whole.
+#[derive(Clone, Default)]
+struct Pipe {
+    readable_bytes: Rc<Cell<usize>>,
+    echoed_bytes: Rc<Cell<usize>>,
+}
+
+impl Pipe {
+    fn send(&self, bytes: usize) {
+        self.readable_bytes.set(self.readable_bytes.get() + bytes);
+    }
+}
+
+impl Read for Pipe {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.readable_bytes.get().min(buffer.len()) {
+            0 => Err(ErrorKind::WouldBlock.into()),
+            count => {
+                self.readable_bytes.set(self.readable_bytes.get() - count);
+                Ok(count)
+            }
+        }
+    }
+}
+
+impl Write for Pipe {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.echoed_bytes.set(self.echoed_bytes.get() + data.len());
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Stream for Pipe {
+    fn descriptor(&self) -> i32 {
+        0
+    }
+
+    fn finish_connect(&mut self) -> io::Result<bool> {
+        Ok(true)
+    }
+
+    fn shut_down_write(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn reset_on_close(&mut self) {}
+
+    fn is_settled(&self) -> bool {
+        true
+    }
+
+    fn peer_state(&self) -> PeerState {
+        PeerState::Unknown
+    }
+}
+
+/// Connections that all wait to be accepted at the beginning.
+struct Listener {
+    waiting: Vec<Pipe>,
+    ids: Vec<ClientId>,
+}
+
+impl Network for Listener {
+    type Stream = Pipe;
+
+    fn accept(&mut self) -> io::Result<(Pipe, SocketAddr)> {
+        let stream = self.waiting.pop().ok_or(ErrorKind::WouldBlock)?;
+        Ok((stream, (Ipv4Addr::LOCALHOST, 9).into()))
+    }
+
+    fn register(&mut self, _: &mut Pipe, id: ClientId) -> io::Result<()> {
+        self.ids.push(id);
+        Ok(())
+    }
+
+    fn connect(&mut self, _: SocketAddr) -> io::Result<Pipe> {
+        Err(ErrorKind::Unsupported.into())
+    }
+
+    fn stop_listening(&mut self) {}
+}
+
+/// An echo server with its clients, at an instant that never changes.
+struct Bench {
+    turn: Turn<Listener, Echo>,
+    clients: Vec<(ClientId, Pipe)>,
+    now: Instant,
+}
+
+impl Bench {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "an instant can only be had from the clock"
+    )]
+    fn with(clients: usize) -> Self {
+        let pipes = vec![(); clients].into_iter().map(|()| Pipe::default());
+        let pipes: Vec<_> = pipes.collect();
+        let network = Listener {
+            waiting: pipes.iter().rev().cloned().collect(),
+            ids: Vec::new(),
+        };
+        let now = Instant::now();
+        let mut turn = Turn::new(network, Echo, &Limits::default(), usize::MAX, clients, now).unwrap();
+        while turn.client_count() < clients {
+            turn.hear_listener();
+            turn.take(now);
+        }
+        let clients = turn.network().ids.iter().copied().zip(pipes).collect();
+        Self { turn, clients, now }
+    }
+
+    /// A client sends, and an event tells of it.
+    fn send(&mut self, client: usize, bytes: usize) {
+        let (id, pipe) = &self.clients[client];
+        pipe.send(bytes);
+        let event = Event {
+            readable: true,
+            writable: true,
+            ..Event::default()
+        };
+        self.turn.hear(*id, event);
+    }
+
+    fn take_turn(&mut self) {
+        self.turn.take(self.now);
+    }
+
+    fn echoed(&self, client: usize) -> usize {
+        self.clients[client].1.echoed_bytes.get()
+    }
+}
+
+const ENDLESS: usize = usize::MAX / 2;
+const MESSAGE: usize = 64;
+
+#[test]
+fn a_small_message_is_answered_in_the_next_turn_however_many_flood() {
+    const FLOODING: usize = 1000;
+    let mut bench = Bench::with(FLOODING + 1);
+    let small = FLOODING;
+    // What a client is shows with its first turn; until then it may be one that floods.
+    bench.send(small, MESSAGE);
+    bench.take_turn();
+    assert_eq!(bench.echoed(small), MESSAGE);
+    for flooding in 0..FLOODING {
+        bench.send(flooding, ENDLESS);
+    }
+    bench.take_turn();
+    for messages in 2..20 {
+        bench.send(small, MESSAGE);
+        bench.take_turn();
+        assert_eq!(bench.echoed(small), messages * MESSAGE, "turn {messages}");
+    }
+}
+
+#[test]
+fn those_who_flood_are_served_though_small_messages_never_end() {
+    // Together they use up every turn, each just below what counts as much.
+    let small_bytes = HEAVY_TURN_BYTES as usize - 1;
+    let small = TURN_BUDGET_ALL_BYTES as usize / small_bytes + 1;
+    const FLOODING: usize = 3;
+    let mut bench = Bench::with(small + FLOODING);
+    for client in 0..small {
+        bench.send(client, MESSAGE);
+    }
+    bench.take_turn();
+    for flooding in small..small + FLOODING {
+        bench.send(flooding, ENDLESS);
+    }
+    for _ in 0..4 * FLOODING {
+        for client in 0..small {
+            bench.send(client, small_bytes);
+        }
+        bench.take_turn();
+    }
+    let flooded: Vec<_> = (small..small + FLOODING)
+        .map(|client| bench.echoed(client))
+        .collect();
+    assert!(flooded.iter().all(|&bytes| bytes > 0), "{flooded:?}");
+    assert_eq!(flooded.iter().min(), flooded.iter().max(), "evenly");
+    assert!(
+        bench.echoed(0) > 3 * FLOODING * small_bytes,
+        "nor do they hold up the others"
+    );
+}
+
+#[test]
+fn a_client_that_has_flooded_is_served_first_again_once_it_moves_little() {
+    const FLOODING: usize = 100;
+    let mut bench = Bench::with(FLOODING + 1);
+    let changed = FLOODING;
+    bench.send(changed, HEAVY_TURN_BYTES as usize);
+    bench.take_turn();
+    for flooding in 0..FLOODING {
+        bench.send(flooding, ENDLESS);
+    }
+    bench.take_turn();
+    bench.send(changed, MESSAGE);
+    let mut turns = 0;
+    while bench.echoed(changed) < HEAVY_TURN_BYTES as usize + MESSAGE {
+        bench.take_turn();
+        turns += 1;
+    }
+    assert!(turns > 1, "its last turn had moved much");
+    bench.send(changed, MESSAGE);
+    bench.take_turn();
+    assert_eq!(bench.echoed(changed), HEAVY_TURN_BYTES as usize + 2 * MESSAGE);
+}
