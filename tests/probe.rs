@@ -615,6 +615,15 @@ fn json_is_all_that_standard_output_gets_and_the_plot_is_drawn() {
     assert_eq!(report["findings"].as_array().unwrap().len(), 10);
     assert_eq!(report["findings"][0]["name"], "stalled-disconnected");
     assert_eq!(report["findings"][0]["verdict"], "pass");
+    let on_slow = |phase: &str| {
+        report["healthy"][phase]["prober_on_slow_percent"]
+            .as_f64()
+            .unwrap()
+    };
+    assert!(
+        on_slow("during") > on_slow("before"),
+        "filling a client up takes the prober time"
+    );
     assert_eq!(output.status.code(), Some(i32::from(report["verdict"] != "pass")));
     let drawn = std::fs::read_to_string(plot).unwrap();
     assert!(drawn.starts_with("<svg") && drawn.contains("stalled") && drawn.contains("seconds"));

@@ -295,12 +295,9 @@ impl<'a> Driver<'a> {
         self.quiet = self.start_quiet();
         let kinds = self.wires.slow_kinds();
         while !self.interrupted {
-            let room = CONNECTING_AT_ONCE.saturating_sub(self.connecting);
-            for &kind in kinds[self.slow.len()..]
-                .iter()
-                .take(room.min(CONNECTS_BETWEEN_POLLS))
-            {
-                self.connect_one_slow(kind)?;
+            let missing = &kinds[self.slow.len()..];
+            if !missing.is_empty() {
+                self.spend_on_slow(|driver| driver.connect_some_slow(missing))?;
             }
             let now = clock::now();
             let settled = self.quiet.as_ref().is_none_or(QuietClients::is_settled)
@@ -341,6 +338,15 @@ impl<'a> Driver<'a> {
             + FILL_PATIENCE
             + self.plan.within.max(self.plan.pause + 4 * FILL_PATIENCE)
             + 2 * MARGIN
+    }
+
+    /// Begins to connect the first of those that are missing.
+    fn connect_some_slow(&mut self, missing: &[Kind]) -> Result<(), ProbeError> {
+        let room = CONNECTING_AT_ONCE.saturating_sub(self.connecting);
+        for &kind in missing.iter().take(room.min(CONNECTS_BETWEEN_POLLS)) {
+            self.connect_one_slow(kind)?;
+        }
+        Ok(())
     }
 
     fn connect_one_slow(&mut self, kind: Kind) -> Result<(), ProbeError> {
@@ -412,14 +418,26 @@ impl<'a> Driver<'a> {
         for _ in 0..self.more_of_fast.len().min(TURNS_BETWEEN_POLLS) {
             self.go_on_with_healthy();
         }
-        for _ in 0..self.more_of_slow.len().min(TURNS_BETWEEN_POLLS) {
-            self.go_on_with_slow();
+        if !self.more_of_slow.is_empty() {
+            self.spend_on_slow(|driver| {
+                for _ in 0..driver.more_of_slow.len().min(TURNS_BETWEEN_POLLS) {
+                    driver.go_on_with_slow();
+                }
+            });
         }
         self.now = clock::now();
         if std::mem::take(&mut self.is_tick_due) {
-            self.tick(self.now, watcher);
+            self.spend_on_slow(|driver| driver.tick(driver.now, watcher));
         }
         Ok(())
+    }
+
+    /// Does something that healthy clients have to wait for, and counts the time.
+    fn spend_on_slow<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
+        let begun = clock::now();
+        let outcome = work(self);
+        self.tally.spent_on_slow(clock::now() - begun);
+        outcome
     }
 
     fn serve(&mut self, events: &Events) {
@@ -475,12 +493,7 @@ impl<'a> Driver<'a> {
             self.finish_connecting_slow(index, event);
         } else if event.is_error() || event.is_read_closed() || event.is_write_closed() {
             clock.forget();
-            let now = clock::now();
-            let client = &mut self.slow[index];
-            if client.is_reading() && event.is_readable() {
-                client.read(now, &mut self.buffer);
-            }
-            self.note_end(index, event, now);
+            self.spend_on_slow(|driver| driver.read_to_the_end(index, event));
         }
         if self.slow[index].end().is_none() {
             self.more_of_slow.push(index);
@@ -497,6 +510,15 @@ impl<'a> Driver<'a> {
             client.ended(now, End::NotConnected);
             self.connecting = self.connecting.saturating_sub(1);
         }
+    }
+
+    fn read_to_the_end(&mut self, index: usize, event: &Event) {
+        let now = clock::now();
+        let client = &mut self.slow[index];
+        if client.is_reading() && event.is_readable() {
+            client.read(now, &mut self.buffer);
+        }
+        self.note_end(index, event, now);
     }
 
     /// Tells a reset from an end of file without reading, as these clients do not read.

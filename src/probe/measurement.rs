@@ -79,6 +79,9 @@ pub struct PhaseFigures {
     pub p999_us: f64,
     /// See `p50_us`.
     pub max_us: f64,
+    /// The part of the phase in which the prober itself had no time for healthy clients, as it
+    /// connected slow ones, filled them up and looked at them; in percent.
+    pub prober_on_slow_percent: f64,
 }
 
 /// The fate of one slow client.

@@ -528,6 +528,19 @@ mod tests {
     }
 
     #[test]
+    fn a_client_that_was_refused_offers_again_only_when_something_was_acknowledged() {
+        let start = clock::now();
+        let mut client = paused(start);
+        assert!(client.may_send(), "nobody looked since it was refused");
+        client.note(50_000, 0, 0, at(start, 20));
+        assert!(!client.may_send());
+        client.note(40_000, 0, 0, at(start, 40));
+        assert!(client.may_send());
+        client.note(40_000, 0, 0, at(start, 60));
+        assert!(!client.may_send());
+    }
+
+    #[test]
     fn the_time_of_first_fullness_stands_whatever_moves_later() {
         let start = clock::now();
         let mut client = paused(start);

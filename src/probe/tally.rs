@@ -33,6 +33,8 @@ pub(crate) struct PhaseTally {
     pub(crate) counts: Counts,
     /// Waits of the messages sent in this phase, in nanoseconds.
     pub(crate) waits: Histogram<u64>,
+    /// Time that the thread which drives all clients spent on slow ones.
+    pub(crate) spent_on_slow: Duration,
 }
 
 /// What came in.
@@ -84,6 +86,7 @@ impl Tally {
             ended: None,
             counts: Counts::default(),
             waits: empty_histogram(),
+            spent_on_slow: Duration::ZERO,
         });
         self.at_phase = Some(self.counts);
     }
@@ -109,6 +112,15 @@ impl Tally {
     /// A message that was sent then has no answer by `now`.
     pub(crate) fn unanswered(&mut self, sent: Moment, now: Moment) {
         self.charge(sent, now.nanoseconds_since(sent));
+    }
+
+    /// So long nobody looked at healthy clients, as slow ones had something to do.
+    pub(crate) fn spent_on_slow(&mut self, time: Duration) {
+        if let Some(phase) = self.phases.last_mut()
+            && phase.ended.is_none()
+        {
+            phase.spent_on_slow += time;
+        }
     }
 
     /// Bytes came in.
@@ -153,7 +165,9 @@ mod tests {
         tally.answered(at(1), at(2));
         tally.begin_phase(at(10));
         tally.answered(at(9), at(500));
+        tally.spent_on_slow(Duration::from_millis(20));
         tally.end_phase(at(600));
+        tally.spent_on_slow(Duration::from_millis(30));
         tally.answered(at(11), at(700));
         tally.unanswered(at(12), at(1012));
         let [before, during] = tally.phases() else {
@@ -161,6 +175,8 @@ mod tests {
         };
         assert_eq!((before.counts.messages, before.waits.len()), (1, 2));
         assert_eq!((during.counts.messages, during.waits.len()), (1, 2));
+        assert_eq!(before.spent_on_slow, Duration::ZERO);
+        assert_eq!(during.spent_on_slow, Duration::from_millis(20));
         assert!(before.waits.max() >= 490_000_000);
         assert!(during.waits.max() >= 990_000_000);
         assert_eq!(tally.take_slice().counts.messages, 3);

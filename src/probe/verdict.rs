@@ -44,9 +44,10 @@ pub struct Finding {
 }
 
 /// Healthy clients keep at least this part of the rate that they had alone, or
-/// of what the machine left of it where other programs took more than before.
+/// of what was left of it where other programs took more of the machine than
+/// before, or the slow clients the time of the prober.
 pub const LEAST_RATE_KEPT: f64 = 0.5;
-/// No more than this factor is put down to other programs.
+/// No more than this factor is put down to other programs and to the prober.
 pub const MOST_PUT_DOWN_TO_OTHERS: f64 = 4.0;
 /// Rates fail nobody on a machine of which other programs left less than this part in any phase.
 pub const LEAST_LEFT: f64 = 0.1;
@@ -360,11 +361,13 @@ fn unaffected(seen: &Measurement) -> Finding {
         (before, left.before)
     };
     let others = factor(left_alone, left.during);
-    let kept = rate(&during, &alone) * others;
-    let of_what = if others > 1.2 {
-        "the rate that other programs left them"
-    } else {
-        "their rate"
+    let prober = factor(time_for_healthy(&alone), time_for_healthy(&during));
+    let kept = rate(&during, &alone) * (others * prober).min(MOST_PUT_DOWN_TO_OTHERS);
+    let of_what = match (others > 1.2, prober > 1.2) {
+        (false, false) => "their rate",
+        (true, false) => "the rate that other programs left them",
+        (false, true) => "the rate that filling up slow clients left the prober time for",
+        (true, true) => "the rate that other programs, and filling up slow clients, left the prober time for",
     };
     let before = PhaseFigures {
         p99_us: before.p99_us.max(if has_recovered { after.p99_us } else { 0.0 }),
@@ -437,6 +440,12 @@ impl Left {
 /// busy is no harm done.
 fn factor(left_at_first: f64, left_now: f64) -> f64 {
     (left_at_first / left_now).clamp(1.0, MOST_PUT_DOWN_TO_OTHERS)
+}
+
+/// The part of a phase that the prober had for healthy clients: a load must not blame the server
+/// for what it did not ask for.
+fn time_for_healthy(phase: &PhaseFigures) -> f64 {
+    (1.0 - phase.prober_on_slow_percent / 100.0).clamp(0.01, 1.0)
 }
 
 fn rate(now: &PhaseFigures, before: &PhaseFigures) -> f64 {
@@ -568,6 +577,10 @@ mod tests {
     /// Healthy clients with these rates before, during and after, while other programs took
     /// these parts of the machine, in percent, and one waited so long meanwhile.
     fn judged(rates: [f64; 3], others: [f64; 3], longest_us: f64) -> Outcome {
+        unaffected(&measured(rates, others, longest_us)).outcome
+    }
+
+    fn measured(rates: [f64; 3], others: [f64; 3], longest_us: f64) -> Measurement {
         let phase = |messages_per_second: f64, max_us: f64| {
             Some(PhaseFigures {
                 messages: messages_per_second as u64,
@@ -577,7 +590,7 @@ mod tests {
                 ..PhaseFigures::default()
             })
         };
-        let seen = Measurement {
+        Measurement {
             healthy: Healthy {
                 clients: 1,
                 before: phase(rates[0], 1000.0),
@@ -593,8 +606,30 @@ mod tests {
                 ..ServerSeen::default()
             }),
             ..Measurement::default()
+        }
+    }
+
+    #[test]
+    fn what_the_prober_had_no_time_for_is_not_put_down_to_the_server() {
+        let outcome = |rate: f64, on_slow_percent: f64| {
+            let mut seen = measured([1e4, rate, 1e4], [0.0; 3], 1000.0);
+            if let Some(during) = &mut seen.healthy.during {
+                during.prober_on_slow_percent = on_slow_percent;
+            }
+            unaffected(&seen).outcome
         };
-        unaffected(&seen).outcome
+        assert_eq!(outcome(4e3, 0.0), Outcome::Fail);
+        assert_eq!(outcome(4e3, 40.0), Outcome::Pass);
+        assert_eq!(
+            outcome(2e3, 40.0),
+            Outcome::Fail,
+            "it is not all the prober's work"
+        );
+        assert_eq!(
+            outcome(1e2, 99.0),
+            Outcome::Fail,
+            "nor is a server that stands still"
+        );
     }
 
     #[test]
