@@ -10,15 +10,18 @@ use std::time::Instant;
 
 use highwater::event_loop::turn::Turn;
 use highwater::event_loop::{ClientId, Event, Network, PeerState, Stream};
-use highwater::limits::{HEAVY_TURN_BYTES, Limits, TURN_BUDGET_ALL_BYTES};
+use highwater::limits::{
+    EXPIRIES_PER_TURN, GRACE, HEAVY_TURN_BYTES, Limits, TURN_BUDGET_ALL_BYTES, TURN_BUDGET_BYTES,
+};
 use highwater::services::Echo;
 
-/// What one connection has to be read, and what was taken back from it. An echo
-/// is always taken whole.
+/// What one connection has to be read, and what was taken back from it: an echo
+/// is taken whole, or not at all.
 #[derive(Clone, Default)]
 struct Pipe {
     readable_bytes: Rc<Cell<usize>>,
     echoed_bytes: Rc<Cell<usize>>,
+    is_stalled: Rc<Cell<bool>>,
 }
 
 impl Pipe {
@@ -41,6 +44,9 @@ impl Read for Pipe {
 
 impl Write for Pipe {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        if self.is_stalled.get() {
+            return Err(ErrorKind::WouldBlock.into());
+        }
         self.echoed_bytes.set(self.echoed_bytes.get() + data.len());
         Ok(data.len())
     }
@@ -100,7 +106,7 @@ impl Network for Listener {
     fn stop_listening(&mut self) {}
 }
 
-/// An echo server with its clients, at an instant that never changes.
+/// An echo server with its clients, at an instant that the test sets.
 struct Bench {
     turn: Turn<Listener, Echo>,
     clients: Vec<(ClientId, Pipe)>,
@@ -225,4 +231,45 @@ fn a_client_that_has_flooded_is_served_first_again_once_it_moves_little() {
     bench.send(changed, MESSAGE);
     bench.take_turn();
     assert_eq!(bench.echoed(changed), HEAVY_TURN_BYTES as usize + 2 * MESSAGE);
+}
+
+#[test]
+fn while_clients_are_due_to_go_of_those_who_flood_one_has_its_turn() {
+    const TURNS: usize = 4;
+    const STALLED: usize = TURNS * EXPIRIES_PER_TURN;
+    const FLOODING: usize = 8;
+    let mut bench = Bench::with(STALLED + FLOODING);
+    for client in 0..STALLED {
+        bench.clients[client].1.is_stalled.set(true);
+        bench.send(client, ENDLESS);
+    }
+    // Until they are all over the limit, and nobody has anything to do.
+    for _ in 0..STALLED {
+        bench.take_turn();
+    }
+    for client in STALLED..STALLED + FLOODING {
+        bench.send(client, ENDLESS);
+    }
+    let flooded = |bench: &Bench| -> usize {
+        (STALLED..STALLED + FLOODING)
+            .map(|client| bench.echoed(client))
+            .sum()
+    };
+    bench.now += GRACE;
+    let mut before = flooded(&bench);
+    for turn in 1..=TURNS {
+        bench.take_turn();
+        assert_eq!(flooded(&bench) - before, TURN_BUDGET_BYTES, "turn {turn}");
+        assert_eq!(
+            bench.turn.client_count(),
+            STALLED + FLOODING - turn * EXPIRIES_PER_TURN
+        );
+        before = flooded(&bench);
+    }
+    bench.take_turn();
+    assert_eq!(
+        flooded(&bench) - before,
+        TURN_BUDGET_ALL_BYTES as usize,
+        "nobody is due any more"
+    );
 }

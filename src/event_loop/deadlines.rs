@@ -76,10 +76,16 @@ impl DelayQueue {
         self.entries.push_back(Entry { start, client });
     }
 
+    /// Whether an entry is due at `now`; it may be stale.
+    pub(crate) fn has_due(&self, now: Instant) -> bool {
+        self.entries
+            .front()
+            .is_some_and(|first| first.start + self.delay <= now)
+    }
+
     /// Takes out the next entry that is due at `now`.
     pub(crate) fn pop_due(&mut self, now: Instant) -> Option<Entry> {
-        let first = self.entries.front()?;
-        if first.start + self.delay <= now {
+        if self.has_due(now) {
             self.entries.pop_front()
         } else {
             None

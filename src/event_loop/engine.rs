@@ -401,6 +401,13 @@ impl<N: Network> Engine<N> {
         self.deadlines[delay as usize].push(self.now, id, |entry| is_live(clients, delay, entry));
     }
 
+    /// Whether some client may have been slow for too long by now.
+    pub(crate) fn has_slow_due(&self) -> bool {
+        [Delay::OverLimit, Delay::NotDrained]
+            .into_iter()
+            .any(|delay| self.deadlines[delay as usize].has_due(self.now))
+    }
+
     /// The next client for which this delay is over.
     pub(crate) fn pop_due(&mut self, delay: Delay) -> Option<ClientId> {
         while let Some(entry) = self.deadlines[delay as usize].pop_due(self.now) {

@@ -213,8 +213,9 @@ impl<N: Network, S: Service> Turn<N, S> {
 
     /// Serves everybody on the ready list once, until together they have used
     /// up what a turn may move; what comes back to the list meanwhile is left
-    /// for the next turn. Those who move little go first, and of the others at
-    /// least one has its turn.
+    /// for the next turn. Those who move little go first. Of the others at least
+    /// one has its turn, and no more while deadlines are due: many disconnects
+    /// at once are paid for by those who flood.
     fn serve(&mut self) {
         let heavy = self.engine.ready.len(Line::Heavy);
         let light = self.engine.ready.len(Line::Light);
@@ -225,8 +226,9 @@ impl<N: Network, S: Service> Turn<N, S> {
             }
             self.serve_next(Line::Light);
         }
+        let has_due = self.engine.has_slow_due();
         for served in 0..heavy {
-            if served > 0 && self.engine.moved_bytes >= until {
+            if served > 0 && (has_due || self.engine.moved_bytes >= until) {
                 break;
             }
             self.serve_next(Line::Heavy);
