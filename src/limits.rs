@@ -118,6 +118,10 @@ pub const SPLICE_PIPE_BYTES: usize = 256 * 1024;
 /// is noticed: without it a thousand flooding clients made a turn of 100 ms.
 pub const TURN_BUDGET_ALL_BYTES: u64 = 1024 * 1024;
 
+/// How much of that newcomers may use up before those who flood have their turn:
+/// of thousands that connect at once each may be about to.
+pub const TURN_BUDGET_NEW_BYTES: u64 = TURN_BUDGET_ALL_BYTES / 4;
+
 /// A client whose last turn moved at least so much is served after those whose
 /// last turn moved less. While 5,000 clients connected and sent what they could
 /// within half a second, 50 others with messages of 64 bytes waited for at most

@@ -5,6 +5,7 @@
 use std::cell::Cell;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Range;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -12,6 +13,7 @@ use highwater::event_loop::turn::Turn;
 use highwater::event_loop::{ClientId, Event, Network, PeerState, Stream};
 use highwater::limits::{
     EXPIRIES_PER_TURN, GRACE, HEAVY_TURN_BYTES, Limits, TURN_BUDGET_ALL_BYTES, TURN_BUDGET_BYTES,
+    TURN_BUDGET_NEW_BYTES,
 };
 use highwater::services::Echo;
 
@@ -147,6 +149,16 @@ impl Bench {
         self.turn.hear(*id, event);
     }
 
+    /// Has these flood until each had its turn, so that they are newcomers no more.
+    fn flood(&mut self, clients: Range<usize>) {
+        for client in clients.clone() {
+            self.send(client, ENDLESS);
+        }
+        while clients.clone().any(|client| self.echoed(client) == 0) {
+            self.take_turn();
+        }
+    }
+
     fn take_turn(&mut self) {
         self.turn.take(self.now);
     }
@@ -164,19 +176,46 @@ fn a_small_message_is_answered_in_the_next_turn_however_many_flood() {
     const FLOODING: usize = 1000;
     let mut bench = Bench::with(FLOODING + 1);
     let small = FLOODING;
-    // What a client is shows with its first turn; until then it may be one that floods.
     bench.send(small, MESSAGE);
     bench.take_turn();
     assert_eq!(bench.echoed(small), MESSAGE);
+    // First as newcomers, then as what they are.
     for flooding in 0..FLOODING {
         bench.send(flooding, ENDLESS);
     }
-    bench.take_turn();
-    for messages in 2..20 {
+    for messages in 2..2 * FLOODING {
         bench.send(small, MESSAGE);
         bench.take_turn();
         assert_eq!(bench.echoed(small), messages * MESSAGE, "turn {messages}");
     }
+    assert!((0..FLOODING).all(|flooding| bench.echoed(flooding) > 0));
+}
+
+#[test]
+fn the_first_message_of_a_newcomer_is_answered_in_the_next_turn_however_many_flood() {
+    const FLOODING: usize = 1000;
+    const NEWCOMERS: usize = 20;
+    let mut bench = Bench::with(FLOODING + NEWCOMERS);
+    bench.flood(0..FLOODING);
+    for newcomer in FLOODING..FLOODING + NEWCOMERS {
+        bench.send(newcomer, MESSAGE);
+    }
+    bench.take_turn();
+    assert!((FLOODING..FLOODING + NEWCOMERS).all(|newcomer| bench.echoed(newcomer) == MESSAGE));
+}
+
+#[test]
+fn newcomers_who_flood_leave_most_of_a_turn_to_others() {
+    const NEWCOMERS: usize = 100;
+    const FLOODING: usize = 10;
+    let mut bench = Bench::with(NEWCOMERS + FLOODING);
+    bench.flood(NEWCOMERS..NEWCOMERS + FLOODING);
+    for newcomer in 0..NEWCOMERS {
+        bench.send(newcomer, ENDLESS);
+    }
+    bench.take_turn();
+    let echoed: usize = (0..NEWCOMERS).map(|newcomer| bench.echoed(newcomer)).sum();
+    assert_eq!(echoed, TURN_BUDGET_NEW_BYTES as usize);
 }
 
 #[test]
@@ -190,20 +229,22 @@ fn those_who_flood_are_served_though_small_messages_never_end() {
         bench.send(client, MESSAGE);
     }
     bench.take_turn();
-    for flooding in small..small + FLOODING {
-        bench.send(flooding, ENDLESS);
-    }
+    bench.flood(small..small + FLOODING);
+    let flooded = |bench: &Bench| -> Vec<usize> {
+        (small..small + FLOODING)
+            .map(|client| bench.echoed(client))
+            .collect()
+    };
+    let before = flooded(&bench);
     for _ in 0..4 * FLOODING {
         for client in 0..small {
             bench.send(client, small_bytes);
         }
         bench.take_turn();
     }
-    let flooded: Vec<_> = (small..small + FLOODING)
-        .map(|client| bench.echoed(client))
-        .collect();
-    assert!(flooded.iter().all(|&bytes| bytes > 0), "{flooded:?}");
-    assert_eq!(flooded.iter().min(), flooded.iter().max(), "evenly");
+    for (after, before) in flooded(&bench).into_iter().zip(before) {
+        assert_eq!(after - before, 4 * TURN_BUDGET_BYTES, "evenly, one in each turn");
+    }
     assert!(
         bench.echoed(0) > 3 * FLOODING * small_bytes,
         "nor do they hold up the others"
@@ -217,10 +258,7 @@ fn a_client_that_has_flooded_is_served_first_again_once_it_moves_little() {
     let changed = FLOODING;
     bench.send(changed, HEAVY_TURN_BYTES as usize);
     bench.take_turn();
-    for flooding in 0..FLOODING {
-        bench.send(flooding, ENDLESS);
-    }
-    bench.take_turn();
+    bench.flood(0..FLOODING);
     bench.send(changed, MESSAGE);
     let mut turns = 0;
     while bench.echoed(changed) < HEAVY_TURN_BYTES as usize + MESSAGE {
@@ -247,9 +285,7 @@ fn while_clients_are_due_to_go_of_those_who_flood_one_has_its_turn() {
     for _ in 0..STALLED {
         bench.take_turn();
     }
-    for client in STALLED..STALLED + FLOODING {
-        bench.send(client, ENDLESS);
-    }
+    bench.flood(STALLED..STALLED + FLOODING);
     let flooded = |bench: &Bench| -> usize {
         (STALLED..STALLED + FLOODING)
             .map(|client| bench.echoed(client))

@@ -18,7 +18,7 @@ use crate::server::Server;
 use crate::slices::progress;
 use crate::statistics::quartiles;
 
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
 const GRACE: Duration = Duration::from_secs(5);
 const LONGEST: Duration = Duration::from_secs(60);
 const LOG_POLL: Duration = Duration::from_millis(10);

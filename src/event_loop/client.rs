@@ -212,7 +212,7 @@ impl<S: Stream> Client<S> {
             phase: Phase::Open,
             paused: false,
             listed: false,
-            line: Line::Heavy,
+            line: Line::New,
             read_ended: false,
             write_ended: false,
             stopped: false,

@@ -25,7 +25,7 @@ use crate::backpressure::{Reason, Sent};
 use crate::error::{CloseReason, Operation, ServerError};
 use crate::limits::{
     ACCEPTS_PER_TURN, EXPIRIES_PER_TURN, LONGEST_WAIT, Limits, READ_BUFFER_BYTES, SHORTEST_TICK, STOP_POLL,
-    TURN_BUDGET_ALL_BYTES, TURN_BUDGET_BYTES, WINDOW_CHECK_BYTES,
+    TURN_BUDGET_ALL_BYTES, TURN_BUDGET_BYTES, TURN_BUDGET_NEW_BYTES, WINDOW_CHECK_BYTES,
 };
 
 /// An event loop without its waiting.
@@ -213,25 +213,34 @@ impl<N: Network, S: Service> Turn<N, S> {
 
     /// Serves everybody on the ready list once, until together they have used
     /// up what a turn may move; what comes back to the list meanwhile is left
-    /// for the next turn. Those who move little go first. Of the others at least
-    /// one has its turn, and no more while deadlines are due: many disconnects
-    /// at once are paid for by those who flood.
+    /// for the next turn.
     fn serve(&mut self) {
-        let heavy = self.engine.ready.len(Line::Heavy);
-        let light = self.engine.ready.len(Line::Light);
-        let until = self.engine.moved_bytes + TURN_BUDGET_ALL_BYTES;
-        for _ in 0..light {
-            if self.engine.moved_bytes >= until {
-                break;
+        let lengths = self.engine.ready.lengths();
+        let begun = self.engine.moved_bytes;
+        for (line, length) in Line::ALL.into_iter().zip(lengths) {
+            let until = self.serves_until(line, begun);
+            for served in 0..length {
+                // One of each line in every turn, so that nobody waits for ever.
+                if served > 0 && self.engine.moved_bytes >= until {
+                    break;
+                }
+                self.serve_next(line);
             }
-            self.serve_next(Line::Light);
         }
-        let has_due = self.engine.has_slow_due();
-        for served in 0..heavy {
-            if served > 0 && (has_due || self.engine.moved_bytes >= until) {
-                break;
-            }
-            self.serve_next(Line::Heavy);
+    }
+
+    /// How far this turn, which began with so many bytes moved, may go with
+    /// those in a line. Newcomers have a part of it, as one who waits behind
+    /// floods for the first answer waits too; and many disconnects at once are
+    /// paid for by those who flood.
+    fn serves_until(&self, line: Line, begun: u64) -> u64 {
+        let until = begun + TURN_BUDGET_ALL_BYTES;
+        let moved = self.engine.moved_bytes;
+        match line {
+            Line::Light => until,
+            Line::New => until.min(moved + TURN_BUDGET_NEW_BYTES),
+            Line::Heavy if self.engine.has_slow_due() => moved,
+            Line::Heavy => until,
         }
     }
 
