@@ -125,7 +125,7 @@ pub const TURN_BUDGET_NEW_BYTES: u64 = TURN_BUDGET_ALL_BYTES / 4;
 /// A client whose last turn moved at least so much is served after those whose
 /// last turn moved less. While 5,000 clients connected and sent what they could
 /// within half a second, 50 others with messages of 64 bytes waited for at most
-/// 22 to 26 ms; where all stand in one line it was 138 to 232.
+/// 21 to 32 ms; where all stand in one line it was 138 to 232.
 pub const HEAVY_TURN_BYTES: u64 = 16 * 1024;
 
 /// Most events taken from the kernel at once, and so most clients served in a

@@ -121,8 +121,7 @@ impl Bench {
         reason = "an instant can only be had from the clock"
     )]
     fn with(clients: usize) -> Self {
-        let pipes = vec![(); clients].into_iter().map(|()| Pipe::default());
-        let pipes: Vec<_> = pipes.collect();
+        let pipes: Vec<_> = (0..clients).map(|_| Pipe::default()).collect();
         let network = Listener {
             waiting: pipes.iter().rev().cloned().collect(),
             ids: Vec::new(),

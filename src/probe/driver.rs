@@ -493,7 +493,7 @@ impl<'a> Driver<'a> {
             self.finish_connecting_slow(index, event);
         } else if event.is_error() || event.is_read_closed() || event.is_write_closed() {
             clock.forget();
-            self.spend_on_slow(|driver| driver.read_to_the_end(index, event));
+            self.spend_on_slow(|driver| driver.serve_end(index, event));
         }
         if self.slow[index].end().is_none() {
             self.more_of_slow.push(index);
@@ -512,7 +512,8 @@ impl<'a> Driver<'a> {
         }
     }
 
-    fn read_to_the_end(&mut self, index: usize, event: &Event) {
+    /// A connection is over: what it still brought is read before its end is noted.
+    fn serve_end(&mut self, index: usize, event: &Event) {
         let now = clock::now();
         let client = &mut self.slow[index];
         if client.is_reading() && event.is_readable() {
