@@ -157,6 +157,6 @@ fn a_client_that_comes_over_the_limit_again_and_again_is_one_line_in_ten_seconds
         let mut back = vec![0; taken];
         std::io::Read::read_exact(&mut client, &mut back).unwrap();
     }
-    let lines = server.lines_with("write blocked");
+    let lines = server.wait_for_lines(1, "write blocked");
     assert!((1..=2).contains(&lines.len()), "{lines:?}");
 }

@@ -160,7 +160,7 @@ fn a_reader_of_64_kib_a_second_is_kept_and_one_of_2_kib_is_not() {
         assert_eq!(ended, None, "after {count} bytes\n{}", server.log());
         assert!(count > 600 * 1024, "{count} bytes in 12 s");
     });
-    let lines = server.lines_with("disconnecting");
+    let lines = server.wait_for_lines(1, "disconnecting");
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert!(
         lines[0].contains("write timeout") && lines[0].contains(&slower_name),
@@ -213,7 +213,7 @@ fn a_trickler_goes_at_the_drain_timeout_and_one_that_empties_its_queue_does_not(
         assert!(count > 100 * 1024, "the trickler did read: {count} bytes");
     });
     ping(&mut modest, b"still here");
-    let lines = server.lines_with("disconnecting");
+    let lines = server.wait_for_lines(1, "disconnecting");
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert!(lines[0].contains("not drained, disconnecting"), "{lines:?}");
     sender.join().unwrap();

@@ -74,7 +74,7 @@ fn a_hundred_refused_clients_are_one_line_and_the_upstream_that_comes_back_is_an
     for _ in 0..100 {
         is_refused(connect(tunnel.address()));
     }
-    assert_eq!(tunnel.lines_with("cannot connect").len(), 1);
+    assert_eq!(tunnel.wait_for_lines(1, "cannot connect").len(), 1);
 
     let upstream = Upstream::listen_on(address, Buffers::default());
     ping_pair(&mut Pair::through(&tunnel, &upstream));
