@@ -77,8 +77,9 @@ pub const FEW_CLIENTS: usize = 4;
 pub const LONG_PATH: Duration = Duration::from_millis(2);
 
 /// How often the peer's window is looked at while a source sends: once per so
-/// many bytes, so that the 560 ns of the question do not show. Asked half as
-/// often, a client that stalls at once holds 220 KB instead of 135.
+/// many bytes, where it can have become too narrow since. Asked half as
+/// often, a client that stalls at once holds 220 KB instead of 135; asked each
+/// time, bulk through a tunnel costs 7 % more.
 pub const WINDOW_CHECK_BYTES: u64 = 64 * 1024;
 
 /// The read buffer that an event loop owns, shared by all its clients. More

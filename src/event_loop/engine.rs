@@ -601,6 +601,8 @@ impl<N: Network> Engine<N> {
                 .filter_map(|to| to.stream.peer_window())
                 .min_by_key(|peer| peer.window_bytes)
         };
+        let only = source.pipe.only().and_then(|to| self.clients.get(to));
+        let is_only_source = only.is_some_and(|to| to.sources.as_slice().len() == 1);
         let clients = self.clients.len();
         if let Some(peer) = peer
             && let Some(source) = self.clients.get_mut(from)
@@ -614,6 +616,9 @@ impl<N: Network> Engine<N> {
                         .shrink_receive_buffer(bytes, u32::try_from(read_bytes).unwrap_or(u32::MAX));
                     source.receive_buffer.shrunk(is_shrunk);
                 }
+            }
+            if is_only_source {
+                source.receive_buffer.rest(peer, base_bytes, clients);
             }
         }
     }
@@ -716,13 +721,18 @@ impl<N: Network> Commands for Engine<N> {
             return;
         }
         source.pipe.add(to);
+        source.receive_buffer.end_rest();
         let source_ended = source.read_ended;
         if let Some(destination) = self.clients.get_mut(to) {
+            let alone_so_far = destination.sources.as_slice().first().copied();
             destination.sources.push(from);
             if destination.queue.needs_drain()
                 && let Some(source) = self.clients.get_mut(from)
             {
                 source.pipe.answered(to, Answer::Pause);
+            }
+            if let Some(other) = alone_so_far.and_then(|other| self.clients.get_mut(other)) {
+                other.receive_buffer.end_rest();
             }
         }
         if source_ended {

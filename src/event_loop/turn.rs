@@ -394,7 +394,10 @@ impl<N: Network, S: Service> Turn<N, S> {
     fn note_moved(&mut self, id: ClientId, count: usize, received_bytes: u64) {
         self.engine.counters.received_bytes += count as u64;
         self.engine.moved_bytes += count as u64;
-        if passes_multiple(received_bytes, count as u64, WINDOW_CHECK_BYTES) {
+        if passes_multiple(received_bytes, count as u64, WINDOW_CHECK_BYTES)
+            && let Some(client) = self.engine.clients.get_mut(id)
+            && client.receive_buffer.is_look_due()
+        {
             self.engine.follow_window(id, 0);
         }
     }
