@@ -618,7 +618,7 @@ impl<N: Network> Engine<N> {
                 }
             }
             if is_only_source {
-                source.receive_buffer.rest(peer, base_bytes, clients);
+                source.receive_buffer.rest(peer, base_bytes);
             }
         }
     }

@@ -33,10 +33,6 @@ pub struct PeerWindow {
 /// shrink, and 283 KB stay.
 const WINDOW_SHARE: u32 = 6;
 
-/// The same while there are few clients, whose memory all together is little.
-/// Bulk through a tunnel costs 8 % less CPU for it.
-const WINDOW_SHARE_OF_FEW: u32 = 3;
-
 /// What is to be done to a receive buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Resize {
@@ -62,42 +58,28 @@ pub(crate) struct ReceiveBuffer {
     looks_to_skip: u8,
 }
 
-/// How large buffers may be for their windows.
-#[derive(Clone, Copy)]
-struct Bounds {
-    doublings: u8,
-    window_share: u32,
+/// How often a buffer may double while so many clients share the caches.
+const fn most_doublings(clients: usize) -> u8 {
+    if clients <= FEW_CLIENTS {
+        RECEIVE_BUFFER_DOUBLINGS_OF_FEW
+    } else {
+        RECEIVE_BUFFER_DOUBLINGS
+    }
 }
 
-impl Bounds {
-    const fn among(clients: usize) -> Self {
-        if clients <= FEW_CLIENTS {
-            Self {
-                doublings: RECEIVE_BUFFER_DOUBLINGS_OF_FEW,
-                window_share: WINDOW_SHARE_OF_FEW,
-            }
-        } else {
-            Self {
-                doublings: RECEIVE_BUFFER_DOUBLINGS,
-                window_share: WINDOW_SHARE,
-            }
-        }
-    }
-
-    /// The narrowest window that a buffer of this size is right for.
-    const fn narrowest_bytes(self, base: u32, doublings: u8) -> u32 {
-        (base << doublings).saturating_mul(self.window_share)
-    }
+/// The narrowest window that a buffer of this size is right for.
+const fn narrowest_window_bytes(base: u32, doublings: u8) -> u32 {
+    (base << doublings).saturating_mul(WINDOW_SHARE)
 }
 
 impl ReceiveBuffer {
     /// Follows the window. `base_bytes` is the smallest size, `clients` how
     /// many share the caches.
     ///
-    /// Between 64 KiB and 256 KiB (with the default base) it is the largest
-    /// doubling of the base that is at most a sixth of the window; of few
-    /// clients, between that and 1 MiB, at most a third. A long path needs what
-    /// the kernel gives it, as long as its window is open at all.
+    /// Between 64 KiB and 256 KiB (with the default base; 1 MiB of few
+    /// clients) it is the largest doubling of the base that is at most a sixth
+    /// of the window. A long path needs what the kernel gives it, as long as
+    /// its window is open at all.
     pub(crate) fn follow(&mut self, peer: PeerWindow, base_bytes: usize, clients: usize) -> Resize {
         let window = peer.window_bytes;
         self.looks_to_skip = 0;
@@ -105,9 +87,8 @@ impl ReceiveBuffer {
         let base = size(base_bytes);
         let is_closing = window < self.widest_bytes / 4 || window < base / 2;
         let doublings = if peer.round_trip <= LONG_PATH {
-            let bounds = Bounds::among(clients);
-            let fits = |&doublings: &u8| bounds.narrowest_bytes(base, doublings) <= window;
-            Some((1..=bounds.doublings).rev().find(fits).unwrap_or(0))
+            let fits = |&doublings: &u8| narrowest_window_bytes(base, doublings) <= window;
+            Some((1..=most_doublings(clients)).rev().find(fits).unwrap_or(0))
         } else {
             is_closing.then_some(0)
         };
@@ -116,12 +97,12 @@ impl ReceiveBuffer {
 
     /// Rests until so much can have gone to the peer that the buffer would have
     /// to shrink: a receiver never takes back what it allowed to send (RFC 9293,
-    /// 3.8.6). Call it after [`follow`](Self::follow), with the same arguments,
+    /// 3.8.6). Call it after [`follow`](Self::follow), with the same window,
     /// if nobody else sends to that peer. A buffer that could grow waits as long.
-    pub(crate) fn rest(&mut self, peer: PeerWindow, base_bytes: usize, clients: usize) {
+    pub(crate) fn rest(&mut self, peer: PeerWindow, base_bytes: usize) {
         let shrinks_below = match self.doublings {
             Some(doublings @ 1..) if !self.is_shrinking => {
-                Bounds::among(clients).narrowest_bytes(size(base_bytes), doublings)
+                narrowest_window_bytes(size(base_bytes), doublings)
             }
             _ => return,
         };
@@ -171,7 +152,8 @@ impl ReceiveBuffer {
 
 /// The base, so small that it can be doubled as often as any may.
 fn size(base_bytes: usize) -> u32 {
-    u32::try_from(base_bytes).unwrap_or(u32::MAX >> RECEIVE_BUFFER_DOUBLINGS_OF_FEW)
+    let largest = u32::MAX >> RECEIVE_BUFFER_DOUBLINGS_OF_FEW;
+    u32::try_from(base_bytes).map_or(largest, |bytes| bytes.min(largest))
 }
 
 #[cfg(test)]
@@ -228,16 +210,16 @@ mod tests {
     #[test]
     fn the_buffers_of_few_clients_grow_to_four_doublings_and_shrink_when_others_come() {
         let mut buffer = after(near(0));
-        let grown = buffer.follow(near(3 * 1024 * KIB), BASE, FEW_CLIENTS);
+        let grown = buffer.follow(near(6 * 1024 * KIB), BASE, FEW_CLIENTS);
         assert_eq!(grown, Resize::Grow(Some(1024 * KIB)));
-        let crowded = buffer.follow(near(3 * 1024 * KIB), BASE, FEW_CLIENTS + 1);
+        let crowded = buffer.follow(near(6 * 1024 * KIB), BASE, FEW_CLIENTS + 1);
         assert_eq!(crowded, Resize::Shrink(256 * KIB));
         let mut buffer = after(near(0));
-        let grown = buffer.follow(near(3 * 1024 * KIB - 1), BASE, 1);
+        let grown = buffer.follow(near(3 * 1024 * KIB), BASE, 1);
         assert_eq!(
             grown,
             Resize::Grow(Some(512 * KIB)),
-            "a third of the window at most"
+            "a sixth of the window at most"
         );
     }
 
@@ -254,7 +236,7 @@ mod tests {
             let mut buffer = after(near(0));
             let grown = buffer.follow(near(window), BASE, MANY);
             assert_eq!(grown, Resize::Grow(Some(256 * KIB)));
-            buffer.rest(near(window), BASE, MANY);
+            buffer.rest(near(window), BASE);
             let skipped = skipped(&mut buffer) as u32;
             let still_fits = window - skipped * WINDOW_CHECK_BYTES as u32;
             assert!(still_fits >= 1536 * KIB, "{window}: {skipped} left out");
@@ -271,13 +253,13 @@ mod tests {
         let mut shrinking = ReceiveBuffer::default();
         let _ = shrinking.follow(near(wide), BASE, MANY);
         shrinking.shrunk(false);
-        shrinking.rest(near(wide), BASE, MANY);
+        shrinking.rest(near(wide), BASE);
         let mut smallest = after(near(0));
         let _ = smallest.follow(near(700 * KIB), BASE, MANY);
-        smallest.rest(near(700 * KIB), BASE, MANY);
+        smallest.rest(near(700 * KIB), BASE);
         let mut distant = ReceiveBuffer::default();
         let _ = distant.follow(far(wide), BASE, MANY);
-        distant.rest(far(wide), BASE, MANY);
+        distant.rest(far(wide), BASE);
         for buffer in [&mut shrinking, &mut smallest, &mut distant] {
             assert_eq!(skipped(buffer), 0, "{buffer:?}");
         }
@@ -286,13 +268,13 @@ mod tests {
     #[test]
     fn a_window_followed_out_of_turn_ends_the_rest_and_so_does_whoever_joins() {
         let mut buffer = after(near(u32::MAX));
-        buffer.rest(near(u32::MAX), BASE, MANY);
+        buffer.rest(near(u32::MAX), BASE);
         let _ = buffer.follow(near(u32::MAX), BASE, MANY);
         assert_eq!(skipped(&mut buffer), 0);
-        buffer.rest(near(u32::MAX), BASE, MANY);
+        buffer.rest(near(u32::MAX), BASE);
         buffer.end_rest();
         assert_eq!(skipped(&mut buffer), 0);
-        buffer.rest(near(u32::MAX), BASE, MANY);
+        buffer.rest(near(u32::MAX), BASE);
         assert_eq!(skipped(&mut buffer), u8::MAX as usize);
     }
 
@@ -303,6 +285,17 @@ mod tests {
             buffer.follow(near(u32::MAX), BASE, MANY),
             Resize::Shrink(256 * KIB)
         );
+    }
+
+    #[test]
+    fn a_base_beyond_all_sizes_is_not_doubled_into_a_small_one() {
+        for base in [3 << 30, usize::MAX] {
+            let mut buffer = ReceiveBuffer::default();
+            let Resize::Shrink(bytes) = buffer.follow(near(u32::MAX), base, FEW_CLIENTS) else {
+                panic!("it was the kernel's own");
+            };
+            assert!(bytes >= u32::MAX >> RECEIVE_BUFFER_DOUBLINGS_OF_FEW, "{bytes}");
+        }
     }
 
     #[test]
