@@ -6,8 +6,8 @@
 //! Start reading at [`Plan`] (what is to be done) and [`Report`] (what came of
 //! it); [`probe`] leads from one to the other. Pure parts: `pattern`, `pace`,
 //! `tally`, the wires (`echo`, `framed`, ...), `verdict`, `report`, `table`.
-//! `driver` alone owns the poll and the sockets, `clock` the clock, and
-//! `server_process` reads `/proc`. For benchmarks there is [`Load`]: the healthy
+//! `driver` owns the poll, `healthy_clients` and `slow_clients` the sockets,
+//! `clock` the clock, and `server_process` reads `/proc`. For benchmarks there is [`Load`]: the healthy
 //! clients alone, on connections that stay open between slices.
 
 mod args;
@@ -18,6 +18,7 @@ mod echo;
 mod error;
 mod fast;
 mod framed;
+mod healthy_clients;
 mod http;
 mod kernel_queue;
 mod load;
@@ -38,6 +39,7 @@ mod report;
 mod seen;
 mod server_process;
 mod slow;
+mod slow_clients;
 mod socket;
 mod table;
 mod tally;

@@ -5,9 +5,13 @@ use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
+use mio::event::Event;
 use mio::net::TcpStream;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use socket2::{Domain, Protocol, Socket, Type};
+
+/// Connections of one kind being made at once; below any usual listen backlog.
+pub(crate) const CONNECTING_AT_ONCE: usize = 64;
 
 /// Kernel buffers of one client, in bytes as asked of the kernel (which doubles
 /// them, socket(7)); `None` leaves the kernel's own tuning.
@@ -46,6 +50,11 @@ pub(crate) fn start_connecting(address: SocketAddr, buffers: Buffers) -> io::Res
         Err(error) => return Err(error),
     }
     Ok(TcpStream::from_std(socket.into()))
+}
+
+/// Whether a connection that was being made now stands.
+pub(crate) fn is_connected(stream: &TcpStream, event: &Event) -> bool {
+    event.is_writable() && !event.is_error() && stream.peer_addr().is_ok()
 }
 
 /// Connects, waiting for at most `patience`; the stream does not block.

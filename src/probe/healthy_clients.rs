@@ -1,0 +1,221 @@
+//! The healthy clients of one probe: connects them, and keeps each busy.
+//!
+//! Owns their sockets, and the list of those that have more to do without
+//! waiting for an event. Refuses to ask for the time while it serves an event,
+//! as that would cost each message.
+
+use std::net::Shutdown;
+use std::time::Instant;
+
+use mio::event::Event;
+use mio::{Interest, Registry, Token};
+
+use super::clock;
+use super::error::ProbeError;
+use super::fast::{FastClient, Turn};
+use super::measurement::Healthy;
+use super::moment::Moment;
+use super::pattern::Pattern;
+use super::plan::{Plan, Protocol};
+use super::ready_list::ReadyList;
+use super::seen;
+use super::socket::{self, Buffers, CONNECTING_AT_ONCE, DirectStream};
+use super::tally::Tally;
+use super::wires::Wires;
+
+/// Clients with more to do that are served between two polls, 64 KiB each.
+const TURNS_BETWEEN_POLLS: usize = 8;
+
+/// All healthy clients. Their tokens count from 0.
+pub(crate) struct HealthyClients<'a> {
+    plan: &'a Plan,
+    wires: &'a Wires,
+    registry: Registry,
+    clients: Vec<FastClient<DirectStream>>,
+    connected: Vec<bool>,
+    answered: Vec<bool>,
+    more: ReadyList,
+    connecting: usize,
+    has_started: bool,
+    /// Whether they go on sending.
+    go_on: bool,
+}
+
+impl<'a> HealthyClients<'a> {
+    /// None of them is connected yet.
+    pub(crate) fn new(plan: &'a Plan, wires: &'a Wires, registry: Registry) -> Self {
+        Self {
+            plan,
+            wires,
+            registry,
+            clients: Vec::new(),
+            connected: Vec::new(),
+            answered: Vec::new(),
+            more: ReadyList::default(),
+            connecting: 0,
+            has_started: false,
+            go_on: true,
+        }
+    }
+
+    /// Begins to connect those who are missing, a few at once. Call again after
+    /// each turn until [`are_connected`](Self::are_connected).
+    pub(crate) fn connect_some(&mut self) -> Result<(), ProbeError> {
+        while self.connecting < CONNECTING_AT_ONCE && self.clients.len() < self.plan.fast {
+            let client = self.connect(self.clients.len())?;
+            self.clients.push(client);
+            self.connected.push(false);
+            self.answered.push(false);
+            self.connecting += 1;
+        }
+        Ok(())
+    }
+
+    /// Whether each of them is connected, or never will be.
+    pub(crate) fn are_connected(&self) -> bool {
+        self.connecting == 0 && self.clients.len() == self.plan.fast
+    }
+
+    fn connect(&self, index: usize) -> Result<FastClient<DirectStream>, ProbeError> {
+        let buffers = match self.plan.protocol {
+            Protocol::Echo | Protocol::Framed => {
+                Buffers::of_healthy(self.plan.size.saturating_mul(self.plan.pipeline as usize))
+            }
+            _ => Buffers::default(),
+        };
+        let mut stream = socket::start_connecting(self.plan.address, buffers)
+            .map_err(ProbeError::system("open a socket for a healthy client"))?;
+        self.registry
+            .register(&mut stream, Token(index), Interest::READABLE | Interest::WRITABLE)
+            .map_err(ProbeError::system("watch a socket"))?;
+        let wire = self.wires.healthy(Pattern::new(index as u64));
+        Ok(FastClient::new(
+            DirectStream::new(stream),
+            wire,
+            self.plan.pipeline,
+        ))
+    }
+
+    /// Lets all who are connected begin.
+    pub(crate) fn start(&mut self, now: Moment, buffer: &mut [u8]) {
+        // Those still connecting are given up: their tokens stay, so that the others keep theirs.
+        self.connecting = 0;
+        self.has_started = true;
+        for index in 0..self.clients.len() {
+            if self.connected[index] {
+                let turn = self.clients[index].start(now, buffer);
+                self.follow(index, turn);
+            }
+        }
+    }
+
+    /// Lets nobody send any more.
+    pub(crate) fn stop(&mut self) {
+        self.go_on = false;
+    }
+
+    /// Whether there is more to do without waiting for an event.
+    pub(crate) fn have_more(&self) -> bool {
+        !self.more.is_empty()
+    }
+
+    /// Serves an event of one of them.
+    #[inline]
+    pub(crate) fn serve(
+        &mut self,
+        index: usize,
+        event: &Event,
+        now: Moment,
+        buffer: &mut [u8],
+        tally: &mut Tally,
+    ) {
+        if !self.connected[index] {
+            return self.finish_connecting(index, event, now, buffer);
+        }
+        let client = &mut self.clients[index];
+        let mut turn = Turn::Done;
+        if event.is_readable() {
+            let closed = event.is_read_closed() || event.is_error();
+            turn = client.readable(now, closed, self.go_on, buffer, tally);
+            self.answered[index] = true;
+        } else if event.is_writable() {
+            turn = client.writable(buffer);
+        }
+        self.follow(index, turn);
+    }
+
+    fn finish_connecting(&mut self, index: usize, event: &Event, now: Moment, buffer: &mut [u8]) {
+        let client = &mut self.clients[index];
+        if socket::is_connected(client.stream_mut(), event) {
+            self.connected[index] = true;
+            self.connecting = self.connecting.saturating_sub(1);
+            if self.has_started && self.go_on {
+                let turn = client.start(now, buffer);
+                self.follow(index, turn);
+            }
+        } else if event.is_error() || event.is_write_closed() {
+            self.connecting = self.connecting.saturating_sub(1);
+            if self.answered[index] {
+                client.give_up();
+            }
+        }
+    }
+
+    /// Goes on with a few that have more to do.
+    pub(crate) fn go_on(&mut self, epoch: Instant, buffer: &mut [u8], tally: &mut Tally) {
+        for _ in 0..self.more.len().min(TURNS_BETWEEN_POLLS) {
+            let Some(index) = self.more.pop() else { return };
+            let now = Moment::of(clock::now(), epoch);
+            let turn = self.clients[index].readable(now, false, self.go_on, buffer, tally);
+            self.follow(index, turn);
+        }
+    }
+
+    #[inline]
+    fn follow(&mut self, index: usize, turn: Turn) {
+        if turn != Turn::Done {
+            self.come_back(index, turn);
+        }
+    }
+
+    fn come_back(&mut self, index: usize, turn: Turn) {
+        match turn {
+            Turn::More => self.more.push(index),
+            Turn::Ended(_) if self.clients[index].is_closed_in_order() => self.reconnect(index),
+            Turn::Ended(_) => {
+                // It is out of the measurement; its socket is closed so that it costs the server nothing more.
+                let _ = self.clients[index].stream_mut().shutdown(Shutdown::Both);
+            }
+            Turn::Done => {}
+        }
+    }
+
+    /// A client whose server closed it as announced comes back with a new connection.
+    fn reconnect(&mut self, index: usize) {
+        if let Ok(client) = self.connect(index) {
+            self.clients[index] = client;
+            self.connected[index] = false;
+        }
+    }
+
+    /// When the message was sent that has waited longest for its answer, of those who still play a part.
+    pub(crate) fn oldest_waiting(&self) -> Option<Moment> {
+        let playing = self.clients.iter().filter(|client| client.end().is_none());
+        playing.filter_map(|client| client.waiting().next()).min()
+    }
+
+    /// Whether nobody has sent anything that is not answered.
+    pub(crate) fn are_idle(&self) -> bool {
+        self.clients.iter().all(FastClient::is_idle)
+    }
+
+    /// What was seen of them. What has no answer by `now` is charged.
+    pub(crate) fn finish(self, now: Moment, tally: &mut Tally) -> Healthy {
+        for client in &self.clients {
+            for sent in client.waiting() {
+                tally.unanswered(sent, now);
+            }
+        }
+        seen::healthy(&self.clients, &self.connected, &self.answered, tally)
+    }
+}

@@ -1,0 +1,320 @@
+//! The slow clients of one probe: connects them, and lets each go at its own pace.
+//!
+//! Owns their sockets. Whatever they have to do waits for its turn, so that
+//! filling thousands of them does not itself make the healthy ones wait.
+//! Judges nothing.
+
+use std::time::{Duration, Instant};
+
+use mio::event::Event;
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+
+use super::clock;
+use super::error::ProbeError;
+use super::fast::{End, Turn};
+use super::kernel_queue;
+use super::measurement::SlowClientSeen;
+use super::pattern::Pattern;
+use super::plan::Plan;
+use super::ready_list::ReadyList;
+use super::seen;
+use super::server_process::Observer;
+use super::slow::{Kind, SlowClient};
+use super::socket::{self, Buffers, CONNECTING_AT_ONCE};
+use super::wires::Wires;
+
+/// Clients that begin to connect between two polls.
+const CONNECTS_BETWEEN_POLLS: usize = 8;
+/// Clients with something to do that are served between two polls, 64 KiB each: some 1 ms.
+const TURNS_BETWEEN_POLLS: usize = 8;
+/// Most clients looked at in one tick, in turn. Each costs some 3 µs of system calls; all of
+/// a thousand at every tick would take a fifth of the time that the healthy clients need.
+const CLIENTS_PER_TICK: usize = 256;
+
+/// How long a client may take to fill up.
+pub(crate) const FILL_PATIENCE: Duration = Duration::from_secs(5);
+/// How long after its time a client that was to go is still waited for, and
+/// how long a paused one may take to read everything.
+pub(crate) const MARGIN: Duration = Duration::from_millis(1500);
+
+/// The receive buffer of those that are to fill up quickly and hide little (facts: a stalled client's kernel).
+const SMALL_BUFFER_BYTES: usize = 4 << 10;
+/// The receive buffer of those that are to be kept: on loopback the window
+/// opens in steps of up to 64 KB, and below that a steady reader looks stalled.
+const STEADY_BUFFER_BYTES: usize = 64 << 10;
+/// The send buffer of all: from 40 KB up loopback keeps its speed.
+const SEND_BUFFER_BYTES: usize = 64 << 10;
+
+/// All slow clients. Their tokens follow those of the healthy ones.
+pub(crate) struct SlowClients<'a> {
+    plan: &'a Plan,
+    wires: &'a Wires,
+    registry: Registry,
+    clients: Vec<SlowClient<TcpStream>>,
+    ports: Vec<u16>,
+    /// Those that have something to do.
+    more: ReadyList,
+    connecting: usize,
+    /// With whom the next tick begins.
+    next_looked_at: usize,
+}
+
+/// How many have come how far.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SlowCounts {
+    pub(crate) connected: usize,
+    pub(crate) full: usize,
+    pub(crate) ended: usize,
+}
+
+impl<'a> SlowClients<'a> {
+    /// None of them is connected yet.
+    pub(crate) fn new(plan: &'a Plan, wires: &'a Wires, registry: Registry) -> Self {
+        Self {
+            plan,
+            wires,
+            registry,
+            clients: Vec::new(),
+            ports: Vec::new(),
+            more: ReadyList::default(),
+            connecting: 0,
+            next_looked_at: 0,
+        }
+    }
+
+    /// Whether some have not begun to connect.
+    pub(crate) fn are_missing(&self) -> bool {
+        self.clients.len() < self.wires.slow()
+    }
+
+    /// Begins to connect the first of those that are missing.
+    pub(crate) fn connect_some(&mut self) -> Result<(), ProbeError> {
+        let room = CONNECTING_AT_ONCE.saturating_sub(self.connecting);
+        let missing = &self.wires.slow_kinds()[self.clients.len()..];
+        for &kind in missing.iter().take(room.min(CONNECTS_BETWEEN_POLLS)) {
+            self.connect(kind)?;
+        }
+        Ok(())
+    }
+
+    fn connect(&mut self, kind: Kind) -> Result<(), ProbeError> {
+        let number = self.plan.fast + self.clients.len();
+        let buffers = Buffers {
+            receive: Some(match kind {
+                Kind::Paused | Kind::Steady => STEADY_BUFFER_BYTES,
+                _ => SMALL_BUFFER_BYTES,
+            }),
+            send: Some(SEND_BUFFER_BYTES),
+        };
+        let mut stream = socket::start_connecting(self.plan.address, buffers)
+            .map_err(ProbeError::system("open a socket for a slow client"))?;
+        self.registry
+            .register(
+                &mut stream,
+                Token(number),
+                Interest::READABLE | Interest::WRITABLE,
+            )
+            .map_err(ProbeError::system("watch a socket"))?;
+        self.ports
+            .push(stream.local_addr().map_or(0, |address| address.port()));
+        let now = clock::now();
+        let wire = self.wires.slow_wire(Pattern::new(number as u64));
+        let client = SlowClient::new(stream, kind, wire, self.plan.fill, now);
+        self.clients.push(match kind {
+            Kind::Paused => client.pausing(self.plan.pause),
+            Kind::Trickle => client.reading_at(self.plan.trickle_rate, now),
+            Kind::Steady => client.reading_at(self.plan.steady_rate, now),
+            Kind::Stalled | Kind::Quiet | Kind::Talker => client,
+        });
+        self.connecting += 1;
+        Ok(())
+    }
+
+    /// Whether nothing more has to be waited for to judge them.
+    pub(crate) fn are_settled(&self, now: Instant) -> bool {
+        !self.are_missing() && self.clients.iter().all(|client| self.is_settled(client, now))
+    }
+
+    fn is_settled(&self, client: &SlowClient<TcpStream>, now: Instant) -> bool {
+        if client.end().is_some() || client.is_complete() {
+            return true;
+        }
+        let since = |start: Instant| now.saturating_duration_since(start);
+        let joined = since(client.joined());
+        match client.kind() {
+            // As long as bytes still come back, even a busy machine is given its time.
+            Kind::Paused => since(client.last_progress()) > self.plan.pause + FILL_PATIENCE,
+            Kind::Steady => joined > self.plan.within + MARGIN,
+            Kind::Trickle => joined > self.plan.within + 2 * MARGIN,
+            Kind::Stalled | Kind::Quiet | Kind::Talker => match client.full_at() {
+                Some(full) => since(full) > self.plan.within + MARGIN,
+                None => joined > FILL_PATIENCE + self.plan.within,
+            },
+        }
+    }
+
+    /// Takes note of an event. What there is to send and to read waits for its
+    /// turn, unless the connection is over. Answers how long that took, where
+    /// it was more than a note.
+    pub(crate) fn serve(&mut self, index: usize, event: &Event, buffer: &mut [u8]) -> Option<Duration> {
+        let is_over = event.is_error() || event.is_read_closed() || event.is_write_closed();
+        let is_note = self.clients[index].is_connected() && !is_over;
+        let took = (!is_note).then(|| {
+            let begun = clock::now();
+            if self.clients[index].is_connected() {
+                self.serve_end(index, event, begun, buffer);
+            } else {
+                self.finish_connecting(index, event, begun);
+            }
+            clock::now() - begun
+        });
+        if self.clients[index].end().is_none() {
+            self.more.push(index);
+        }
+        took
+    }
+
+    fn finish_connecting(&mut self, index: usize, event: &Event, now: Instant) {
+        let client = &mut self.clients[index];
+        if socket::is_connected(client.stream_mut(), event) {
+            client.set_connected(now);
+            self.connecting = self.connecting.saturating_sub(1);
+        } else if event.is_error() || event.is_write_closed() {
+            client.ended(now, End::NotConnected);
+            self.connecting = self.connecting.saturating_sub(1);
+        }
+    }
+
+    /// A connection is over: what it still brought is read before its end is noted.
+    fn serve_end(&mut self, index: usize, event: &Event, now: Instant, buffer: &mut [u8]) {
+        let client = &mut self.clients[index];
+        if client.is_reading() && event.is_readable() {
+            client.read(now, buffer);
+        }
+        if client.end().is_none() {
+            // A reset is told from an end of file without reading, as these clients do not read.
+            let reset = matches!(client.stream().take_error(), Ok(Some(_))) || event.is_error();
+            let end = if reset { End::Reset } else { End::EndOfFile };
+            if reset || !client.is_reading() {
+                client.ended(now, end);
+            }
+        }
+        if client.end().is_some() {
+            client.verify_rest(buffer);
+        }
+    }
+
+    /// Whether some have something to do.
+    pub(crate) fn have_more(&self) -> bool {
+        !self.more.is_empty()
+    }
+
+    /// Goes on with a few that have something to do.
+    pub(crate) fn go_on(&mut self, buffer: &mut [u8]) {
+        for _ in 0..self.more.len().min(TURNS_BETWEEN_POLLS) {
+            let Some(index) = self.more.pop() else { return };
+            let now = clock::now();
+            let client = &mut self.clients[index];
+            let sent = client.send(now, buffer);
+            let read = client.read(now, buffer);
+            self.follow(index, if sent == Turn::More { sent } else { read }, buffer);
+        }
+    }
+
+    fn follow(&mut self, index: usize, turn: Turn, buffer: &mut [u8]) {
+        match turn {
+            Turn::More => self.more.push(index),
+            Turn::Ended(_) => self.clients[index].verify_rest(buffer),
+            Turn::Done => {}
+        }
+    }
+
+    /// Looks at the next few of them.
+    pub(crate) fn look_at_some(&mut self, now: Instant, observer: Option<&Observer>, buffer: &mut [u8]) {
+        for _ in 0..self.clients.len().min(CLIENTS_PER_TICK) {
+            let index = self.next_looked_at % self.clients.len();
+            self.next_looked_at = index + 1;
+            self.look_at(index, now, observer, buffer);
+        }
+    }
+
+    /// Notes how far a client has come, and goes on with what it does by the clock.
+    fn look_at(&mut self, index: usize, now: Instant, observer: Option<&Observer>, buffer: &mut [u8]) {
+        let client = &mut self.clients[index];
+        if client.end().is_some() || !client.is_connected() {
+            return;
+        }
+        let unacknowledged = kernel_queue::unacknowledged_bytes(client.stream()).unwrap_or(0);
+        let unread = kernel_queue::unread_bytes(client.stream()).unwrap_or(0);
+        let port = self.ports[index];
+        let server_queue = match observer {
+            Some(observer) if !client.is_echo() => observer.send_queue(port),
+            _ => 0,
+        };
+        client.note(unacknowledged, unread, server_queue, now);
+        // Reading keeps to a pace, so it does not wait for its turn; sending may.
+        let turn = client.read(now, buffer);
+        if client.may_send() {
+            self.more.push(index);
+        }
+        self.follow(index, turn, buffer);
+    }
+
+    /// Their ports, as the server sees them.
+    pub(crate) fn ports(&self) -> &[u16] {
+        &self.ports
+    }
+
+    /// A server that closes without a reset cannot be seen doing so by a client with a full receive buffer.
+    pub(crate) fn note_orphans(&mut self, observer: &Observer, now: Instant) {
+        for (client, port) in self.clients.iter_mut().zip(&self.ports) {
+            if client.end().is_none() && client.is_connected() && observer.is_orphan(*port) {
+                client.ended(now, End::LeftInKernel);
+            }
+        }
+    }
+
+    /// Those that are to be kept stop sending and read all that is still to come.
+    pub(crate) fn let_kept_finish(&mut self) {
+        for client in &mut self.clients {
+            if !client.kind().is_to_go() {
+                client.finish();
+            }
+        }
+    }
+
+    /// All of them stop sending and read, so that an end of file behind unread data is seen.
+    pub(crate) fn let_all_finish(&mut self) {
+        for client in &mut self.clients {
+            client.finish();
+        }
+    }
+
+    /// Whether nothing more comes from any of them.
+    pub(crate) fn are_over(&self) -> bool {
+        self.clients
+            .iter()
+            .all(|client| client.end().is_some() || client.is_complete())
+    }
+
+    /// How many have come how far.
+    pub(crate) fn counts(&self) -> SlowCounts {
+        let count = |test: fn(&SlowClient<TcpStream>) -> bool| {
+            self.clients.iter().filter(|client| test(client)).count()
+        };
+        SlowCounts {
+            connected: count(|client| client.is_connected() && client.end().is_none()),
+            full: count(|client| client.full_at().is_some()),
+            ended: count(|client| client.end().is_some()),
+        }
+    }
+
+    /// What was seen of them.
+    pub(crate) fn finish(self, epoch: Instant) -> Vec<SlowClientSeen> {
+        let with_ports = self.clients.iter().zip(&self.ports);
+        with_ports
+            .map(|(client, port)| seen::slow_client(client, *port, epoch))
+            .collect()
+    }
+}
