@@ -31,7 +31,7 @@ pub struct PeerWindow {
 /// A receive buffer has at most one part in so many of the peer's window: with a
 /// third, a peer that stops reading closes its window faster than the buffer can
 /// shrink, and 283 KB stay.
-const WINDOW_SHARE: u32 = 6;
+const WINDOW_SHARE: u64 = 6;
 
 /// What is to be done to a receive buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,8 +68,8 @@ const fn most_doublings(clients: usize) -> u8 {
 }
 
 /// The narrowest window that a buffer of this size is right for.
-const fn narrowest_window_bytes(base: u32, doublings: u8) -> u32 {
-    (base << doublings).saturating_mul(WINDOW_SHARE)
+fn narrowest_window_bytes(base: u32, doublings: u8) -> u64 {
+    u64::from(base << doublings) * WINDOW_SHARE
 }
 
 impl ReceiveBuffer {
@@ -87,7 +87,7 @@ impl ReceiveBuffer {
         let base = size(base_bytes);
         let is_closing = window < self.widest_bytes / 4 || window < base / 2;
         let doublings = if peer.round_trip <= LONG_PATH {
-            let fits = |&doublings: &u8| narrowest_window_bytes(base, doublings) <= window;
+            let fits = |&doublings: &u8| narrowest_window_bytes(base, doublings) <= window.into();
             Some((1..=most_doublings(clients)).rev().find(fits).unwrap_or(0))
         } else {
             is_closing.then_some(0)
@@ -106,7 +106,7 @@ impl ReceiveBuffer {
             }
             _ => return,
         };
-        let spare_bytes = u64::from(peer.window_bytes.saturating_sub(shrinks_below));
+        let spare_bytes = u64::from(peer.window_bytes).saturating_sub(shrinks_below);
         self.looks_to_skip = u8::try_from(spare_bytes / WINDOW_CHECK_BYTES).unwrap_or(u8::MAX);
     }
 

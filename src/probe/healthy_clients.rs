@@ -7,8 +7,8 @@
 use std::net::Shutdown;
 use std::time::Instant;
 
+use mio::Registry;
 use mio::event::Event;
-use mio::{Interest, Registry, Token};
 
 use super::clock;
 use super::error::ProbeError;
@@ -23,9 +23,6 @@ use super::socket::{self, Buffers, CONNECTING_AT_ONCE, DirectStream};
 use super::tally::Tally;
 use super::wires::Wires;
 
-/// Clients with more to do that are served between two polls, 64 KiB each.
-const TURNS_BETWEEN_POLLS: usize = 8;
-
 /// All healthy clients. Their tokens count from 0.
 pub(crate) struct HealthyClients<'a> {
     plan: &'a Plan,
@@ -38,7 +35,7 @@ pub(crate) struct HealthyClients<'a> {
     connecting: usize,
     has_started: bool,
     /// Whether they go on sending.
-    go_on: bool,
+    are_sending: bool,
 }
 
 impl<'a> HealthyClients<'a> {
@@ -54,7 +51,7 @@ impl<'a> HealthyClients<'a> {
             more: ReadyList::default(),
             connecting: 0,
             has_started: false,
-            go_on: true,
+            are_sending: true,
         }
     }
 
@@ -85,9 +82,7 @@ impl<'a> HealthyClients<'a> {
         };
         let mut stream = socket::start_connecting(self.plan.address, buffers)
             .map_err(ProbeError::system("open a socket for a healthy client"))?;
-        self.registry
-            .register(&mut stream, Token(index), Interest::READABLE | Interest::WRITABLE)
-            .map_err(ProbeError::system("watch a socket"))?;
+        socket::watch(&self.registry, &mut stream, index)?;
         let wire = self.wires.healthy(Pattern::new(index as u64));
         Ok(FastClient::new(
             DirectStream::new(stream),
@@ -111,7 +106,7 @@ impl<'a> HealthyClients<'a> {
 
     /// Lets nobody send any more.
     pub(crate) fn stop(&mut self) {
-        self.go_on = false;
+        self.are_sending = false;
     }
 
     /// Whether there is more to do without waiting for an event.
@@ -136,7 +131,7 @@ impl<'a> HealthyClients<'a> {
         let mut turn = Turn::Done;
         if event.is_readable() {
             let closed = event.is_read_closed() || event.is_error();
-            turn = client.readable(now, closed, self.go_on, buffer, tally);
+            turn = client.readable(now, closed, self.are_sending, buffer, tally);
             self.answered[index] = true;
         } else if event.is_writable() {
             turn = client.writable(buffer);
@@ -149,7 +144,7 @@ impl<'a> HealthyClients<'a> {
         if socket::is_connected(client.stream_mut(), event) {
             self.connected[index] = true;
             self.connecting = self.connecting.saturating_sub(1);
-            if self.has_started && self.go_on {
+            if self.has_started && self.are_sending {
                 let turn = client.start(now, buffer);
                 self.follow(index, turn);
             }
@@ -163,10 +158,10 @@ impl<'a> HealthyClients<'a> {
 
     /// Goes on with a few that have more to do.
     pub(crate) fn go_on(&mut self, epoch: Instant, buffer: &mut [u8], tally: &mut Tally) {
-        for _ in 0..self.more.len().min(TURNS_BETWEEN_POLLS) {
+        for _ in 0..self.more.turns() {
             let Some(index) = self.more.pop() else { return };
             let now = Moment::of(clock::now(), epoch);
-            let turn = self.clients[index].readable(now, false, self.go_on, buffer, tally);
+            let turn = self.clients[index].readable(now, false, self.are_sending, buffer, tally);
             self.follow(index, turn);
         }
     }

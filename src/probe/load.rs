@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Poll, Token};
 
 use super::clock::{self, MessageClock};
 use super::echo::EchoWire;
@@ -16,7 +16,7 @@ use super::framed::FramedWire;
 use super::moment::Moment;
 use super::pattern::Pattern;
 use super::preflight;
-use super::socket::{self, Buffers, DirectStream};
+use super::socket::{self, Buffers, CONNECTING_AT_ONCE, DirectStream};
 use super::tally::Tally;
 use super::ticker::Ticker;
 use super::wire::Wire;
@@ -25,8 +25,6 @@ use super::wire::Wire;
 const END_OF_SLICE: Token = Token(usize::MAX);
 /// Events fetched at once.
 const EVENTS_PER_POLL: usize = 1024;
-/// Connections being made at once; below any usual listen backlog.
-const CONNECTING_AT_ONCE: usize = 64;
 /// How long connecting may take in all.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the last answers of a slice are waited for.
@@ -170,10 +168,7 @@ impl Load {
             let index = self.clients.len();
             let mut stream = socket::start_connecting(address, buffers)
                 .map_err(|source| ProbeError::Unreachable { address, source })?;
-            self.poll
-                .registry()
-                .register(&mut stream, Token(index), Interest::READABLE | Interest::WRITABLE)
-                .map_err(ProbeError::system("watch a socket"))?;
+            socket::watch(self.poll.registry(), &mut stream, index)?;
             let (wire, pipeline) = wire(index);
             self.clients
                 .push(FastClient::new(DirectStream::new(stream), wire, pipeline));

@@ -4,6 +4,10 @@
 
 use std::collections::VecDeque;
 
+/// Clients of one list that are served between two polls, 64 KiB each, so that those of the
+/// other do not wait for long: some 1 ms.
+const TURNS_BETWEEN_POLLS: usize = 8;
+
 /// Clients by their index.
 #[derive(Debug, Default)]
 pub(crate) struct ReadyList {
@@ -32,6 +36,11 @@ impl ReadyList {
 
     pub(crate) fn len(&self) -> usize {
         self.order.len()
+    }
+
+    /// How many of them are to be served before the next poll.
+    pub(crate) fn turns(&self) -> usize {
+        self.len().min(TURNS_BETWEEN_POLLS)
     }
 
     pub(crate) fn is_empty(&self) -> bool {

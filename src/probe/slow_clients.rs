@@ -6,9 +6,9 @@
 
 use std::time::{Duration, Instant};
 
+use mio::Registry;
 use mio::event::Event;
 use mio::net::TcpStream;
-use mio::{Interest, Registry, Token};
 
 use super::clock;
 use super::error::ProbeError;
@@ -26,8 +26,6 @@ use super::wires::Wires;
 
 /// Clients that begin to connect between two polls.
 const CONNECTS_BETWEEN_POLLS: usize = 8;
-/// Clients with something to do that are served between two polls, 64 KiB each: some 1 ms.
-const TURNS_BETWEEN_POLLS: usize = 8;
 /// Most clients looked at in one tick, in turn. Each costs some 3 µs of system calls; all of
 /// a thousand at every tick would take a fifth of the time that the healthy clients need.
 const CLIENTS_PER_TICK: usize = 256;
@@ -109,13 +107,7 @@ impl<'a> SlowClients<'a> {
         };
         let mut stream = socket::start_connecting(self.plan.address, buffers)
             .map_err(ProbeError::system("open a socket for a slow client"))?;
-        self.registry
-            .register(
-                &mut stream,
-                Token(number),
-                Interest::READABLE | Interest::WRITABLE,
-            )
-            .map_err(ProbeError::system("watch a socket"))?;
+        socket::watch(&self.registry, &mut stream, number)?;
         self.ports
             .push(stream.local_addr().map_or(0, |address| address.port()));
         let now = clock::now();
@@ -212,7 +204,7 @@ impl<'a> SlowClients<'a> {
 
     /// Goes on with a few that have something to do.
     pub(crate) fn go_on(&mut self, buffer: &mut [u8]) {
-        for _ in 0..self.more.len().min(TURNS_BETWEEN_POLLS) {
+        for _ in 0..self.more.turns() {
             let Some(index) = self.more.pop() else { return };
             let now = clock::now();
             let client = &mut self.clients[index];

@@ -7,10 +7,13 @@ use std::time::Duration;
 
 use mio::event::Event;
 use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Connections of one kind being made at once; below any usual listen backlog.
+use super::error::ProbeError;
+
+/// Clients of one kind that connect at once; below any usual listen backlog.
 pub(crate) const CONNECTING_AT_ONCE: usize = 64;
 
 /// Kernel buffers of one client, in bytes as asked of the kernel (which doubles
@@ -50,6 +53,13 @@ pub(crate) fn start_connecting(address: SocketAddr, buffers: Buffers) -> io::Res
         Err(error) => return Err(error),
     }
     Ok(TcpStream::from_std(socket.into()))
+}
+
+/// Lets the poll tell of all that happens to `stream`, under this number.
+pub(crate) fn watch(registry: &Registry, stream: &mut TcpStream, number: usize) -> Result<(), ProbeError> {
+    registry
+        .register(stream, Token(number), Interest::READABLE | Interest::WRITABLE)
+        .map_err(ProbeError::system("watch a socket"))
 }
 
 /// Whether a connection that was being made now stands.
