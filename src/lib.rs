@@ -55,8 +55,10 @@
 pub mod backpressure;
 pub mod cli;
 pub mod command;
+pub mod engine;
 pub mod error;
 pub mod event_loop;
+mod kernel;
 pub mod limits;
 pub mod log_backlog;
 pub mod probe;

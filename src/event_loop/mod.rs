@@ -1,27 +1,10 @@
 //! The event loop: wait, read the clock once, take one turn, repeat.
 //!
 //! Owns mio's poll, the real clock, signals and the wake-ups from other
-//! threads. Refuses everything else: what happens in a turn is in
-//! [`turn`], what happens to a client in `engine` and `client`.
+//! threads. Refuses everything else: what happens in a turn is the engine's
+//! affair.
 
-mod client;
-mod client_table;
-mod clock;
-mod counters;
-mod deadlines;
-mod engine;
-mod kernel_pipe;
-mod listener;
-mod machine;
-mod memory;
-mod peer_state;
-mod readiness;
-mod ready_list;
-mod receive_buffer;
-mod service;
-mod socket;
-mod tcp_info;
-pub mod turn;
+mod trimmer;
 
 use std::io;
 use std::net::SocketAddr;
@@ -32,21 +15,16 @@ use std::time::{Duration, Instant};
 use log::{info, warn};
 use mio::{Events, Poll, Token, Waker};
 
-pub use client::{Name, Stream};
-pub use client_table::ClientId;
-pub use clock::Clock;
-pub use counters::Counters;
-pub use engine::{Network, Spliced};
-pub use machine::{descriptor_limit, raise_descriptor_limit};
-pub use peer_state::{PeerState, TcpFacts};
-pub use readiness::Event;
-pub use receive_buffer::PeerWindow;
-pub use service::{Actions, Service};
-pub use socket::{KernelNetwork, KernelStream};
+pub use crate::engine::turn;
+pub use crate::engine::{
+    Actions, ClientId, Clock, Counters, Event, Name, Network, PeerState, PeerWindow, Service, Spliced, Stream,
+};
+pub use crate::kernel::machine::{descriptor_limit, raise_descriptor_limit};
 
 use crate::error::ServerError;
+use crate::kernel::{KernelNetwork, allocator, machine};
 use crate::limits::{EVENTS_PER_TURN, Limits, RESERVED_DESCRIPTORS};
-use memory::Trimmer;
+use trimmer::Trimmer;
 use turn::{Next, Turn};
 
 /// Tokens that no client's id can take.
@@ -239,7 +217,7 @@ impl<S: Service> EventLoop<S> {
         self.trimmer.note_queued(self.turn.queued_bytes());
         if self.trimmer.take_due(now) {
             self.turn.shrink();
-            memory::trim();
+            allocator::trim();
         }
         let due = self.trimmer.due().map(|due| due.saturating_duration_since(now));
         match (wait, due) {

@@ -23,9 +23,9 @@ use super::server_process::Observer;
 use super::slow_clients::{FILL_PATIENCE, MARGIN, SlowClients};
 use super::socket::{self, Buffers};
 use super::tally::Tally;
-use super::ticker::Ticker;
 use super::watcher::{Live, Phase, Watcher};
 use super::wires::Wires;
+use crate::kernel::timer::Ticker;
 
 /// How often slow clients are looked at: fine enough for a pace of 64 KiB/s in steps of 1.3 KB.
 const TICK: Duration = Duration::from_millis(20);

@@ -18,8 +18,8 @@ use super::pattern::Pattern;
 use super::preflight;
 use super::socket::{self, Buffers, CONNECTING_AT_ONCE, DirectStream};
 use super::tally::Tally;
-use super::ticker::Ticker;
 use super::wire::Wire;
+use crate::kernel::timer::Ticker;
 
 /// No client has this number.
 const END_OF_SLICE: Token = Token(usize::MAX);

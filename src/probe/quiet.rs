@@ -19,13 +19,13 @@ use std::time::{Duration, Instant};
 
 use super::clock;
 use super::fast::End;
-use super::kernel_queue;
 use super::measurement::SlowClientSeen;
-use super::own_descriptors;
 use super::server_process::{LastLook, ServerSocket, SocketTables};
 use super::slow::Kind;
 use super::socket::{self, Buffers};
 use super::wire::Wire;
+use crate::kernel::tcp_info;
+use crate::kernel::threads;
 
 /// Length of the steps while far from full: some twenty looks for what a kernel hides by default.
 const LONG_STEP_BYTES: u64 = 256 << 10;
@@ -162,7 +162,7 @@ impl QuietClients {
     pub(crate) fn start(plan: QuietPlan) -> Option<Self> {
         let shared = Arc::new(Shared::default());
         let for_thread = Arc::clone(&shared);
-        let thread = own_descriptors::spawn("quiet clients", move || run(&plan, &for_thread)).ok()?;
+        let thread = threads::spawn("quiet clients", move || run(&plan, &for_thread)).ok()?;
         Some(Self { shared, thread })
     }
 
@@ -296,10 +296,10 @@ impl QuietClient {
         };
         let seen = Whereabouts {
             sent: self.sent,
-            on_the_way: kernel_queue::unacknowledged_bytes(&self.stream).unwrap_or(0),
+            on_the_way: tcp_info::unacknowledged_bytes(&self.stream).unwrap_or(0),
             server_unread: server.receive_queue,
             server_send: server.send_queue,
-            client_unread: kernel_queue::unread_bytes(&self.stream).unwrap_or(0),
+            client_unread: tcp_info::unread_bytes(&self.stream).unwrap_or(0),
         };
         let next = self.coaxer.next(seen, now);
         match next {

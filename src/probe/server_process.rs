@@ -16,8 +16,8 @@ use procfs::process::{FDTarget, Process};
 
 use super::clock;
 use super::measurement::ServerSeen;
-use super::own_descriptors;
 use super::watcher::Phase;
+use crate::kernel::threads;
 
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -87,7 +87,7 @@ impl Observer {
             phase_began: None,
             shared: Arc::clone(&shared),
         };
-        let thread = own_descriptors::spawn("server observer", move || looker.run(&receiver)).ok()?;
+        let thread = threads::spawn("server observer", move || looker.run(&receiver)).ok()?;
         Some(Self {
             commands,
             shared,

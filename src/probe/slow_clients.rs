@@ -13,7 +13,6 @@ use mio::net::TcpStream;
 use super::clock;
 use super::error::ProbeError;
 use super::fast::{End, Turn};
-use super::kernel_queue;
 use super::measurement::SlowClientSeen;
 use super::pattern::Pattern;
 use super::plan::Plan;
@@ -23,6 +22,7 @@ use super::server_process::Observer;
 use super::slow::{Kind, SlowClient};
 use super::socket::{self, Buffers, CONNECTING_AT_ONCE};
 use super::wires::Wires;
+use crate::kernel::tcp_info;
 
 /// Clients that begin to connect between two polls.
 const CONNECTS_BETWEEN_POLLS: usize = 8;
@@ -237,8 +237,8 @@ impl<'a> SlowClients<'a> {
         if client.end().is_some() || !client.is_connected() {
             return;
         }
-        let unacknowledged = kernel_queue::unacknowledged_bytes(client.stream()).unwrap_or(0);
-        let unread = kernel_queue::unread_bytes(client.stream()).unwrap_or(0);
+        let unacknowledged = tcp_info::unacknowledged_bytes(client.stream()).unwrap_or(0);
+        let unread = tcp_info::unread_bytes(client.stream()).unwrap_or(0);
         let port = self.ports[index];
         let server_queue = match observer {
             Some(observer) if !client.is_echo() => observer.send_queue(port),

@@ -6,107 +6,22 @@
 //! through [`Stream`], so that the same code runs on sockets and in a
 //! simulation.
 
-use std::fmt;
-use std::io::{self, ErrorKind, IoSlice, Read, Write};
-use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+pub(crate) mod readiness;
+pub(crate) mod receive_buffer;
 
+use std::fmt;
+use std::io::{self, ErrorKind, IoSlice};
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use self::readiness::Readiness;
+use self::receive_buffer::ReceiveBuffer;
 use super::client_table::ClientId;
-use super::deadlines::Delay;
-use super::peer_state::PeerState;
-use super::readiness::Readiness;
+use super::network::Stream;
 use super::ready_list::Line;
-use super::receive_buffer::{PeerWindow, ReceiveBuffer};
+use super::timers::Delay;
 use crate::backpressure::small_list::SmallList;
 use crate::backpressure::{Flow, Pipe, SendQueue, Sent, SlowClient};
-
-/// What the engine needs of a connection: non-blocking reads and writes that
-/// answer [`ErrorKind::WouldBlock`], and the ways to end it. Dropping it
-/// closes it.
-pub trait Stream: Read + Write {
-    /// The number by which the log calls this connection: its descriptor.
-    fn descriptor(&self) -> i32;
-
-    /// Whether a connection in the making has been made. `Ok(false)` says not
-    /// yet; call again at the next event.
-    ///
-    /// # Errors
-    ///
-    /// Why the connection could not be made.
-    fn finish_connect(&mut self) -> io::Result<bool>;
-
-    /// Announces the end of what we send; reading goes on.
-    ///
-    /// # Errors
-    ///
-    /// The connection is gone.
-    fn shut_down_write(&mut self) -> io::Result<()>;
-
-    /// Makes the coming close a reset, which also frees what the kernel holds.
-    fn reset_on_close(&mut self);
-
-    /// Has the coming close, an orderly one, give up after this time if the
-    /// peer does not acknowledge it. Where a close leaves nothing behind there
-    /// is nothing to do.
-    fn bound_close(&mut self, time: Duration) {
-        let _ = time;
-    }
-
-    /// Whether the kernel holds nothing of ours any more: all of it was
-    /// acknowledged, or the connection is gone.
-    fn is_settled(&self) -> bool;
-
-    /// Why nothing moves.
-    fn peer_state(&self) -> PeerState;
-
-    /// The error that the connection ended with, taken out, while nothing of
-    /// it is being read: a reset must be noticed also then. `None` where all
-    /// is well, or where only reading and writing tell.
-    fn take_error(&mut self) -> Option<io::Error> {
-        None
-    }
-
-    /// Our end of the connection; `None` where that is not known.
-    fn local_addr(&self) -> Option<SocketAddr> {
-        None
-    }
-
-    /// Makes the kernel's receive buffer (`SO_RCVBUF`) smaller, by as much as
-    /// nothing is lost by it: what the peer was promised room for must fit,
-    /// or it is thrown away as it comes, and sent again only after 200 ms and
-    /// more. `read_bytes` will be read next. Answers whether the buffer now
-    /// has this size; if not, call again before the next read.
-    fn shrink_receive_buffer(&mut self, bytes: u32, read_bytes: u32) -> bool {
-        let _ = (bytes, read_bytes);
-        true
-    }
-
-    /// Makes sure that the kernel hears the acknowledgements of a peer whose
-    /// queue is full; none for `silence` is what makes it doubt that. Answers
-    /// whether the receive buffer had to grow for it, by some 128 KiB.
-    ///
-    /// A kernel that had to throw away what came in (Linux 6.6 and later)
-    /// withdraws the window that it promised, and from then on turns away
-    /// every segment from behind it: acknowledgements too, where the peer is
-    /// past it by less than the unit in which windows are told. As we do not
-    /// read while the queue is full, neither side would ever move again, and a
-    /// client that reads everything would look like a network that is gone.
-    fn admit_acknowledgements(&mut self, silence: Duration) -> bool {
-        let _ = silence;
-        false
-    }
-
-    /// Gives the kernel's receive buffer this size, larger than it has, or
-    /// back to the kernel's own sizing.
-    fn set_receive_buffer(&mut self, bytes: Option<u32>) {
-        let _ = bytes;
-    }
-
-    /// What the peer is ready to take, or `None` where that cannot be told.
-    fn peer_window(&self) -> Option<PeerWindow> {
-        None
-    }
-}
 
 /// Most pieces of a queue that one write offers to the socket.
 const SLICES_PER_WRITE: usize = 32;
@@ -370,7 +285,7 @@ impl fmt::Display for Name {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event_loop::KernelStream;
+    use crate::kernel::KernelStream;
 
     #[test]
     fn an_idle_client_takes_little_memory() {

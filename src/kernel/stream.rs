@@ -1,139 +1,35 @@
-//! Sockets of the kernel: a listener, its connections, and the options that
-//! bound what the kernel holds for each.
+//! One socket of the kernel's TCP as the engine's stream.
 //!
-//! Owns everything that only Linux can answer. Refuses to decide: when to
-//! accept, read, write or close is the turn's affair.
+//! Owns the system calls on one connection. Refuses to decide when to make
+//! them.
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
-use mio::net::{TcpListener, TcpStream};
-use mio::{Interest, Registry};
+use mio::net::TcpStream;
 use rustix::net::{RecvFlags, SendFlags};
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use socket2::SockRef;
 
-use super::client::Stream;
-use super::client_table::ClientId;
-use super::engine::{Network, Spliced};
-use super::kernel_pipe::KernelPipe;
-use super::peer_state::{PeerState, TcpFacts};
-use super::receive_buffer::PeerWindow;
 use super::tcp_info;
-use crate::limits::{BACKLOG_CONNECTIONS, KEEPALIVE_AFTER, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES, Limits};
+use crate::engine::{PeerState, PeerWindow, Stream};
 
 /// The largest segment that a peer sends in one piece, the loopback's. A peer
 /// waits with a segment until all of it fits the window, so in a smaller one
 /// nothing is on its way.
 const LARGEST_SEGMENT_BYTES: u32 = 64 * 1024;
 
-/// The kernel's TCP, with one listener.
-pub struct KernelNetwork {
-    listener: Option<TcpListener>,
-    registry: Registry,
-    unsent_bytes: usize,
-    /// Opened when it is first needed.
-    pipe: Option<KernelPipe>,
-}
-
-impl KernelNetwork {
-    /// Listens on `address`.
-    ///
-    /// # Errors
-    ///
-    /// The address is taken, foreign or forbidden.
-    pub(crate) fn listen(
-        registry: Registry,
-        token: mio::Token,
-        address: SocketAddr,
-        limits: &Limits,
-    ) -> io::Result<Self> {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_nonblocking(true)?;
-        socket.set_reuse_address(true)?;
-        // Accepted sockets inherit these when they are set before listen.
-        set_options(SockRef::from(&socket), limits.unsent_bytes)?;
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG_CONNECTIONS)?;
-        let mut listener = TcpListener::from_std(socket.into());
-        registry.register(&mut listener, token, Interest::READABLE)?;
-        Ok(Self {
-            listener: Some(listener),
-            registry,
-            unsent_bytes: limits.unsent_bytes,
-            pipe: None,
-        })
-    }
-
-    /// The address that is listened on, with the port that was taken.
-    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
-        match &self.listener {
-            Some(listener) => listener.local_addr(),
-            None => Err(io::ErrorKind::NotConnected.into()),
-        }
-    }
-}
-
-/// Sets what all connections have, those from outside and our own.
-fn set_options(socket: SockRef<'_>, unsent_bytes: usize) -> io::Result<()> {
-    socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_keepalive(
-        &TcpKeepalive::new()
-            .with_time(KEEPALIVE_AFTER)
-            .with_interval(KEEPALIVE_INTERVAL)
-            .with_retries(KEEPALIVE_PROBES),
-    )?;
-    match u32::try_from(unsent_bytes) {
-        Ok(bytes) if bytes > 0 => socket.set_tcp_notsent_lowat(bytes),
-        _ => Ok(()),
-    }
-}
-
-impl Network for KernelNetwork {
-    type Stream = KernelStream;
-
-    fn accept(&mut self) -> io::Result<(KernelStream, SocketAddr)> {
-        let listener = self.listener.as_ref().ok_or(io::ErrorKind::WouldBlock)?;
-        let (stream, peer) = listener.accept()?;
-        Ok((KernelStream { stream }, peer))
-    }
-
-    fn register(&mut self, stream: &mut KernelStream, id: ClientId) -> io::Result<()> {
-        // Urgent data is told, too, as a read stops at its mark (tcp(7)).
-        let all = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
-        self.registry
-            .register(&mut stream.stream, mio::Token(id.to_token()), all)
-    }
-
-    fn connect(&mut self, address: SocketAddr) -> io::Result<KernelStream> {
-        let stream = TcpStream::connect(address)?;
-        set_options(SockRef::from(&stream), self.unsent_bytes)?;
-        Ok(KernelStream { stream })
-    }
-
-    fn stop_listening(&mut self) {
-        self.listener = None;
-    }
-
-    fn splice(
-        &mut self,
-        from: &mut KernelStream,
-        to: &mut KernelStream,
-        rest: &mut [u8],
-    ) -> Option<io::Result<Spliced>> {
-        if self.pipe.is_none() {
-            self.pipe = KernelPipe::open().ok();
-        }
-        let pipe = self.pipe.as_mut()?;
-        Some(pipe.carry(from.stream.as_fd(), to.stream.as_fd(), rest))
-    }
-}
-
 /// One connection of the kernel's TCP.
 #[derive(Debug)]
-pub struct KernelStream {
-    stream: TcpStream,
+pub(crate) struct KernelStream {
+    pub(super) stream: TcpStream,
+}
+
+impl KernelStream {
+    pub(super) const fn new(stream: TcpStream) -> Self {
+        Self { stream }
+    }
 }
 
 impl Read for KernelStream {
@@ -203,7 +99,7 @@ impl Stream for KernelStream {
 
     fn peer_state(&self) -> PeerState {
         match tcp_info::read(self.stream.as_fd()) {
-            Ok(info) => PeerState::read(&info),
+            Ok(facts) => facts.peer_state(),
             Err(_) => PeerState::Unknown,
         }
     }
@@ -265,50 +161,21 @@ impl Stream for KernelStream {
     }
 }
 
-impl From<TcpFacts> for PeerState {
-    fn from(facts: TcpFacts) -> Self {
-        Self::read(&facts)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn network() -> (mio::Poll, KernelNetwork) {
-        let poll = mio::Poll::new().unwrap();
-        let registry = poll.registry().try_clone().unwrap();
-        let address = ([127, 0, 0, 1], 0).into();
-        let network = KernelNetwork::listen(registry, mio::Token(0), address, &Limits::default());
-        (poll, network.unwrap())
-    }
-
-    #[test]
-    fn connections_from_outside_and_our_own_have_the_same_options() {
-        let (mut poll, mut network) = network();
-        let ours = network.connect(network.local_addr().unwrap()).unwrap();
-        poll.poll(&mut mio::Events::with_capacity(1), Some(Duration::from_secs(10)))
-            .unwrap();
-        let (theirs, _) = network.accept().unwrap();
-        for stream in [&ours.stream, &theirs.stream] {
-            let socket = SockRef::from(stream);
-            assert!(socket.tcp_nodelay().unwrap());
-            assert!(socket.keepalive().unwrap());
-            assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE_AFTER);
-            let unsent = socket.tcp_notsent_lowat().unwrap();
-            assert_eq!(unsent as usize, Limits::default().unsent_bytes);
-        }
-    }
+    use socket2::{Domain, Protocol, Socket, Type};
 
     /// A connection from outside, and its peer.
     fn connection() -> (KernelStream, std::net::TcpStream) {
-        let (mut poll, mut network) = network();
-        let peer = std::net::TcpStream::connect(network.local_addr().unwrap()).unwrap();
-        peer.set_nonblocking(true).unwrap();
-        peer.set_nodelay(true).unwrap();
-        poll.poll(&mut mio::Events::with_capacity(1), Some(Duration::from_secs(10)))
-            .unwrap();
-        (network.accept().unwrap().0, peer)
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (ours, _) = listener.accept().unwrap();
+        for socket in [&peer, &ours] {
+            socket.set_nonblocking(true).unwrap();
+            socket.set_nodelay(true).unwrap();
+        }
+        (KernelStream::new(TcpStream::from_std(ours)), peer)
     }
 
     #[test]

@@ -10,17 +10,17 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 
-use super::engine::Spliced;
+use crate::engine::Spliced;
 use crate::limits::SPLICE_PIPE_BYTES;
 
 /// The pipe.
 #[derive(Debug)]
-pub(crate) struct KernelPipe {
+pub(crate) struct SplicePipe {
     entrance: OwnedFd,
     exit: OwnedFd,
 }
 
-impl KernelPipe {
+impl SplicePipe {
     /// Opens a pipe.
     ///
     /// # Errors
@@ -110,7 +110,7 @@ mod tests {
         let sent: Vec<u8> = (0..60_000_u32).map(|at| (at % 251) as u8).collect();
         client.write_all(&sent).unwrap();
 
-        let mut pipe = KernelPipe::open().unwrap();
+        let mut pipe = SplicePipe::open().unwrap();
         let mut rest = vec![0; 64 * 1024];
         let (mut passed_bytes, mut kept) = (0, Vec::new());
         while passed_bytes + kept.len() < sent.len() {
@@ -136,7 +136,7 @@ mod tests {
     fn nothing_to_read_and_an_end_are_told_apart() {
         let (source, client) = connection();
         let (destination, _upstream) = connection();
-        let mut pipe = KernelPipe::open().unwrap();
+        let mut pipe = SplicePipe::open().unwrap();
         let mut carry = || pipe.carry(source.as_fd(), destination.as_fd(), &mut [0; 1024]);
         assert_eq!(carry().unwrap_err().kind(), io::ErrorKind::WouldBlock);
         drop(client);
@@ -158,7 +158,7 @@ mod tests {
             .unwrap();
         drop(upstream);
         client.write_all(&[1; 1000]).unwrap();
-        let mut pipe = KernelPipe::open().unwrap();
+        let mut pipe = SplicePipe::open().unwrap();
         let mut rest = [0; 4096];
         let spliced = loop {
             match pipe.carry(source.as_fd(), destination.as_fd(), &mut rest) {

@@ -16,74 +16,18 @@ use std::time::Instant;
 use bytes::Bytes;
 use log::{debug, info, warn};
 
-use super::client::{Client, Name, Phase, Sake, Stream};
+use super::client::readiness::{Event, Readiness};
+use super::client::receive_buffer::Resize;
+use super::client::{Client, Name, Phase, Sake};
 use super::client_table::{ClientId, ClientTable};
-use super::counters::Counters;
-use super::deadlines::{Delay, DelayQueue, Entry};
-use super::readiness::{Event, Readiness};
+use super::journal::Counters;
+use super::network::{Network, Stream};
 use super::ready_list::ReadyList;
-use super::receive_buffer::Resize;
 use super::service::Commands;
+use super::timers::{Delay, DelayQueue, Entry};
 use crate::backpressure::{Answer, Flow, Policy, Reason, SendQueue, Sent};
 use crate::error::{CloseReason, Operation, Stopping};
 use crate::limits::{LOG_REPEAT_INTERVAL, Limits, SMALLEST_READ_BYTES, TURN_BUDGET_BYTES};
-
-/// Where connections come from: the kernel, or a simulation.
-pub trait Network {
-    /// A connection.
-    type Stream: Stream;
-
-    /// Takes the next connection that waits.
-    ///
-    /// # Errors
-    ///
-    /// `WouldBlock` when none waits; others as accept(2) has them.
-    fn accept(&mut self) -> io::Result<(Self::Stream, SocketAddr)>;
-
-    /// Asks for events of `stream`, of both kinds and edge-triggered, under
-    /// this id. Called once for every stream.
-    ///
-    /// # Errors
-    ///
-    /// As epoll_ctl(2) has them.
-    fn register(&mut self, stream: &mut Self::Stream, id: ClientId) -> io::Result<()>;
-
-    /// Begins a connection.
-    ///
-    /// # Errors
-    ///
-    /// The connection could not even be begun.
-    fn connect(&mut self, address: SocketAddr) -> io::Result<Self::Stream>;
-
-    /// Accepts nobody any more. Called once, when the server stops.
-    fn stop_listening(&mut self);
-
-    /// Moves at most as much as `rest` has room for from one connection to
-    /// another, without copying it. What `to` refuses is put into `rest`.
-    /// `None` where this cannot be done: read and write then.
-    ///
-    /// # Errors
-    ///
-    /// What reading `from` led to; nothing was moved then.
-    fn splice(
-        &mut self,
-        from: &mut Self::Stream,
-        to: &mut Self::Stream,
-        rest: &mut [u8],
-    ) -> Option<io::Result<Spliced>> {
-        let _ = (from, to, rest);
-        None
-    }
-}
-
-/// What moving bytes from one connection to another led to.
-#[derive(Debug)]
-pub struct Spliced {
-    /// Bytes taken from the first; zero is its end.
-    pub taken_bytes: usize,
-    /// Bytes of these that the second took, or why it takes none any more.
-    pub sent: io::Result<usize>,
-}
 
 pub(crate) struct Engine<N: Network> {
     pub(crate) network: N,

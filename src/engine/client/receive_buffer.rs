@@ -13,20 +13,10 @@
 //! shrinks at once throws away what is on its way, and the peer then waits for
 //! 200 ms and more: bulk echo of one client fell to a tenth in every third run.
 
-use std::time::Duration;
-
+use crate::engine::network::PeerWindow;
 use crate::limits::{
     FEW_CLIENTS, LONG_PATH, RECEIVE_BUFFER_DOUBLINGS, RECEIVE_BUFFER_DOUBLINGS_OF_FEW, WINDOW_CHECK_BYTES,
 };
-
-/// What the kernel knows of the way to a peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PeerWindow {
-    /// Bytes that the peer's last word allows us to send (`tcpi_snd_wnd`).
-    pub window_bytes: u32,
-    /// The shortest round trip so far (`tcpi_min_rtt`).
-    pub round_trip: Duration,
-}
 
 /// A receive buffer has at most one part in so many of the peer's window: with a
 /// third, a peer that stops reading closes its window faster than the buffer can
@@ -159,6 +149,7 @@ fn size(base_bytes: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     const BASE: usize = 64 * 1024;
     const MANY: usize = FEW_CLIENTS + 1;

@@ -42,7 +42,8 @@ impl Trimmer {
         }
     }
 
-    /// Whether to give memory back now. The caller then calls [`trim`].
+    /// Whether to give memory back now. The caller then calls
+    /// [`trim`](crate::kernel::allocator::trim).
     pub(crate) fn take_due(&mut self, now: Instant) -> bool {
         let due = self.due().is_some_and(|due| now >= due);
         if due {
@@ -53,21 +54,6 @@ impl Trimmer {
         due
     }
 }
-
-/// Asks the allocator to give free pages back to the system.
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-#[expect(unsafe_code, reason = "no safe crate offers malloc_trim")]
-pub(crate) fn trim() {
-    // SAFETY: malloc_trim(3) takes the allocator's own locks and has no
-    // precondition.
-    unsafe {
-        libc::malloc_trim(0);
-    }
-}
-
-/// Other allocators give memory back by themselves.
-#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-pub(crate) const fn trim() {}
 
 #[cfg(test)]
 mod tests {

@@ -4,11 +4,11 @@
 //! Owns the unsafe calls and the layout of the answer. Refuses to interpret.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
-use super::peer_state::TcpFacts;
-use super::receive_buffer::PeerWindow;
+use super::tcp_facts::TcpFacts;
+use crate::engine::PeerWindow;
 
 /// Room for the kernel's `struct tcp_info`, which grows from version to
 /// version at its end only.
@@ -164,16 +164,23 @@ pub(crate) fn is_closed(socket: BorrowedFd<'_>) -> bool {
     raw(socket).is_ok_and(|info| info.byte(offset::STATE) == Some(STATE_CLOSED))
 }
 
-/// Bytes, and an end that counts as one, which the peer has not acknowledged.
+/// Bytes, and an end that counts as one, which the peer has not acknowledged
+/// (SIOCOUTQ, tcp(7)).
 #[expect(unsafe_code, reason = "no safe crate offers SIOCOUTQ")]
-pub(crate) fn unacknowledged_bytes(socket: BorrowedFd<'_>) -> io::Result<usize> {
+pub(crate) fn unacknowledged_bytes(socket: impl AsFd) -> io::Result<u64> {
     let mut bytes: libc::c_int = 0;
-    // SAFETY: SIOCOUTQ, whose number is that of TIOCOUTQ, writes one int.
-    let outcome = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    // SAFETY: the descriptor is open for the call, and SIOCOUTQ, whose number
+    // is that of TIOCOUTQ, writes one int.
+    let outcome = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
     if outcome != 0 {
         return Err(io::Error::last_os_error());
     }
-    usize::try_from(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))
+    u64::try_from(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))
+}
+
+/// Bytes that wait unread in the receive buffer (FIONREAD, tcp(7)).
+pub(crate) fn unread_bytes(socket: impl AsFd) -> io::Result<u64> {
+    Ok(rustix::io::ioctl_fionread(socket)?)
 }
 
 #[cfg(test)]
@@ -181,7 +188,6 @@ mod tests {
     use super::*;
     use std::io::Write;
     use std::net::{TcpListener, TcpStream};
-    use std::os::fd::AsFd;
 
     #[test]
     fn a_peer_that_does_not_read_is_told_from_one_that_does() {

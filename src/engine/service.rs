@@ -93,7 +93,7 @@ pub trait Service {
         let _ = actions;
     }
 
-    /// Somebody called [`Remote::wake`](super::Remote::wake).
+    /// Somebody called [`Remote::wake`](crate::event_loop::Remote::wake).
     fn woken(&mut self, actions: &mut Actions<'_>) {
         let _ = actions;
     }

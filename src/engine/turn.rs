@@ -12,15 +12,16 @@ use std::time::{Duration, Instant};
 
 use log::info;
 
-use super::client::{Phase, Sake, Stream};
+use super::acceptor::{Accepting, Verdict};
+use super::client::readiness::{Event, Readiness};
+use super::client::{Phase, Sake};
 use super::client_table::ClientId;
-use super::counters::Counters;
-use super::deadlines::Delay;
-use super::engine::{Engine, Network};
-use super::listener::{Accepting, Verdict};
-use super::readiness::{Event, Readiness};
+use super::core::Engine;
+use super::journal::Counters;
+use super::network::{Network, Stream};
 use super::ready_list::Line;
 use super::service::{Actions, Commands, Service};
+use super::timers::Delay;
 use crate::backpressure::{Reason, Sent};
 use crate::error::{CloseReason, Operation, ServerError};
 use crate::limits::{
