@@ -10,12 +10,11 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use crate::clock::now;
+use crate::figure::{Figure, progress, ratio, server_side_bytes};
 use crate::generator::Generator;
 use crate::load::Work;
-use crate::memory::{Figure, server_side_bytes};
 use crate::peer::Workshop;
 use crate::procfs;
-use crate::report::ratio;
 use crate::statistics::{median, quartiles};
 
 /// Who stands beside stalled clients, and how many of them.
@@ -64,7 +63,7 @@ pub(crate) fn run(beside: &Beside, workshop: &Workshop, seed: u64) -> Result<Vec
     let mut samples: Vec<Vec<Sample>> = peers.iter().map(|_| Vec::new()).collect();
     let mut random = fastrand::Rng::with_seed(seed);
     let mut order: Vec<usize> = (0..peers.len()).collect();
-    let bar = crate::slices::progress("rounds", beside.rounds);
+    let bar = progress("rounds", beside.rounds);
     for _ in 0..beside.rounds {
         random.shuffle(&mut order);
         for &place in &order {

@@ -11,11 +11,10 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use crate::clock::now;
+use crate::figure::{Figure, MESSAGE, SETTLE, nowhere, progress};
 use crate::generator::Generator;
-use crate::memory::{Figure, MESSAGE, SETTLE, nowhere};
 use crate::peer::Workshop;
 use crate::server::Server;
-use crate::slices::progress;
 use crate::statistics::quartiles;
 
 const ROUNDS: usize = 5;

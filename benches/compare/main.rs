@@ -8,10 +8,12 @@
 mod beside;
 mod clock;
 mod deadlines;
+mod figure;
 mod generator;
 mod launch;
 mod load;
 mod memory;
+mod method;
 mod peer;
 mod plot;
 mod prober;
@@ -20,6 +22,7 @@ mod report;
 mod scenario;
 mod server;
 mod slices;
+mod standing;
 mod statistics;
 
 use std::path::PathBuf;
@@ -28,6 +31,7 @@ use std::time::Duration;
 
 use clap::Parser;
 
+use crate::method::Method;
 use crate::peer::Workshop;
 use crate::report::Report;
 use crate::scenario::{Measure, Scenario};
@@ -80,15 +84,6 @@ struct Arguments {
     /// What cargo adds for every benchmark.
     #[arg(long, hide = true)]
     bench: bool,
-}
-
-/// How a comparison is carried out.
-struct Method {
-    cycles: usize,
-    bulk_cycles: usize,
-    slice: Duration,
-    tries: usize,
-    seed: u64,
 }
 
 fn main() -> ExitCode {

@@ -2,43 +2,17 @@
 //! instructions. These do not swing with the machine as rates do.
 
 use std::io::{Read, Write};
-use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::deadlines;
+use crate::figure::{CALLGRIND, Figure, MESSAGE, SETTLE, collected, nowhere, server_side_bytes};
 use crate::generator::Generator;
 use crate::load::Work;
 use crate::peer::Workshop;
 use crate::prober;
 use crate::procfs;
 use crate::scenario::Trial;
-use crate::server::Server;
-
-/// One measured figure.
-pub(crate) struct Figure {
-    pub(crate) label: String,
-    pub(crate) what: &'static str,
-    pub(crate) value: String,
-}
-
-impl Figure {
-    pub(crate) fn new(label: &str, what: &'static str, value: String) -> Self {
-        Self {
-            label: label.to_owned(),
-            what,
-            value,
-        }
-    }
-}
-
-pub(crate) const MESSAGE: Work = Work::Ping {
-    size: 64,
-    in_flight: 1,
-};
-
-/// Time for a server to notice that its clients have gone and to give memory back.
-pub(crate) const SETTLE: Duration = Duration::from_secs(2);
 
 /// Fast traffic before a stall: it makes the kernel's own buffers grow.
 const FAST_TRAFFIC: Duration = Duration::from_millis(300);
@@ -76,11 +50,6 @@ pub(crate) fn run(trial: &Trial, workshop: &Workshop, is_quick: bool) -> Result<
             Ok(figures)
         }
     }
-}
-
-/// Stands for the far end of a tunnel where there is none.
-pub(crate) fn nowhere() -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], 1))
 }
 
 fn idle(workshop: &Workshop, clients: usize) -> Result<Vec<Figure>, String> {
@@ -163,14 +132,6 @@ fn stalled(
     Ok(figures)
 }
 
-/// What the kernel holds for the server's own sockets: those of its clients and,
-/// for a tunnel, those towards the far end.
-pub(crate) fn server_side_bytes(server: &Server, generator: &Generator) -> Result<u64, String> {
-    let clients = procfs::kernel_bytes("sport", server.address().port())?;
-    let upstream = procfs::kernel_bytes("dport", generator.backend().port())?;
-    Ok(clients + upstream)
-}
-
 /// Counts with perf(1), which does not slow the server down as tracing would.
 fn calls(workshop: &Workshop, peer: &str, clients: usize) -> Result<Vec<Figure>, String> {
     const ALL: &str = "raw_syscalls:sys_enter";
@@ -218,16 +179,6 @@ fn calls(workshop: &Workshop, peer: &str, clients: usize) -> Result<Vec<Figure>,
         Figure::new(peer, "system calls per message", format!("{:.3}", all / done)),
         Figure::new(peer, "of these epoll_wait", format!("{:.3}", waits / done)),
     ])
-}
-
-pub(crate) const CALLGRIND: [&str; 3] = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"];
-
-/// What callgrind says it counted.
-pub(crate) fn collected(output: &str) -> Result<f64, String> {
-    let count = output.rsplit_once("Collected : ").map(|(_, rest)| rest);
-    let word = count.and_then(|rest| rest.split_whitespace().next());
-    word.and_then(|word| word.parse().ok())
-        .ok_or_else(|| "callgrind told no count".into())
 }
 
 /// Counts with callgrind: exact, and the same on a noisy machine. What starting

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use plotters::prelude::*;
 
-use crate::report::Standing;
 use crate::scenario::Scenario;
+use crate::standing::Standing;
 use crate::statistics::Quartiles;
 
 const WIDTH: u32 = 900;

@@ -10,11 +10,10 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use crate::figure::{CALLGRIND, Figure, collected, nowhere, progress, ratio};
 use crate::launch;
-use crate::memory::{CALLGRIND, Figure, collected, nowhere};
 use crate::peer::Workshop;
 use crate::procfs;
-use crate::report::ratio;
 use crate::statistics::quartiles;
 
 const ROUNDS: usize = 40;
@@ -41,7 +40,7 @@ pub(crate) fn run(workshop: &Workshop, clients: usize) -> Result<Vec<Figure>, St
         true => &IN_TURN,
         false => &IN_TURN_UNPRIVILEGED,
     };
-    let bar = crate::slices::progress("rounds", ROUNDS);
+    let bar = progress("rounds", ROUNDS);
     let (mut taking_turns, mut side_by_side) = (Vec::new(), Vec::new());
     for round in 0..ROUNDS {
         let one = Cores {

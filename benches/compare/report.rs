@@ -9,40 +9,15 @@ use std::time::Duration;
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 
-use crate::Method;
+use crate::figure::{Figure, ratio};
 use crate::generator::Latency;
 use crate::load::Work;
-use crate::memory::Figure;
+use crate::method::Method;
 use crate::peer::Workshop;
 use crate::plot;
 use crate::scenario::{self, Scenario};
-use crate::slices::{AGREEMENT, Run, Sample};
-use crate::statistics::{Quartiles, quartiles};
-
-/// One server in all runs of a scenario that count.
-pub(crate) struct Standing {
-    pub(crate) label: &'static str,
-    work: Work,
-    samples: Vec<Sample>,
-    latency: Option<Latency>,
-    resident_bytes: u64,
-}
-
-impl Standing {
-    fn quartiles(&self, of: fn(&Sample) -> f64) -> Quartiles {
-        quartiles(self.samples.iter().map(of).collect())
-    }
-
-    /// Rate to the base's, each cycle for itself.
-    pub(crate) fn rate_ratio(&self) -> Quartiles {
-        self.quartiles(|sample| sample.rate_ratio)
-    }
-
-    /// Cost to the base's, each cycle for itself.
-    pub(crate) fn cost_ratio(&self) -> Quartiles {
-        self.quartiles(|sample| sample.cost_ratio)
-    }
-}
+use crate::slices::{AGREEMENT, Run};
+use crate::standing::Standing;
 
 /// All that is known of one scenario.
 struct Chapter {
@@ -242,11 +217,6 @@ fn row(standing: &Standing) -> [String; 10] {
 
 fn microseconds(time: Duration) -> String {
     format!("{:.0}", time.as_secs_f64() * 1e6)
-}
-
-/// A median with its quartiles, as all ratios are told.
-pub(crate) fn ratio(of: Quartiles) -> String {
-    format!("{:.3} ({:.3}-{:.3})", of.median, of.low, of.high)
 }
 
 fn terminal_table(standings: &[Standing]) -> Table {

@@ -7,11 +7,10 @@
 
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
-
-use crate::Method;
+use crate::figure::progress;
 use crate::generator::{Generator, Latency};
 use crate::load::Work;
+use crate::method::Method;
 use crate::peer::Workshop;
 use crate::scenario::{SLOW_CLIENT_SEND_BYTES, Seat, Team};
 use crate::server::Server;
@@ -241,12 +240,4 @@ fn disagreement(one: &[Measured], other: &[Measured]) -> f64 {
     };
     let apart = |ratio: f64| (ratio - 1.0).abs();
     apart(ratio(|measured| measured.rate)).max(apart(ratio(|measured| measured.cost)))
-}
-
-pub(crate) fn progress(name: &str, cycles: usize) -> ProgressBar {
-    let bar = ProgressBar::new(cycles as u64).with_message(name.to_owned());
-    if let Ok(style) = ProgressStyle::with_template("{msg:16} [{bar:40}] {pos}/{len} cycles, {eta} left") {
-        bar.set_style(style.progress_chars("=> "));
-    }
-    bar
 }
