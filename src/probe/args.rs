@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::error::ProbeError;
-use super::plan::{BULK_MESSAGE_BYTES, BULK_PIPELINE_MESSAGES, Plan, Protocol};
-use super::push::unescape;
+use crate::probe::error::ProbeError;
+use crate::probe::plan::{BULK_MESSAGE_BYTES, BULK_PIPELINE_MESSAGES, Plan, Protocol};
+use crate::probe::protocol::push::unescape;
 use crate::units::{parse_size, parse_time};
 
 /// The arguments of `highwater probe`.

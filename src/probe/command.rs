@@ -3,12 +3,12 @@
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
 
-pub use super::args::ProbeArgs;
-use super::plot::plot;
-use super::progress::Progress;
-use super::report::Report;
-use super::table::table;
-use super::verdict::Outcome;
+pub use crate::probe::args::ProbeArgs;
+use crate::probe::progress::Progress;
+use crate::probe::report::Report;
+use crate::probe::report::plot::plot;
+use crate::probe::report::table::table;
+use crate::probe::report::verdict::Outcome;
 
 /// The exit code for wrong usage and for a server that cannot be probed.
 const USAGE: u8 = 2;
@@ -34,7 +34,7 @@ fn probe_and_report(args: &ProbeArgs) -> Result<Outcome, String> {
         std::fs::File::create(file).map_err(|error| format!("cannot write {}: {error}", file.display()))?;
     }
     let mut progress = Progress::start().map_err(|error| error.to_string())?;
-    let probed = super::probe(&plan, &args.target(), &mut progress);
+    let probed = crate::probe::probe(&plan, &args.target(), &mut progress);
     progress.finish();
     let report = probed.map_err(|error| error.to_string())?;
     if let Some(file) = &args.plot {

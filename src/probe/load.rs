@@ -8,18 +8,18 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use mio::{Events, Poll, Token};
 
-use super::clock::{self, MessageClock};
-use super::echo::EchoWire;
-use super::error::ProbeError;
-use super::fast::{BUFFER_BYTES, End, FastClient, Turn};
-use super::framed::FramedWire;
-use super::moment::Moment;
-use super::pattern::Pattern;
-use super::preflight;
-use super::socket::{self, Buffers, CONNECTING_AT_ONCE, DirectStream};
-use super::tally::Tally;
-use super::wire::Wire;
 use crate::kernel::timer::Ticker;
+use crate::probe::clients::healthy::{BUFFER_BYTES, End, FastClient, Turn};
+use crate::probe::clients::moment::Moment;
+use crate::probe::clients::tally::Tally;
+use crate::probe::driver::clock::{self, MessageClock};
+use crate::probe::driver::preflight;
+use crate::probe::driver::socket::{self, Buffers, CONNECTING_AT_ONCE, DirectStream};
+use crate::probe::error::ProbeError;
+use crate::probe::protocol::echo::EchoWire;
+use crate::probe::protocol::framed::FramedWire;
+use crate::probe::protocol::pattern::Pattern;
+use crate::probe::protocol::wire::Wire;
 
 /// No client has this number.
 const END_OF_SLICE: Token = Token(usize::MAX);

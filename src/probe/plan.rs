@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::error::ProbeError;
+use crate::probe::error::ProbeError;
 
 /// The way in which a server is made to send.
 #[derive(Debug, Clone, PartialEq, Eq)]

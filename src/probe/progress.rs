@@ -11,8 +11,8 @@ use std::time::Duration;
 use console::Term;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 
-use super::error::ProbeError;
-use super::watcher::{Live, Watcher};
+use crate::probe::error::ProbeError;
+use crate::probe::watcher::{Live, Watcher};
 
 /// As often as something new is told.
 const DRAWN_PER_SECOND: u8 = 10;

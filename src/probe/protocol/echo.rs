@@ -2,8 +2,8 @@
 
 use std::cmp::Ordering;
 
-use super::pattern::Pattern;
-use super::wire::Corruption;
+use crate::probe::protocol::pattern::Pattern;
+use crate::probe::protocol::wire::Corruption;
 
 /// One client's stream and how much of it came back.
 #[derive(Debug)]

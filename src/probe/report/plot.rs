@@ -11,10 +11,10 @@ use plotters::coord::Shift;
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 
-use super::fast::End;
-use super::measurement::{Measurement, Slice, SlowClientSeen};
-use super::report::Report;
-use super::slow::Kind;
+use crate::probe::clients::healthy::End;
+use crate::probe::clients::slow::Kind;
+use crate::probe::report::Report;
+use crate::probe::report::measurement::{Measurement, Slice, SlowClientSeen};
 
 /// Width and height of the picture, in pixels.
 const SIZE: (u32, u32) = (960, 640);
@@ -70,7 +70,7 @@ fn draw(report: &Report, file: &Path) -> Drawn {
 }
 
 fn word(report: &Report) -> &'static str {
-    use super::verdict::Outcome;
+    use crate::probe::report::verdict::Outcome;
     match report.verdict {
         Outcome::Pass => "pass",
         Outcome::Fail => "fail",

@@ -10,18 +10,18 @@ use std::time::Instant;
 use mio::Registry;
 use mio::event::Event;
 
-use super::clock;
-use super::error::ProbeError;
-use super::fast::{FastClient, Turn};
-use super::measurement::Healthy;
-use super::moment::Moment;
-use super::pattern::Pattern;
-use super::plan::{Plan, Protocol};
-use super::ready_list::ReadyList;
-use super::seen;
-use super::socket::{self, Buffers, CONNECTING_AT_ONCE, DirectStream};
-use super::tally::Tally;
-use super::wires::Wires;
+use crate::probe::clients::healthy::{FastClient, Turn};
+use crate::probe::clients::moment::Moment;
+use crate::probe::clients::tally::Tally;
+use crate::probe::driver::clock;
+use crate::probe::driver::ready_list::ReadyList;
+use crate::probe::driver::seen;
+use crate::probe::driver::socket::{self, Buffers, CONNECTING_AT_ONCE, DirectStream};
+use crate::probe::error::ProbeError;
+use crate::probe::plan::{Plan, Protocol};
+use crate::probe::protocol::pattern::Pattern;
+use crate::probe::protocol::wires::Wires;
+use crate::probe::report::measurement::Healthy;
 
 /// All healthy clients. Their tokens count from 0.
 pub(crate) struct HealthyClients<'a> {

@@ -10,19 +10,19 @@ use mio::Registry;
 use mio::event::Event;
 use mio::net::TcpStream;
 
-use super::clock;
-use super::error::ProbeError;
-use super::fast::{End, Turn};
-use super::measurement::SlowClientSeen;
-use super::pattern::Pattern;
-use super::plan::Plan;
-use super::ready_list::ReadyList;
-use super::seen;
-use super::server_process::Observer;
-use super::slow::{Kind, SlowClient};
-use super::socket::{self, Buffers, CONNECTING_AT_ONCE};
-use super::wires::Wires;
 use crate::kernel::tcp_info;
+use crate::probe::clients::healthy::{End, Turn};
+use crate::probe::clients::slow::{Kind, SlowClient};
+use crate::probe::driver::clock;
+use crate::probe::driver::ready_list::ReadyList;
+use crate::probe::driver::seen;
+use crate::probe::driver::socket::{self, Buffers, CONNECTING_AT_ONCE};
+use crate::probe::error::ProbeError;
+use crate::probe::plan::Plan;
+use crate::probe::protocol::pattern::Pattern;
+use crate::probe::protocol::wires::Wires;
+use crate::probe::report::measurement::SlowClientSeen;
+use crate::probe::server::Observer;
 
 /// Clients that begin to connect between two polls.
 const CONNECTS_BETWEEN_POLLS: usize = 8;

@@ -1,12 +1,17 @@
 //! The result of a probe: verdict, findings, and the numbers behind them.
 
+pub(crate) mod measurement;
+pub(crate) mod plot;
+pub(crate) mod table;
+pub(crate) mod verdict;
+
 use serde::Serialize;
 
-use super::fast::End;
-use super::measurement::{Measurement, SlowClientSeen};
-use super::plan::Plan;
-use super::slow::Kind;
-use super::verdict::{self, Finding, Outcome};
+use crate::probe::clients::healthy::End;
+use crate::probe::clients::slow::Kind;
+use crate::probe::plan::Plan;
+use crate::probe::report::measurement::{Measurement, SlowClientSeen};
+use crate::probe::report::verdict::{Finding, Outcome};
 
 /// The version of the JSON form; it grows when a field changes its meaning or goes.
 pub const SCHEMA: &str = "highwater-probe/1";

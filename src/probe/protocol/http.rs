@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::wire::Corruption;
+use crate::probe::protocol::wire::Corruption;
 
 /// A response head larger than this is refused: four times what servers send in the worst case (16 KiB).
 pub(crate) const LARGEST_HEAD_BYTES: usize = 64 << 10;

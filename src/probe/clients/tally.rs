@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use super::moment::Moment;
+use crate::probe::clients::moment::Moment;
 
 /// The longest wait that is told from longer ones.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);

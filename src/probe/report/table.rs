@@ -2,9 +2,9 @@
 
 use std::fmt::{self, Write};
 
-use super::measurement::PhaseFigures;
-use super::report::{Report, SlowGroup, Spread};
-use super::verdict::Outcome;
+use crate::probe::report::measurement::PhaseFigures;
+use crate::probe::report::verdict::Outcome;
+use crate::probe::report::{Report, SlowGroup, Spread};
 
 /// Columns of a common terminal.
 const WIDTH: usize = 80;

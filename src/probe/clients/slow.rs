@@ -6,9 +6,9 @@
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
 
-use super::fast::{End, Turn};
-use super::pace::Pace;
-use super::wire::{Corruption, Wire};
+use crate::probe::clients::healthy::{End, Turn};
+use crate::probe::clients::pace::Pace;
+use crate::probe::protocol::wire::{Corruption, Wire};
 
 /// In which way a client is slow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
@@ -466,9 +466,9 @@ impl<S: Read + Write> SlowClient<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::probe::clock;
-    use crate::probe::echo::EchoWire;
-    use crate::probe::pattern::Pattern;
+    use crate::probe::driver::clock;
+    use crate::probe::protocol::echo::EchoWire;
+    use crate::probe::protocol::pattern::Pattern;
 
     /// Takes this much, and has nothing to read.
     struct Tank(usize);

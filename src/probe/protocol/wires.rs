@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use super::echo::EchoWire;
-use super::framed::{FramedWire, HEAD_BYTES as FRAME_HEAD_BYTES};
-use super::http::{HttpShared, HttpWire};
-use super::pattern::Pattern;
-use super::plan::{Plan, Protocol};
-use super::push::PushWire;
-use super::quiet::SHORT_STEP_BYTES;
-use super::slow::Kind;
-use super::wire::Wire;
+use crate::probe::clients::quiet::SHORT_STEP_BYTES;
+use crate::probe::clients::slow::Kind;
+use crate::probe::plan::{Plan, Protocol};
+use crate::probe::protocol::echo::EchoWire;
+use crate::probe::protocol::framed::{FramedWire, HEAD_BYTES as FRAME_HEAD_BYTES};
+use crate::probe::protocol::http::{HttpShared, HttpWire};
+use crate::probe::protocol::pattern::Pattern;
+use crate::probe::protocol::push::PushWire;
+use crate::probe::protocol::wire::Wire;
 
 /// Payload of the frames that slow clients send: large, so that filling up
 /// does not cost the server a million small frames.

@@ -1,7 +1,7 @@
 //! The framed way: frames of one size, 4-byte big-endian length first, come back whole.
 
-use super::pattern::Pattern;
-use super::wire::Corruption;
+use crate::probe::protocol::pattern::Pattern;
+use crate::probe::protocol::wire::Corruption;
 
 /// Length of the head of a frame.
 pub(crate) const HEAD_BYTES: u64 = 4;

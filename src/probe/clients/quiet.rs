@@ -17,15 +17,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::clock;
-use super::fast::End;
-use super::measurement::SlowClientSeen;
-use super::server_process::{LastLook, ServerSocket, SocketTables};
-use super::slow::Kind;
-use super::socket::{self, Buffers};
-use super::wire::Wire;
 use crate::kernel::tcp_info;
 use crate::kernel::threads;
+use crate::probe::clients::healthy::End;
+use crate::probe::clients::slow::Kind;
+use crate::probe::driver::clock;
+use crate::probe::driver::socket::{self, Buffers};
+use crate::probe::protocol::wire::Wire;
+use crate::probe::report::measurement::SlowClientSeen;
+use crate::probe::server::{LastLook, ServerSocket, SocketTables};
 
 /// Length of the steps while far from full: some twenty looks for what a kernel hides by default.
 const LONG_STEP_BYTES: u64 = 256 << 10;

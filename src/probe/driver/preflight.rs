@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::error::ProbeError;
-use super::http::{Body, HttpShared, HttpWire};
-use super::pattern::Pattern;
-use super::plan::{Plan, Protocol};
-use super::wire::Wire;
-use super::wires::Wires;
+use crate::probe::error::ProbeError;
+use crate::probe::plan::{Plan, Protocol};
+use crate::probe::protocol::http::{Body, HttpShared, HttpWire};
+use crate::probe::protocol::pattern::Pattern;
+use crate::probe::protocol::wire::Wire;
+use crate::probe::protocol::wires::Wires;
 
 /// How long the first client waits for its connection, and then for each part of its answer.
 const PATIENCE: Duration = Duration::from_secs(3);

@@ -11,7 +11,7 @@ use mio::{Interest, Registry, Token};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::error::ProbeError;
+use crate::probe::error::ProbeError;
 
 /// Clients of one kind that connect at once; below any usual listen backlog.
 pub(crate) const CONNECTING_AT_ONCE: usize = 64;

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::moment::Moment;
+use crate::probe::clients::moment::Moment;
 
 /// Messages that share one reading of the clock: some 0.1 ms of work, by which one wait may
 /// look shorter and the next one of that client longer, never their sum.

@@ -6,10 +6,10 @@
 
 use std::io::{self, Read, Write};
 
-use super::moment::Moment;
-use super::tally::Tally;
-use super::waiting::Waiting;
-use super::wire::{Corruption, Wire};
+use crate::probe::clients::moment::Moment;
+use crate::probe::clients::outstanding::Waiting;
+use crate::probe::clients::tally::Tally;
+use crate::probe::protocol::wire::{Corruption, Wire};
 
 /// One send at most, so that one buffer does for all clients.
 pub(crate) const BUFFER_BYTES: usize = 64 << 10;

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::wire::Corruption;
+use crate::probe::protocol::wire::Corruption;
 
 /// One client that listens.
 #[derive(Debug)]

@@ -3,6 +3,14 @@
 //! Owns the poll and the phases, and asks for the time. Judges nothing, and
 //! leaves the clients to `healthy_clients` and `slow_clients`.
 
+pub(crate) mod clock;
+pub(crate) mod healthy_group;
+pub(crate) mod preflight;
+pub(crate) mod ready_list;
+pub(crate) mod seen;
+pub(crate) mod slow_group;
+pub(crate) mod socket;
+
 use std::io;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
@@ -10,22 +18,22 @@ use std::time::{Duration, Instant};
 use mio::net::TcpStream;
 use mio::{Events, Poll, Token};
 
-use super::clock::{self, MessageClock};
-use super::error::ProbeError;
-use super::fast::BUFFER_BYTES;
-use super::healthy_clients::HealthyClients;
-use super::measurement::{Measurement, PublisherSeen, Slice};
-use super::moment::Moment;
-use super::plan::{Plan, Protocol};
-use super::publisher::Publisher;
-use super::quiet::{QuietClients, QuietPlan};
-use super::server_process::Observer;
-use super::slow_clients::{FILL_PATIENCE, MARGIN, SlowClients};
-use super::socket::{self, Buffers};
-use super::tally::Tally;
-use super::watcher::{Live, Phase, Watcher};
-use super::wires::Wires;
 use crate::kernel::timer::Ticker;
+use crate::probe::clients::healthy::BUFFER_BYTES;
+use crate::probe::clients::moment::Moment;
+use crate::probe::clients::publisher::Publisher;
+use crate::probe::clients::quiet::{QuietClients, QuietPlan};
+use crate::probe::clients::tally::Tally;
+use crate::probe::driver::clock::MessageClock;
+use crate::probe::driver::healthy_group::HealthyClients;
+use crate::probe::driver::slow_group::{FILL_PATIENCE, MARGIN, SlowClients};
+use crate::probe::driver::socket::Buffers;
+use crate::probe::error::ProbeError;
+use crate::probe::plan::{Plan, Protocol};
+use crate::probe::protocol::wires::Wires;
+use crate::probe::report::measurement::{Measurement, PublisherSeen, Slice};
+use crate::probe::server::Observer;
+use crate::probe::watcher::{Live, Phase, Watcher};
 
 /// How often slow clients are looked at: fine enough for a pace of 64 KiB/s in steps of 1.3 KB.
 const TICK: Duration = Duration::from_millis(20);

@@ -4,10 +4,10 @@
 
 use std::time::Instant;
 
-use super::fast::{End, FastClient};
-use super::measurement::{Healthy, PhaseFigures, SlowClientSeen};
-use super::slow::SlowClient;
-use super::tally::{PhaseTally, Tally};
+use crate::probe::clients::healthy::{End, FastClient};
+use crate::probe::clients::slow::SlowClient;
+use crate::probe::clients::tally::{PhaseTally, Tally};
+use crate::probe::report::measurement::{Healthy, PhaseFigures, SlowClientSeen};
 
 /// What the healthy clients felt.
 pub(crate) fn healthy<S: std::io::Read + std::io::Write>(

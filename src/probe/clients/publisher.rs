@@ -5,7 +5,7 @@
 use std::io::{self, Read, Write};
 use std::time::Instant;
 
-use super::pace::Pace;
+use crate::probe::clients::pace::Pace;
 
 /// A publisher over any stream.
 #[derive(Debug)]

@@ -3,10 +3,10 @@
 //! Pure: bytes out, bytes in. Owns the choice between the protocols; each has
 //! its own file. Knows neither sockets nor time.
 
-use super::echo::EchoWire;
-use super::framed::FramedWire;
-use super::http::HttpWire;
-use super::push::PushWire;
+use crate::probe::protocol::echo::EchoWire;
+use crate::probe::protocol::framed::FramedWire;
+use crate::probe::protocol::http::HttpWire;
+use crate::probe::protocol::push::PushWire;
 
 /// What came back is not what must come back.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use super::fast::End;
-use super::slow::Kind;
+use crate::probe::clients::healthy::End;
+use crate::probe::clients::slow::Kind;
 
 /// All that one probe measured.
 #[derive(Debug, Clone, Default, Serialize)]

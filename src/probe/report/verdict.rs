@@ -4,10 +4,10 @@
 
 use serde::Serialize;
 
-use super::fast::End;
-use super::measurement::{Measurement, PhaseFigures, SlowClientSeen};
-use super::plan::{Plan, Protocol};
-use super::slow::Kind;
+use crate::probe::clients::healthy::End;
+use crate::probe::clients::slow::Kind;
+use crate::probe::plan::{Plan, Protocol};
+use crate::probe::report::measurement::{Measurement, PhaseFigures, SlowClientSeen};
 
 /// What a finding or the whole probe comes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -568,7 +568,7 @@ fn kernel(seen: &Measurement) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::probe::measurement::{Healthy, ServerSeen};
+    use crate::probe::report::measurement::{Healthy, ServerSeen};
 
     fn unaffected_by(rates: [f64; 3], others: [f64; 3]) -> Outcome {
         judged(rates, others, 1000.0)

@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 use procfs::net::{TcpNetEntry, TcpState};
 use procfs::process::{FDTarget, Process};
 
-use super::clock;
-use super::measurement::ServerSeen;
-use super::watcher::Phase;
 use crate::kernel::threads;
+use crate::probe::driver::clock;
+use crate::probe::report::measurement::ServerSeen;
+use crate::probe::watcher::Phase;
 
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(250);

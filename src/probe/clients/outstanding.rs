@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use super::moment::Moment;
+use crate::probe::clients::moment::Moment;
 
 /// Messages without an answer, oldest first.
 #[derive(Debug, Default)]
