@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::time::Instant;
 
-use highwater::event_loop::turn::Turn;
+use highwater::engine::Engine;
 use highwater::event_loop::{ClientId, Event, Network, PeerState, Stream};
 use highwater::limits::{
     EXPIRIES_PER_TURN, GRACE, HEAVY_TURN_BYTES, Limits, TURN_BUDGET_ALL_BYTES, TURN_BUDGET_BYTES,
@@ -110,7 +110,7 @@ impl Network for Listener {
 
 /// An echo server with its clients, at an instant that the test sets.
 struct Bench {
-    turn: Turn<Listener, Echo>,
+    engine: Engine<Listener, Echo>,
     clients: Vec<(ClientId, Pipe)>,
     now: Instant,
 }
@@ -127,13 +127,13 @@ impl Bench {
             ids: Vec::new(),
         };
         let now = Instant::now();
-        let mut turn = Turn::new(network, Echo, &Limits::default(), usize::MAX, clients, now).unwrap();
-        while turn.client_count() < clients {
-            turn.hear_listener();
-            turn.take(now);
+        let mut engine = Engine::new(network, Echo, &Limits::default(), usize::MAX, clients, now).unwrap();
+        while engine.client_count() < clients {
+            engine.hear_listener();
+            engine.take(now);
         }
-        let clients = turn.network().ids.iter().copied().zip(pipes).collect();
-        Self { turn, clients, now }
+        let clients = engine.network().ids.iter().copied().zip(pipes).collect();
+        Self { engine, clients, now }
     }
 
     /// A client sends, and an event tells of it.
@@ -145,7 +145,7 @@ impl Bench {
             writable: true,
             ..Event::default()
         };
-        self.turn.hear(*id, event);
+        self.engine.hear(*id, event);
     }
 
     /// Has these flood until each had its turn, so that they are newcomers no more.
@@ -159,7 +159,7 @@ impl Bench {
     }
 
     fn take_turn(&mut self) {
-        self.turn.take(self.now);
+        self.engine.take(self.now);
     }
 
     fn echoed(&self, client: usize) -> usize {
@@ -296,7 +296,7 @@ fn while_clients_are_due_to_go_of_those_who_flood_one_has_its_turn() {
         bench.take_turn();
         assert_eq!(flooded(&bench) - before, TURN_BUDGET_BYTES, "turn {turn}");
         assert_eq!(
-            bench.turn.client_count(),
+            bench.engine.client_count(),
             STALLED + FLOODING - turn * EXPIRIES_PER_TURN
         );
         before = flooded(&bench);

@@ -15,7 +15,7 @@ use crate::limits::TURN_ALLOWANCE;
 const WORTH_A_LINE: Duration = Duration::from_secs(1);
 
 /// Turns real instants into charged ones, for whoever drives a
-/// [`Turn`](super::turn::Turn).
+/// [`Engine`](super::Engine).
 #[derive(Debug)]
 pub struct Clock {
     last: Instant,

@@ -4,22 +4,34 @@
 //! sockets, the real clock and threads: the kernel and the simulation stand
 //! behind the same [`Network`] and [`Stream`].
 
+mod accepting;
 mod acceptor;
 mod client;
 mod client_table;
 mod clock;
+mod closing;
+mod commands;
+mod connecting;
 mod core;
 mod journal;
+mod judging;
 mod network;
+mod piping;
+mod reading;
 mod ready_list;
 mod service;
+mod stopping;
 mod timers;
-pub mod turn;
+mod turn;
+mod window;
+mod writing;
 
 pub use client::Name;
 pub use client::readiness::Event;
 pub use client_table::ClientId;
 pub use clock::Clock;
+pub use core::Engine;
 pub use journal::Counters;
 pub use network::{Network, PeerState, PeerWindow, Spliced, Stream};
 pub use service::{Actions, Service};
+pub use turn::Next;

@@ -15,17 +15,16 @@ use std::time::{Duration, Instant};
 use log::{info, warn};
 use mio::{Events, Poll, Token, Waker};
 
-pub use crate::engine::turn;
 pub use crate::engine::{
     Actions, ClientId, Clock, Counters, Event, Name, Network, PeerState, PeerWindow, Service, Spliced, Stream,
 };
 pub use crate::kernel::machine::{descriptor_limit, raise_descriptor_limit};
 
+use crate::engine::{Engine, Next};
 use crate::error::ServerError;
 use crate::kernel::{KernelNetwork, allocator, machine};
 use crate::limits::{EVENTS_PER_TURN, Limits, RESERVED_DESCRIPTORS};
 use trimmer::Trimmer;
-use turn::{Next, Turn};
 
 /// Tokens that no client's id can take.
 const LISTENER: Token = Token(usize::MAX);
@@ -45,7 +44,7 @@ const WAKER: Token = Token(usize::MAX - 1);
 pub struct EventLoop<S> {
     poll: Poll,
     events: Events,
-    turn: Turn<KernelNetwork, S>,
+    engine: Engine<KernelNetwork, S>,
     clock: Clock,
     trimmer: Trimmer,
     remote: Remote,
@@ -124,7 +123,7 @@ impl<S: Service> EventLoop<S> {
         let now = Instant::now();
         let service = service(remote.clone());
         let max_clients = default_max_clients(&limits, service.sockets_per_client());
-        let turn = Turn::new(
+        let engine = Engine::new(
             network,
             service,
             &limits,
@@ -135,7 +134,7 @@ impl<S: Service> EventLoop<S> {
         Ok(Self {
             poll,
             events: Events::with_capacity(EVENTS_PER_TURN),
-            turn,
+            engine,
             clock: Clock::new(now),
             trimmer: Trimmer::new(now),
             remote,
@@ -174,8 +173,8 @@ impl<S: Service> EventLoop<S> {
             }
             let now = self.clock.advance(Instant::now(), wait);
             self.hear();
-            match self.turn.take(now) {
-                Next::Stopped => return Ok(*self.turn.counters()),
+            match self.engine.take(now) {
+                Next::Stopped => return Ok(*self.engine.counters()),
                 Next::WaitFor(time) => wait = Some(time),
                 Next::Wait => wait = None,
             }
@@ -187,16 +186,16 @@ impl<S: Service> EventLoop<S> {
     fn hear(&mut self) {
         for event in &self.events {
             match event.token() {
-                LISTENER => self.turn.hear_listener(),
+                LISTENER => self.engine.hear_listener(),
                 WAKER => {
                     if self.remote.flags.stop.swap(false, Ordering::AcqRel) {
-                        self.turn.stop();
+                        self.engine.stop();
                     }
                     if self.remote.flags.wake.swap(false, Ordering::AcqRel) {
-                        self.turn.hear_wake();
+                        self.engine.hear_wake();
                     }
                 }
-                token => self.turn.hear(
+                token => self.engine.hear(
                     ClientId::from_token(token.0),
                     Event {
                         readable: event.is_readable()
@@ -214,9 +213,9 @@ impl<S: Service> EventLoop<S> {
     /// Gives freed memory back to the system when it is time, and wakes up
     /// for that if need be.
     fn give_memory_back(&mut self, now: Instant, wait: Option<Duration>) -> Option<Duration> {
-        self.trimmer.note_queued(self.turn.queued_bytes());
+        self.trimmer.note_queued(self.engine.queued_bytes());
         if self.trimmer.take_due(now) {
-            self.turn.shrink();
+            self.engine.shrink();
             allocator::trim();
         }
         let due = self.trimmer.due().map(|due| due.saturating_duration_since(now));

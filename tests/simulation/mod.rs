@@ -46,7 +46,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use highwater::event_loop::turn::{Next, Turn};
+use highwater::engine::{Engine, Next};
 use highwater::event_loop::{ClientId, Clock, Event, Service};
 use highwater::limits::{ACCEPT_RETRY, TURN_ALLOWANCE};
 use highwater::services::{Echo, FramedEcho, Tunnel};
@@ -218,7 +218,7 @@ const IDLE_TURNS: usize = 3;
 /// Wakes a turn up, feeds it, and checks it.
 struct Driver<'a, S: Service> {
     world: &'a Shared,
-    turn: Turn<SimulatedNetwork, Witness<S>>,
+    engine: Engine<SimulatedNetwork, Witness<S>>,
     clock: Clock,
     rng: Rng,
     plan: &'a Plan,
@@ -243,11 +243,11 @@ impl<'a, S: Service> Driver<'a, S> {
         let witness = Witness::new(service, world, plan.kind);
         let network = SimulatedNetwork(Rc::clone(world));
         let budget = usize::MAX / 2;
-        let turn = Turn::new(network, witness, &plan.limits, budget, plan.max_clients, start)
+        let engine = Engine::new(network, witness, &plan.limits, budget, plan.max_clients, start)
             .map_err(|error| error.to_string())?;
         let mut driver = Self {
             world,
-            turn,
+            engine,
             clock: Clock::new(start),
             rng: Rng::with_seed(plan.seed ^ 0xc10c),
             plan,
@@ -284,7 +284,7 @@ impl<'a, S: Service> Driver<'a, S> {
         for at in 0..self.plan.turns {
             self.world.borrow_mut().act();
             if stop_at == Some(at) {
-                self.turn.stop();
+                self.engine.stop();
             }
             self.step()?;
             if self.stopped {
@@ -295,7 +295,7 @@ impl<'a, S: Service> Driver<'a, S> {
         self.run_until("everybody has ended", |driver| {
             driver.world.borrow().open_streams == 0
         })?;
-        self.turn.stop();
+        self.engine.stop();
         self.run_until("the server has stopped", |driver| driver.stopped)?;
         self.check_end()
     }
@@ -324,7 +324,7 @@ impl<'a, S: Service> Driver<'a, S> {
         self.pass_time()?;
         self.hear();
         let calls = self.world.borrow().calls;
-        let next = self.turn.take(self.charged);
+        let next = self.engine.take(self.charged);
         self.report.turns += 1;
         self.check(next, calls)?;
         self.wait = match next {
@@ -382,16 +382,16 @@ impl<'a, S: Service> Driver<'a, S> {
     fn hear(&mut self) {
         let listener = self.world.borrow_mut().take_listener_edge();
         if listener || (self.plan.has(Trouble::SpuriousEvents) && self.rng.u8(..32) == 0) {
-            self.turn.hear_listener();
+            self.engine.hear_listener();
         }
         let mut batch = std::mem::take(&mut self.batch);
         self.world.borrow_mut().collect(&mut batch);
         if self.plan.has(Trouble::Wakes) && self.rng.u8(..16) == 0 {
-            self.turn.hear_wake();
+            self.engine.hear_wake();
             self.world.borrow_mut().wake_owed = true;
         }
         for &(id, event) in &batch {
-            self.turn.hear(id, event);
+            self.engine.hear(id, event);
         }
         self.idle_turns = if batch.is_empty() { self.idle_turns } else { 0 };
         self.batch = batch;
@@ -399,8 +399,8 @@ impl<'a, S: Service> Driver<'a, S> {
 
     fn check(&mut self, next: Next, calls_before: u64) -> Result<(), String> {
         let mut world = self.world.borrow_mut();
-        let clients = self.turn.client_count();
-        world.model.check_turn(next, self.turn.queued_bytes(), clients);
+        let clients = self.engine.client_count();
+        world.model.check_turn(next, self.engine.queued_bytes(), clients);
         let sleeps = match next {
             Next::WaitFor(time) => !time.is_zero(),
             Next::Wait => true,
@@ -444,7 +444,7 @@ impl<'a, S: Service> Driver<'a, S> {
 
     fn check_end(&mut self) -> Result<(), String> {
         let world = self.world.borrow();
-        let (counters, seen) = (self.turn.counters(), &world.model.seen);
+        let (counters, seen) = (self.engine.counters(), &world.model.seen);
         let counted = [
             counters.served_clients,
             counters.refused_clients,

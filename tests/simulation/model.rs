@@ -13,8 +13,8 @@
 use std::time::{Duration, Instant};
 
 use highwater::backpressure::{Answer, Reason};
+use highwater::engine::Next;
 use highwater::error::CloseReason;
-use highwater::event_loop::turn::Next;
 use highwater::limits::{LONGEST_WAIT, Limits, SMALLEST_READ_BYTES};
 
 use super::content::{Content, FrameScan};

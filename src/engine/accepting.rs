@@ -1,0 +1,71 @@
+//! Accepting: new connections become clients.
+//!
+//! Owns the way of a connection into the table of clients. Refuses to decide
+//! whether to accept: the [`acceptor`](super::acceptor) does.
+
+use std::io;
+use std::net::SocketAddr;
+
+use super::acceptor::Verdict;
+use super::client::Client;
+use super::client::readiness::Readiness;
+use super::client_table::ClientId;
+use super::core::{Core, Engine};
+use super::network::{Network, Stream};
+use super::service::{Actions, Service};
+use crate::limits::ACCEPTS_PER_TURN;
+
+impl<N: Network, S: Service> Engine<N, S> {
+    pub(super) fn accept(&mut self) {
+        for _ in 0..ACCEPTS_PER_TURN {
+            if !self.acceptor.is_due(self.core.now) {
+                return;
+            }
+            let accepted = self.core.network.accept();
+            let clients = self.core.client_count();
+            match self.acceptor.judge(accepted, clients, self.core.now) {
+                Verdict::Serve(stream, peer) => match self.core.admit(stream, peer, Readiness::NEW) {
+                    Ok(id) => {
+                        self.core.counters.served_clients += 1;
+                        self.service.connected(id, &mut Actions::new(&mut self.core));
+                    }
+                    Err(error) => self.acceptor.fail(&error, self.core.now),
+                },
+                Verdict::Refuse(mut stream) => {
+                    self.core.counters.refused_clients += 1;
+                    stream.reset_on_close();
+                }
+                Verdict::Nobody => {}
+                Verdict::Failed => self.core.counters.failed_accepts += 1,
+            }
+        }
+    }
+}
+
+impl<N: Network> Core<N> {
+    /// Takes a connection in and registers it. `None` if that failed, which
+    /// ends this connection and no other.
+    pub(super) fn admit(
+        &mut self,
+        stream: N::Stream,
+        peer: SocketAddr,
+        readiness: Readiness,
+    ) -> io::Result<ClientId> {
+        let mut client = Client::new(stream, peer, self.limits.high_water_mark_bytes);
+        client.readiness = readiness;
+        let id = self
+            .clients
+            .insert(client)
+            .ok_or_else(|| io::Error::other("the table of clients is full"))?;
+        if let Some(client) = self.clients.get_mut(id)
+            && let Err(error) = self.network.register(&mut client.stream, id)
+        {
+            if let Some(mut client) = self.clients.remove(id) {
+                client.stream.reset_on_close();
+            }
+            return Err(error);
+        }
+        self.counters.most_clients = self.counters.most_clients.max(self.clients.len());
+        Ok(id)
+    }
+}

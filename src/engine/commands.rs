@@ -1,0 +1,87 @@
+//! What a service may ask for, each command in the file of its verb.
+//!
+//! Owns the table of commands. Refuses logic.
+
+use std::borrow::Cow;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::client::{Client, Name};
+use super::client_table::ClientId;
+use super::core::Core;
+use super::network::{Network, Stream};
+use super::service::Commands;
+use crate::backpressure::Answer;
+
+impl<N: Network> Commands for Core<N> {
+    fn write(&mut self, id: ClientId, data: &[u8]) -> Answer {
+        Self::write(self, id, data)
+    }
+
+    fn write_shared(&mut self, id: ClientId, data: &Bytes) -> Answer {
+        Self::write_shared(self, id, data)
+    }
+
+    fn pause(&mut self, id: ClientId, paused: bool) {
+        Self::pause(self, id, paused);
+    }
+
+    fn pipe(&mut self, from: ClientId, to: ClientId) {
+        Self::pipe(self, from, to);
+    }
+
+    fn end(&mut self, id: ClientId) {
+        Self::end(self, id);
+    }
+
+    fn close(&mut self, id: ClientId) {
+        Self::close(self, id);
+    }
+
+    fn reject(&mut self, id: ClientId, why: Cow<'static, str>) {
+        Self::reject(self, id, why);
+    }
+
+    fn reset(&mut self, id: ClientId) {
+        Self::reset(self, id);
+    }
+
+    fn connect(&mut self, address: SocketAddr, sake: ClientId) -> io::Result<ClientId> {
+        Self::connect(self, address, sake)
+    }
+
+    fn hold(&mut self, id: ClientId, held_bytes: usize) {
+        Self::hold(self, id, held_bytes);
+    }
+
+    fn room(&self, id: ClientId) -> usize {
+        self.clients.get(id).map_or(0, |client| client.queue.room())
+    }
+
+    fn queued(&self, id: ClientId) -> usize {
+        self.clients.get(id).map_or(0, |client| client.queue.len())
+    }
+
+    fn peer(&self, id: ClientId) -> Option<SocketAddr> {
+        self.clients.get(id).map(|client| client.peer)
+    }
+
+    fn local(&self, id: ClientId) -> Option<SocketAddr> {
+        self.clients.get(id).and_then(|client| client.stream.local_addr())
+    }
+
+    fn name(&self, id: ClientId) -> Option<Name> {
+        self.clients.get(id).map(Client::name)
+    }
+
+    fn now(&self) -> Instant {
+        self.now
+    }
+
+    fn stop(&mut self) {
+        Self::stop(self);
+    }
+}

@@ -1,0 +1,183 @@
+//! Reading: bytes and ends of a client, taken from its socket.
+//!
+//! Owns how much is read, and to whom it is handed. Refuses to know where the
+//! bytes end up: `writing` and `piping` do.
+
+use std::io;
+
+use super::client::Client;
+use super::client::Phase;
+use super::client_table::ClientId;
+use super::core::{Core, Engine};
+use super::network::{Network, Stream};
+use super::service::{Actions, Service};
+use crate::error::{CloseReason, Operation};
+use crate::limits::{SMALLEST_READ_BYTES, TURN_BUDGET_BYTES, WINDOW_CHECK_BYTES};
+
+impl<N: Network, S: Service> Engine<N, S> {
+    /// Reads a client until it has nothing more, must wait, or has used up
+    /// its budget.
+    pub(super) fn read(&mut self, id: ClientId) {
+        let mut budget = TURN_BUDGET_BYTES;
+        loop {
+            let Some(client) = self.core.clients.get(id) else {
+                return;
+            };
+            if !client.wants_read() {
+                return self.notice_error(id);
+            }
+            if budget == 0 || !client.readiness.is_readable() {
+                return;
+            }
+            let allowed = self.core.read_allowance(client).min(self.read_buffer.len());
+            let is_bulk = client.is_bulk;
+            if client.receive_buffer.is_shrinking() {
+                self.core.follow_window(id, allowed);
+            }
+            let spliced = if is_bulk { self.splice(id, allowed) } else { None };
+            match spliced.unwrap_or_else(|| self.read_once(id, allowed, budget)) {
+                Ok(None) => return,
+                Ok(Some(0)) => return self.read_end(id),
+                Ok(Some(count)) => budget = budget.saturating_sub(count),
+                Err(error) => {
+                    return self.core.doom(id, CloseReason::Failed(Operation::Read, error));
+                }
+            }
+        }
+    }
+
+    /// Reads at most `allowed` bytes, or `budget` bytes into memory of the
+    /// service, and hands them on. Answers as
+    /// [`Client::read`](super::client::Client::read) does.
+    fn read_once(&mut self, id: ClientId, allowed: usize, budget: usize) -> io::Result<Option<usize>> {
+        let Some(client) = self.core.clients.get_mut(id) else {
+            return Ok(None);
+        };
+        let is_heard = client.phase == Phase::Open && client.pipe.is_empty();
+        let lent = if is_heard {
+            self.service.read_buffer(id).filter(|lent| !lent.is_empty())
+        } else {
+            None
+        };
+        let is_lent = lent.is_some();
+        let outcome = match lent {
+            Some(lent) => {
+                let most = lent.len().min(budget);
+                client.read(&mut lent[..most])
+            }
+            None => client.read(&mut self.read_buffer[..allowed]),
+        }?;
+        let Some(count @ 1..) = outcome else {
+            return Ok(outcome);
+        };
+        client.is_bulk = self.core.limits.is_bulk(count);
+        let received_bytes = client.received_bytes;
+        if client.phase == Phase::Closing {
+            // Its reply to this is missing, if the server is what stopped it.
+            client.cut |= client.stopped;
+        } else if is_lent {
+            self.service.filled(id, count, &mut Actions::new(&mut self.core));
+        } else if client.pipe.is_empty() {
+            let data = &self.read_buffer[..count];
+            self.service.received(id, data, &mut Actions::new(&mut self.core));
+        } else {
+            self.core.write_to_destinations(id, &self.read_buffer[..count]);
+        }
+        self.note_moved(id, count, received_bytes);
+        Ok(outcome)
+    }
+
+    /// Counts `count` bytes more, which make `received_bytes` of this client,
+    /// and now and then looks at where they go.
+    pub(super) fn note_moved(&mut self, id: ClientId, count: usize, received_bytes: u64) {
+        self.core.counters.received_bytes += count as u64;
+        self.core.moved_bytes += count as u64;
+        if passes_multiple(received_bytes, count as u64, WINDOW_CHECK_BYTES)
+            && let Some(client) = self.core.clients.get_mut(id)
+            && client.receive_buffer.is_look_due()
+        {
+            self.core.follow_window(id, 0);
+        }
+    }
+
+    /// A client that may not be read now can still be gone, by a reset that
+    /// its partner should hear of at once.
+    fn notice_error(&mut self, id: ClientId) {
+        if let Some(client) = self.core.clients.get_mut(id)
+            && client.phase == Phase::Open
+            && client.readiness.may_have_ended()
+            && let Some(error) = client.stream.take_error()
+        {
+            self.core.doom(id, CloseReason::Failed(Operation::Read, error));
+        }
+    }
+
+    fn read_end(&mut self, id: ClientId) {
+        let Some(client) = self.core.clients.get(id) else {
+            return;
+        };
+        if client.phase == Phase::Open {
+            if client.pipe.is_empty() {
+                self.service.ended(id, &mut Actions::new(&mut self.core));
+            } else {
+                self.core.end_destinations(id);
+            }
+        }
+        self.core.advance_end(id);
+    }
+}
+
+impl<N: Network> Core<N> {
+    /// How much a client may be read at once: what its destinations, or its
+    /// own queue, still take below the mark, and never less than one small
+    /// read.
+    fn read_allowance(&self, client: &Client<N::Stream>) -> usize {
+        let room = match client.pipe.len() {
+            0 => client.queue.room(),
+            _ => client
+                .pipe
+                .names()
+                .filter_map(|to| self.clients.get(to))
+                .map(|to| to.queue.room())
+                .min()
+                .unwrap_or(0),
+        };
+        room.max(SMALLEST_READ_BYTES)
+    }
+
+    pub(super) fn pause(&mut self, id: ClientId, paused: bool) {
+        let Some(client) = self.clients.get_mut(id) else {
+            return;
+        };
+        if client.paused == paused {
+            return;
+        }
+        client.paused = paused;
+        if paused {
+            self.follow_window(id, 0);
+        } else {
+            self.list_if_work(id);
+        }
+    }
+}
+
+/// Whether the last `count` of `total` led past a multiple of `step`.
+const fn passes_multiple(total: u64, count: u64, step: u64) -> bool {
+    total / step != (total - count) / step
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_is_looked_at_once_for_each_multiple_that_is_passed() {
+        let passed = |total, count| passes_multiple(total, count, 100);
+        assert!(!passed(99, 99), "short of the first");
+        assert!(passed(100, 1), "just there");
+        assert!(!passed(199, 99), "between two");
+        assert!(passed(205, 10), "past the second");
+        assert!(passed(450, 300), "several at once are one");
+        assert!(!passed(450, 50), "it was reached before");
+    }
+}
