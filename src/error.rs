@@ -10,7 +10,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::backpressure::Reason;
+use crate::backpressure::SlowReason;
 use crate::limits::LimitsError;
 
 /// Why a client was closed.
@@ -19,7 +19,7 @@ pub enum CloseReason {
     /// Both sides ended in order, and everything sent has arrived.
     Finished,
     /// Too slow, by the rule that is named.
-    Slow(Reason),
+    Slow(SlowReason),
     /// An operation on its socket failed; most often the peer reset it.
     Failed(Operation, io::Error),
     /// The service does not want this client; the sentence says why.

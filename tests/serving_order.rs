@@ -129,8 +129,8 @@ impl Bench {
         let now = Instant::now();
         let mut engine = Engine::new(network, Echo, &Limits::default(), usize::MAX, clients, now).unwrap();
         while engine.client_count() < clients {
-            engine.hear_listener();
-            engine.take(now);
+            engine.handle_listener();
+            engine.turn(now);
         }
         let clients = engine.network().ids.iter().copied().zip(pipes).collect();
         Self { engine, clients, now }
@@ -145,7 +145,7 @@ impl Bench {
             writable: true,
             ..Event::default()
         };
-        self.engine.hear(*id, event);
+        self.engine.handle_event(*id, event);
     }
 
     /// Has these flood until each had its turn, so that they are newcomers no more.
@@ -159,7 +159,7 @@ impl Bench {
     }
 
     fn take_turn(&mut self) {
-        self.engine.take(self.now);
+        self.engine.turn(self.now);
     }
 
     fn echoed(&self, client: usize) -> usize {

@@ -12,7 +12,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use highwater::backpressure::Reason;
+use highwater::backpressure::SlowReason;
 use highwater::error::CloseReason;
 use highwater::event_loop::{Actions, ClientId, Service, raise_descriptor_limit};
 use highwater::limits::{EXPIRIES_PER_TURN, HARD_LIMIT_MARKS, Limits};
@@ -249,7 +249,7 @@ impl Service for Gusher {
 
     fn closed(&mut self, client: ClientId, reason: &CloseReason, _: &mut Actions<'_>) {
         self.clients.retain(|&other| other != client);
-        let by_hard_limit = matches!(reason, CloseReason::Slow(Reason::HardLimit));
+        let by_hard_limit = matches!(reason, CloseReason::Slow(SlowReason::HardLimit));
         let _ = self.closed.send((by_hard_limit, self.longest_queue_bytes));
     }
 }
@@ -283,7 +283,7 @@ fn a_service_that_cannot_pause_loses_the_client_at_the_hard_limit_and_no_other()
     );
     assert_eq!(read_to_end(&mut stalled).1, End::Reset);
     let counters = server.stop();
-    assert_eq!(counters.slow(Reason::HardLimit), 1);
+    assert_eq!(counters.slow(SlowReason::HardLimit), 1);
     assert_eq!(counters.slow_clients.iter().sum::<u64>(), 1, "{counters:?}");
     assert!(reading.join().unwrap() > hard_limit_bytes);
 }

@@ -4,10 +4,10 @@
 //! instants come in as arguments; answers, verdicts and deadlines come out.
 
 pub mod pipe;
+pub mod rules;
 pub mod send_queue;
-pub mod slow_client;
 pub(crate) mod small_list;
 
 pub use pipe::{Flow, Pipe};
+pub use rules::{Clocks, Policy, SlowReason};
 pub use send_queue::{Answer, SendQueue, Sent};
-pub use slow_client::{Policy, Reason, SlowClient};

@@ -6,7 +6,7 @@
 use std::io;
 use std::net::SocketAddr;
 
-use super::acceptor::Verdict;
+use super::acceptor::Admission;
 use super::client::Client;
 use super::client::readiness::Readiness;
 use super::client_table::ClientId;
@@ -24,19 +24,19 @@ impl<N: Network, S: Service> Engine<N, S> {
             let accepted = self.core.network.accept();
             let clients = self.core.client_count();
             match self.acceptor.judge(accepted, clients, self.core.now) {
-                Verdict::Serve(stream, peer) => match self.core.admit(stream, peer, Readiness::NEW) {
+                Admission::Serve(stream, peer) => match self.core.admit(stream, peer, Readiness::NEW) {
                     Ok(id) => {
                         self.core.counters.served_clients += 1;
                         self.service.connected(id, &mut Actions::new(&mut self.core));
                     }
                     Err(error) => self.acceptor.fail(&error, self.core.now),
                 },
-                Verdict::Refuse(mut stream) => {
+                Admission::Refuse(mut stream) => {
                     self.core.counters.refused_clients += 1;
                     stream.reset_on_close();
                 }
-                Verdict::Nobody => {}
-                Verdict::Failed => self.core.counters.failed_accepts += 1,
+                Admission::Nobody => {}
+                Admission::Failed => self.core.counters.failed_accepts += 1,
             }
         }
     }

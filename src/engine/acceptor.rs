@@ -14,7 +14,7 @@ use crate::limits::{ACCEPT_RETRY, LOG_REPEAT_INTERVAL};
 
 /// Whether connections are accepted now.
 #[derive(Debug)]
-pub(crate) struct Accepting {
+pub(crate) struct Acceptor {
     max_clients: usize,
     /// An edge that is not yet used up.
     announced: bool,
@@ -41,7 +41,7 @@ struct Refused {
 
 /// What to do with what `accept` brought.
 #[derive(Debug)]
-pub(crate) enum Verdict<S> {
+pub(crate) enum Admission<S> {
     Serve(S, SocketAddr),
     /// The server is full.
     Refuse(S),
@@ -51,7 +51,7 @@ pub(crate) enum Verdict<S> {
     Failed,
 }
 
-impl Accepting {
+impl Acceptor {
     pub(crate) fn new(max_clients: usize) -> Self {
         Self {
             max_clients,
@@ -86,7 +86,7 @@ impl Accepting {
     }
 
     /// A client has left, so a descriptor is free: the next turn may accept.
-    pub(crate) fn note_close(&mut self) {
+    pub(crate) fn descriptor_freed(&mut self) {
         if let Some(failing) = &mut self.failing {
             failing.retry_at = failing.since;
         }
@@ -97,7 +97,7 @@ impl Accepting {
         accepted: io::Result<(S, SocketAddr)>,
         clients: usize,
         now: Instant,
-    ) -> Verdict<S> {
+    ) -> Admission<S> {
         match accepted {
             Ok((stream, peer)) => {
                 if let Some(failing) = &mut self.failing {
@@ -106,24 +106,24 @@ impl Accepting {
                 }
                 if clients >= self.max_clients {
                     self.log_refused(peer, now);
-                    return Verdict::Refuse(stream);
+                    return Admission::Refuse(stream);
                 }
-                Verdict::Serve(stream, peer)
+                Admission::Serve(stream, peer)
             }
             Err(error) => match error.kind() {
                 ErrorKind::WouldBlock => {
                     self.announced = false;
                     self.recover(now);
-                    Verdict::Nobody
+                    Admission::Nobody
                 }
                 // Errors of the one connection that waited, which accept(2)
                 // passes on; the next may be fine.
                 ErrorKind::Interrupted | ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset => {
-                    Verdict::Nobody
+                    Admission::Nobody
                 }
                 _ => {
                     self.fail(&error, now);
-                    Verdict::Failed
+                    Admission::Failed
                 }
             },
         }
@@ -195,8 +195,8 @@ mod tests {
         Instant::now()
     }
 
-    fn announced(max_clients: usize) -> Accepting {
-        let mut accepting = Accepting::new(max_clients);
+    fn announced(max_clients: usize) -> Acceptor {
+        let mut accepting = Acceptor::new(max_clients);
         accepting.announce();
         accepting
     }
@@ -207,11 +207,11 @@ mod tests {
         let mut accepting = announced(10);
         assert!(matches!(
             accepting.judge(Ok(((), PEER)), 0, now),
-            Verdict::Serve(..)
+            Admission::Serve(..)
         ));
         assert!(accepting.is_due(now));
         let nobody = accepting.judge::<()>(Err(ErrorKind::WouldBlock.into()), 1, now);
-        assert!(matches!(nobody, Verdict::Nobody));
+        assert!(matches!(nobody, Admission::Nobody));
         assert!(!accepting.is_due(now));
     }
 
@@ -220,7 +220,7 @@ mod tests {
         let now = start();
         let mut accepting = announced(10);
         let failed = accepting.judge::<()>(Err(io::Error::from_raw_os_error(EMFILE)), 1, now);
-        assert!(matches!(failed, Verdict::Failed));
+        assert!(matches!(failed, Admission::Failed));
         assert!(!accepting.is_due(now), "no spinning");
         assert_eq!(accepting.retry_at(), Some(now + ACCEPT_RETRY));
         assert!(accepting.is_due(now + ACCEPT_RETRY));
@@ -237,7 +237,7 @@ mod tests {
         for second in 0..10 {
             let now = now + Duration::from_secs(second);
             accepting.fail(&io::Error::from_raw_os_error(EMFILE), now);
-            accepting.note_close();
+            accepting.descriptor_freed();
             accepting.judge(Ok(((), PEER)), 1, now);
         }
         assert_eq!(accepting.failing.map(|failing| failing.since), Some(now));
@@ -247,7 +247,7 @@ mod tests {
     fn shortages_that_follow_each_other_closely_are_one_line_unless_they_last() {
         let now = start();
         let mut accepting = announced(10);
-        let logged = |accepting: &Accepting| accepting.failing.as_ref().map(|failing| failing.logged);
+        let logged = |accepting: &Acceptor| accepting.failing.as_ref().map(|failing| failing.logged);
         accepting.fail(&io::Error::from_raw_os_error(EMFILE), now);
         assert_eq!(logged(&accepting), Some(true));
         accepting.judge::<()>(Err(ErrorKind::WouldBlock.into()), 2, now);
@@ -262,7 +262,7 @@ mod tests {
         let now = start();
         let mut accepting = announced(10);
         accepting.fail(&io::Error::from_raw_os_error(EMFILE), now);
-        accepting.note_close();
+        accepting.descriptor_freed();
         assert!(accepting.is_due(now + Duration::from_nanos(1)));
     }
 
@@ -280,11 +280,11 @@ mod tests {
         let mut accepting = announced(2);
         assert!(matches!(
             accepting.judge(Ok(((), PEER)), 1, now),
-            Verdict::Serve(..)
+            Admission::Serve(..)
         ));
         assert!(matches!(
             accepting.judge(Ok(((), PEER)), 2, now),
-            Verdict::Refuse(())
+            Admission::Refuse(())
         ));
     }
 

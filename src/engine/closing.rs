@@ -9,13 +9,13 @@ use std::collections::VecDeque;
 use log::{debug, info, warn};
 
 use super::client::readiness::Event;
-use super::client::{Client, Phase, Sake};
+use super::client::{Client, Phase, UpstreamOf};
 use super::client_table::ClientId;
 use super::core::{Core, Engine};
 use super::network::{Network, Stream};
 use super::service::{Actions, Service};
-use super::timers::Delay;
-use crate::backpressure::Reason;
+use super::timers::Timer;
+use crate::backpressure::SlowReason;
 use crate::error::{CloseReason, Operation};
 
 impl<N: Network> Core<N> {
@@ -42,30 +42,30 @@ impl<N: Network> Core<N> {
                 self.list_if_work(id);
                 self.advance_end(id);
             }
-            Phase::Connecting => self.doom(id, CloseReason::Finished),
-            Phase::Closing | Phase::Doomed => {}
+            Phase::Connecting => self.mark_closed(id, CloseReason::Finished),
+            Phase::Closing | Phase::Closed => {}
         }
     }
 
     pub(super) fn reject(&mut self, id: ClientId, why: Cow<'static, str>) {
-        self.doom(id, CloseReason::Rejected(why));
+        self.mark_closed(id, CloseReason::Rejected(why));
     }
 
     pub(super) fn reset(&mut self, id: ClientId) {
-        self.doom(id, CloseReason::Reset);
+        self.mark_closed(id, CloseReason::Reset);
     }
 
     /// Disconnects a slow client, and says so.
-    pub(super) fn disconnect(&mut self, id: ClientId, reason: Reason, detail: &str) {
+    pub(super) fn disconnect(&mut self, id: ClientId, reason: SlowReason, detail: &str) {
         let Some(client) = self.clients.get(id) else {
             return;
         };
-        if client.phase == Phase::Doomed {
+        if client.phase == Phase::Closed {
             return;
         }
         let since = match reason {
-            Reason::OverLimit => client.slow.over_limit_since(),
-            _ => client.slow.waiting_since(),
+            SlowReason::WriteTimeout => client.clocks.over_limit_since(),
+            _ => client.clocks.waiting_since(),
         };
         let slow_for = since.map_or(0.0, |since| {
             self.now.saturating_duration_since(since).as_secs_f64()
@@ -79,7 +79,7 @@ impl<N: Network> Core<N> {
             client.stream.peer_state(),
             client.peer,
         );
-        self.doom(id, CloseReason::Slow(reason));
+        self.mark_closed(id, CloseReason::Slow(reason));
     }
 
     /// Goes one step further in the orderly end of a client, if one is due.
@@ -103,7 +103,7 @@ impl<N: Network> Core<N> {
             } else {
                 CloseReason::Finished
             };
-            self.doom(id, reason);
+            self.mark_closed(id, reason);
             return;
         }
         if client.stopped && client.may_have_unread() {
@@ -111,16 +111,16 @@ impl<N: Network> Core<N> {
             // could not be taken back.
             return;
         }
-        if !client.write_ended && !client.cut {
-            client.write_ended = true;
+        if !client.fin_sent && !client.cut {
+            client.fin_sent = true;
             if let Err(error) = client.stream.shut_down_write() {
-                self.doom(id, CloseReason::Failed(Operation::ShutDown, error));
+                self.mark_closed(id, CloseReason::Failed(Operation::ShutDown, error));
                 return;
             }
         }
-        if both_ended && client.peer_awaited_since.is_none() {
-            client.peer_awaited_since = Some(self.now);
-            self.arm(Delay::Lingering, id);
+        if both_ended && client.awaiting_since.is_none() {
+            client.awaiting_since = Some(self.now);
+            self.arm(Timer::CloseTimeout, id);
         }
     }
 
@@ -166,7 +166,7 @@ impl<N: Network, S: Service> Engine<N, S> {
     pub(super) fn sweep(&mut self) {
         let begun = self.core.clients.next_generation();
         let mut later = VecDeque::new();
-        while let Some((id, reason)) = self.core.doomed.pop_front() {
+        while let Some((id, reason)) = self.core.marked.pop_front() {
             if id.is_since(begun) {
                 later.push_back((id, reason));
                 continue;
@@ -175,7 +175,7 @@ impl<N: Network, S: Service> Engine<N, S> {
                 continue;
             };
             self.core.unlink(id, &client);
-            self.core.upstreams -= usize::from(client.upstream_of != Sake::NOBODY);
+            self.core.upstreams -= usize::from(client.upstream_of != UpstreamOf::NO_CLIENT);
             self.core.counters.sent_bytes += client.sent_bytes;
             self.core.counters.count_closed(&reason);
             Core::<N>::log_closed(&client, &reason);
@@ -185,10 +185,10 @@ impl<N: Network, S: Service> Engine<N, S> {
                 client.stream.bound_close(self.core.limits.grace);
             }
             drop(client);
-            self.acceptor.note_close();
+            self.acceptor.descriptor_freed();
             self.service
                 .closed(id, &reason, &mut Actions::new(&mut self.core));
         }
-        self.core.doomed.append(&mut later);
+        self.core.marked.append(&mut later);
     }
 }

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::client::{Client, Name};
+use super::client::{Client, ClientName};
 use super::client_table::ClientId;
 use super::core::Core;
 use super::network::{Network, Stream};
@@ -49,8 +49,8 @@ impl<N: Network> Commands for Core<N> {
         Self::reset(self, id);
     }
 
-    fn connect(&mut self, address: SocketAddr, sake: ClientId) -> io::Result<ClientId> {
-        Self::connect(self, address, sake)
+    fn connect(&mut self, address: SocketAddr, for_client: ClientId) -> io::Result<ClientId> {
+        Self::connect(self, address, for_client)
     }
 
     fn hold(&mut self, id: ClientId, held_bytes: usize) {
@@ -73,7 +73,7 @@ impl<N: Network> Commands for Core<N> {
         self.clients.get(id).and_then(|client| client.stream.local_addr())
     }
 
-    fn name(&self, id: ClientId) -> Option<Name> {
+    fn name(&self, id: ClientId) -> Option<ClientName> {
         self.clients.get(id).map(Client::name)
     }
 

@@ -7,17 +7,17 @@ use std::io;
 use std::net::SocketAddr;
 
 use super::client::readiness::Readiness;
-use super::client::{Phase, Sake};
+use super::client::{Phase, UpstreamOf};
 use super::client_table::ClientId;
 use super::core::{Core, Engine};
 use super::network::{Network, Stream};
 use super::service::{Actions, Service};
-use super::timers::Delay;
+use super::timers::Timer;
 use crate::error::{CloseReason, Operation, Stopping};
 
 impl<N: Network> Core<N> {
-    pub(super) fn connect(&mut self, address: SocketAddr, sake: ClientId) -> io::Result<ClientId> {
-        let Some(client) = self.clients.get(sake) else {
+    pub(super) fn connect(&mut self, address: SocketAddr, for_client: ClientId) -> io::Result<ClientId> {
+        let Some(client) = self.clients.get(for_client) else {
             return Err(io::ErrorKind::NotConnected.into());
         };
         let upstream_of = client.stream.descriptor();
@@ -30,10 +30,10 @@ impl<N: Network> Core<N> {
         self.upstreams += 1;
         if let Some(client) = self.clients.get_mut(id) {
             client.phase = Phase::Connecting;
-            client.upstream_of = Sake::of(upstream_of);
-            client.peer_awaited_since = Some(self.now);
+            client.upstream_of = UpstreamOf::of(upstream_of);
+            client.awaiting_since = Some(self.now);
         }
-        self.arm(Delay::Connecting, id);
+        self.arm(Timer::ConnectTimeout, id);
         Ok(id)
     }
 }
@@ -47,12 +47,14 @@ impl<N: Network, S: Service> Engine<N, S> {
             Ok(false) => {}
             Ok(true) => {
                 client.phase = Phase::Open;
-                client.peer_awaited_since = None;
+                client.awaiting_since = None;
                 self.core.counters.upstreams += 1;
                 self.service.connected(id, &mut Actions::new(&mut self.core));
                 self.flush(id);
             }
-            Err(error) => self.core.doom(id, CloseReason::Failed(Operation::Connect, error)),
+            Err(error) => self
+                .core
+                .mark_closed(id, CloseReason::Failed(Operation::Connect, error)),
         }
     }
 }

@@ -8,26 +8,26 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::acceptor::Accepting;
+use super::acceptor::Acceptor;
 use super::client::{Client, Phase};
 use super::client_table::{ClientId, ClientTable};
 use super::journal::Counters;
 use super::network::{Network, Stream};
 use super::ready_list::ReadyList;
-use super::timers::{Delay, DelayQueue, Entry};
+use super::timers::{Entry, Timer, TimerQueue};
 use crate::backpressure::Policy;
 use crate::error::CloseReason;
 use crate::limits::Limits;
 
 /// An event loop without its waiting.
 ///
-/// Feed it with [`hear`](Self::hear) and [`hear_listener`](Self::hear_listener),
+/// Feed it with [`handle_event`](Self::hear) and [`handle_listener`](Self::handle_listener),
 /// then [`take`](Self::take) one turn; it answers how long to wait for events
 /// before the next.
 pub struct Engine<N: Network, S> {
     pub(super) core: Core<N>,
     pub(super) service: S,
-    pub(super) acceptor: Accepting,
+    pub(super) acceptor: Acceptor,
     pub(super) read_buffer: Box<[u8]>,
     pub(super) next_tick: Option<Instant>,
     pub(super) woken: bool,
@@ -44,7 +44,7 @@ pub(super) struct Core<N: Network> {
     /// Clients with work that no further edge will announce; each at most
     /// once.
     pub(super) ready: ReadyList,
-    pub(super) doomed: VecDeque<(ClientId, CloseReason)>,
+    pub(super) marked: VecDeque<(ClientId, CloseReason)>,
     /// Connections in the table that we made ourselves.
     pub(super) upstreams: usize,
     /// Set once the server is asked to stop.
@@ -54,8 +54,8 @@ pub(super) struct Core<N: Network> {
     /// Set once the server stops: nobody is connected to any more.
     pub(super) stopping: bool,
     pub(super) policy: Policy,
-    /// One queue for each kind of delay, in their order.
-    deadlines: [DelayQueue; Delay::ALL.len()],
+    /// One queue for each kind of timer, in their order.
+    deadlines: [TimerQueue; Timer::ALL.len()],
     pub(super) started: Instant,
     /// The sum of all queues and of all that services hold.
     pub(super) queued_bytes: usize,
@@ -70,18 +70,18 @@ impl<N: Network> Core<N> {
             now,
             clients: ClientTable::new(),
             ready: ReadyList::default(),
-            doomed: VecDeque::new(),
+            marked: VecDeque::new(),
             upstreams: 0,
             stop_requested: false,
             moved_bytes: 0,
             stopping: false,
             policy: Policy::new(&limits),
-            deadlines: Delay::ALL.map(|delay| {
-                DelayQueue::new(match delay {
-                    Delay::Unheard => limits.unheard_delay(),
-                    Delay::OverLimit | Delay::Lingering => limits.grace,
-                    Delay::NotDrained => limits.drain_timeout(),
-                    Delay::Connecting => limits.connect_timeout,
+            deadlines: Timer::ALL.map(|timer| {
+                TimerQueue::new(match timer {
+                    Timer::AckCheck => limits.unheard_delay(),
+                    Timer::WriteTimeout | Timer::CloseTimeout => limits.grace,
+                    Timer::DrainTimeout => limits.drain_timeout(),
+                    Timer::ConnectTimeout => limits.connect_timeout,
                 })
             }),
             started: now,
@@ -112,60 +112,60 @@ impl<N: Network> Core<N> {
             && client.has_work()
         {
             client.listed = true;
-            self.ready.push(id, client.line);
+            self.ready.push(id, client.lane);
         }
     }
 
-    /// Arms a deadline for a delay that has begun to run in this turn.
-    pub(super) fn arm(&mut self, delay: Delay, id: ClientId) {
+    /// Arms a deadline for a timer that has begun to run in this turn.
+    pub(super) fn arm(&mut self, timer: Timer, id: ClientId) {
         let clients = &self.clients;
-        self.deadlines[delay as usize].push(self.now, id, |entry| is_live(clients, delay, entry));
+        self.deadlines[timer as usize].push(self.now, id, |entry| is_live(clients, timer, entry));
     }
 
     /// Whether some client may have been slow for too long by now.
     pub(super) fn has_slow_due(&self) -> bool {
-        [Delay::OverLimit, Delay::NotDrained]
+        [Timer::WriteTimeout, Timer::DrainTimeout]
             .into_iter()
-            .any(|delay| self.deadlines[delay as usize].has_due(self.now))
+            .any(|timer| self.deadlines[timer as usize].has_due(self.now))
     }
 
-    /// The next client for which this delay is over.
-    pub(super) fn pop_due(&mut self, delay: Delay) -> Option<ClientId> {
-        while let Some(entry) = self.deadlines[delay as usize].pop_due(self.now) {
-            if is_live(&self.clients, delay, &entry) {
+    /// The next client for which this timer is over.
+    pub(super) fn pop_due(&mut self, timer: Timer) -> Option<ClientId> {
+        while let Some(entry) = self.deadlines[timer as usize].pop_due(self.now) {
+            if is_live(&self.clients, timer, &entry) {
                 return Some(entry.client);
             }
         }
         None
     }
 
-    /// The next instant at which a delay is over for anybody.
+    /// The next instant at which a timer is over for anybody.
     pub(super) fn next_deadline(&mut self) -> Option<Instant> {
         let clients = &self.clients;
-        let queues = Delay::ALL.into_iter().zip(&mut self.deadlines);
+        let queues = Timer::ALL.into_iter().zip(&mut self.deadlines);
         queues
-            .filter_map(|(delay, queue)| queue.next(|entry| is_live(clients, delay, entry)))
+            .filter_map(|(timer, queue)| queue.next(|entry| is_live(clients, timer, entry)))
             .min()
     }
 
     /// Marks a client to be closed for this reason. Its queue is given up at
     /// once, so that the sum of all queues is right from here on.
-    pub(super) fn doom(&mut self, id: ClientId, reason: CloseReason) {
+    pub(super) fn mark_closed(&mut self, id: ClientId, reason: CloseReason) {
         let Some(client) = self.clients.get_mut(id) else {
             return;
         };
-        if client.phase == Phase::Doomed {
+        if client.phase == Phase::Closed {
             return;
         }
-        client.phase = Phase::Doomed;
+        client.phase = Phase::Closed;
         let given_up = client.queue.discard() + std::mem::take(&mut client.held_bytes);
         self.queued_bytes -= given_up;
-        self.doomed.push_back((id, reason));
+        self.marked.push_back((id, reason));
     }
 }
 
-/// Whether a delay that once began still runs for the client.
-fn is_live<S: Stream>(clients: &ClientTable<Client<S>>, delay: Delay, entry: &Entry) -> bool {
+/// Whether a timer that once began still runs for the client.
+fn is_live<S: Stream>(clients: &ClientTable<Client<S>>, timer: Timer, entry: &Entry) -> bool {
     let client = clients.get(entry.client);
-    client.is_some_and(|client| client.since(delay) == Some(entry.start))
+    client.is_some_and(|client| client.since(timer) == Some(entry.start))
 }

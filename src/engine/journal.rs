@@ -3,7 +3,7 @@
 //! Owns the counters of one event loop and the line that sums them up.
 //! Refuses to decide anything by them.
 
-use crate::backpressure::Reason;
+use crate::backpressure::SlowReason;
 use crate::error::{CloseReason, Operation};
 
 /// Counters of one server, from its start on.
@@ -25,8 +25,8 @@ pub struct Counters {
     pub sent_bytes: u64,
     /// Clients that ended in order.
     pub finished_clients: u64,
-    /// Clients disconnected by policy, in the order of [`Reason::ALL`].
-    pub slow_clients: [u64; Reason::ALL.len()],
+    /// Clients disconnected by policy, in the order of [`SlowReason::ALL`].
+    pub slow_clients: [u64; SlowReason::ALL.len()],
     /// Clients whose socket failed; mostly the peer reset it.
     pub failed_clients: u64,
     /// Clients that the service rejected.
@@ -44,7 +44,7 @@ pub struct Counters {
 impl Counters {
     /// Clients disconnected for this reason.
     #[must_use]
-    pub const fn slow(&self, reason: Reason) -> u64 {
+    pub const fn slow(&self, reason: SlowReason) -> u64 {
         self.slow_clients[reason as usize]
     }
 
@@ -72,7 +72,7 @@ impl Counters {
             "{} clients served, {} bytes {done}; disconnected:",
             self.served_clients, self.sent_bytes,
         );
-        for reason in Reason::ALL {
+        for reason in SlowReason::ALL {
             line.push_str(&format!(" {} {reason},", self.slow(reason)));
         }
         line.push_str(&format!(

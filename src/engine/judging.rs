@@ -8,8 +8,8 @@ use super::client_table::ClientId;
 use super::core::{Core, Engine};
 use super::network::Network;
 use super::service::Service;
-use super::timers::Delay;
-use crate::backpressure::Reason;
+use super::timers::Timer;
+use crate::backpressure::SlowReason;
 use crate::error::CloseReason;
 use crate::limits::EXPIRIES_PER_TURN;
 
@@ -17,8 +17,8 @@ impl<N: Network, S: Service> Engine<N, S> {
     /// Disconnects those whose time is over, after one last flush.
     pub(super) fn expire(&mut self) {
         for _ in 0..EXPIRIES_PER_TURN {
-            let over_limit = self.core.pop_due(Delay::OverLimit);
-            let Some(id) = over_limit.or_else(|| self.core.pop_due(Delay::NotDrained)) else {
+            let over_limit = self.core.pop_due(Timer::WriteTimeout);
+            let Some(id) = over_limit.or_else(|| self.core.pop_due(Timer::DrainTimeout)) else {
                 break;
             };
             // The two of a tunnel are often held up by each other. The service
@@ -26,19 +26,19 @@ impl<N: Network, S: Service> Engine<N, S> {
             self.sweep();
             self.judge_slow(id);
         }
-        self.expire_each(Delay::Unheard, Core::admit_acknowledgements);
-        self.expire_each(Delay::Lingering, |core, id| {
+        self.expire_each(Timer::AckCheck, Core::check_acknowledgements);
+        self.expire_each(Timer::CloseTimeout, |core, id| {
             // The last of it may have arrived without an event.
             core.advance_end(id);
-            core.doom(id, CloseReason::NotAcknowledged);
+            core.mark_closed(id, CloseReason::NotAcknowledged);
         });
-        self.expire_each(Delay::Connecting, |core, id| {
+        self.expire_each(Timer::ConnectTimeout, |core, id| {
             let after = core.limits.connect_timeout;
-            core.doom(id, CloseReason::ConnectTimedOut(after));
+            core.mark_closed(id, CloseReason::ConnectTimedOut(after));
         });
     }
 
-    fn expire_each(&mut self, delay: Delay, act: impl Fn(&mut Core<N>, ClientId)) {
+    fn expire_each(&mut self, delay: Timer, act: impl Fn(&mut Core<N>, ClientId)) {
         for _ in 0..EXPIRIES_PER_TURN {
             let Some(id) = self.core.pop_due(delay) else {
                 return;
@@ -52,7 +52,7 @@ impl<N: Network, S: Service> Engine<N, S> {
         let policy = *self.core.policy();
         let verdict = |engine: &Self| {
             let client = engine.core.clients.get(id)?;
-            client.slow.verdict(&policy, now)
+            client.clocks.verdict(&policy, now)
         };
         if verdict(self).is_none() {
             return;
@@ -69,7 +69,7 @@ impl<N: Network, S: Service> Engine<N, S> {
         self.core.list_if_work(id);
         let Some(reason) = verdict(self) else { return };
         let detail = match reason {
-            Reason::NotDrained => format!("not empty for {:?}", policy.drain_timeout),
+            SlowReason::DrainTimeout => format!("not empty for {:?}", policy.drain_timeout),
             _ => format!("limit {}", policy.limit_bytes),
         };
         self.core.disconnect(id, reason, &detail);

@@ -26,7 +26,7 @@ mod turn;
 mod window;
 mod writing;
 
-pub use client::Name;
+pub use client::ClientName;
 pub use client::readiness::Event;
 pub use client_table::ClientId;
 pub use clock::Clock;

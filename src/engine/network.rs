@@ -139,7 +139,7 @@ pub trait Stream: Read + Write {
     /// past it by less than the unit in which windows are told. As we do not
     /// read while the queue is full, neither side would ever move again, and a
     /// client that reads everything would look like a network that is gone.
-    fn admit_acknowledgements(&mut self, silence: Duration) -> bool {
+    fn check_acknowledgements(&mut self, silence: Duration) -> bool {
         let _ = silence;
         false
     }

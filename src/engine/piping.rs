@@ -80,14 +80,14 @@ impl<N: Network> Core<N> {
             Err(error) => (Err(error), Ok(0)),
         };
         // Few bytes say nothing: the pipe may have been full.
-        let taken = source.note_read(taken, 0);
+        let taken = source.after_read(taken, 0);
         if let Ok(Some(taken_bytes)) = taken {
-            match destination.note_write(sent, taken_bytes) {
+            match destination.after_write(sent, taken_bytes) {
                 Ok(sent_bytes) if sent_bytes < taken_bytes => {
                     self.write_to_destination(from, to, &rest[..taken_bytes - sent_bytes]);
                 }
                 Ok(_) => {}
-                Err(error) => self.doom(to, CloseReason::Failed(Operation::Write, error)),
+                Err(error) => self.mark_closed(to, CloseReason::Failed(Operation::Write, error)),
             }
         }
         Some(taken)
@@ -105,7 +105,7 @@ impl<N: Network, S: Service> Engine<N, S> {
         {
             client.is_bulk = self.core.limits.is_bulk(count);
             let received_bytes = client.received_bytes;
-            self.note_moved(id, count, received_bytes);
+            self.count_read(id, count, received_bytes);
         }
         Some(outcome)
     }

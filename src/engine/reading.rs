@@ -40,7 +40,9 @@ impl<N: Network, S: Service> Engine<N, S> {
                 Ok(Some(0)) => return self.read_end(id),
                 Ok(Some(count)) => budget = budget.saturating_sub(count),
                 Err(error) => {
-                    return self.core.doom(id, CloseReason::Failed(Operation::Read, error));
+                    return self
+                        .core
+                        .mark_closed(id, CloseReason::Failed(Operation::Read, error));
                 }
             }
         }
@@ -83,13 +85,13 @@ impl<N: Network, S: Service> Engine<N, S> {
         } else {
             self.core.write_to_destinations(id, &self.read_buffer[..count]);
         }
-        self.note_moved(id, count, received_bytes);
+        self.count_read(id, count, received_bytes);
         Ok(outcome)
     }
 
     /// Counts `count` bytes more, which make `received_bytes` of this client,
     /// and now and then looks at where they go.
-    pub(super) fn note_moved(&mut self, id: ClientId, count: usize, received_bytes: u64) {
+    pub(super) fn count_read(&mut self, id: ClientId, count: usize, received_bytes: u64) {
         self.core.counters.received_bytes += count as u64;
         self.core.moved_bytes += count as u64;
         if passes_multiple(received_bytes, count as u64, WINDOW_CHECK_BYTES)
@@ -108,7 +110,8 @@ impl<N: Network, S: Service> Engine<N, S> {
             && client.readiness.may_have_ended()
             && let Some(error) = client.stream.take_error()
         {
-            self.core.doom(id, CloseReason::Failed(Operation::Read, error));
+            self.core
+                .mark_closed(id, CloseReason::Failed(Operation::Read, error));
         }
     }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::client::Name;
+use super::client::ClientName;
 use super::client_table::ClientId;
 use crate::backpressure::Answer;
 use crate::error::CloseReason;
@@ -120,13 +120,13 @@ pub(crate) trait Commands {
     fn close(&mut self, client: ClientId);
     fn reject(&mut self, client: ClientId, why: Cow<'static, str>);
     fn reset(&mut self, client: ClientId);
-    fn connect(&mut self, address: SocketAddr, sake: ClientId) -> io::Result<ClientId>;
+    fn connect(&mut self, address: SocketAddr, for_client: ClientId) -> io::Result<ClientId>;
     fn hold(&mut self, client: ClientId, held_bytes: usize);
     fn room(&self, client: ClientId) -> usize;
     fn queued(&self, client: ClientId) -> usize;
     fn peer(&self, client: ClientId) -> Option<SocketAddr>;
     fn local(&self, client: ClientId) -> Option<SocketAddr>;
-    fn name(&self, client: ClientId) -> Option<Name>;
+    fn name(&self, client: ClientId) -> Option<ClientName>;
     fn now(&self) -> Instant;
     fn stop(&mut self);
 }
@@ -205,8 +205,8 @@ impl<'a> Actions<'a> {
     /// address is refused at once, or the client is gone. Once the server is
     /// [`stopping`](Service::stopping) none is begun, for it would have to be
     /// waited for; [`is_stopping`](crate::error::is_stopping) tells.
-    pub fn connect(&mut self, address: SocketAddr, sake: ClientId) -> io::Result<ClientId> {
-        self.commands.connect(address, sake)
+    pub fn connect(&mut self, address: SocketAddr, for_client: ClientId) -> io::Result<ClientId> {
+        self.commands.connect(address, for_client)
     }
 
     /// Declares how many bytes the service itself holds for this client, such
@@ -242,7 +242,7 @@ impl<'a> Actions<'a> {
 
     /// How the log calls the client, or `None` if it is gone.
     #[must_use]
-    pub fn name(&self, client: ClientId) -> Option<Name> {
+    pub fn name(&self, client: ClientId) -> Option<ClientName> {
         self.commands.name(client)
     }
 

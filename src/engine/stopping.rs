@@ -49,7 +49,7 @@ impl<N: Network, S: Service> Engine<N, S> {
             }
             Some(by) if now >= by => {
                 for id in self.ids() {
-                    self.core.doom(id, CloseReason::Stopped);
+                    self.core.mark_closed(id, CloseReason::Stopped);
                 }
             }
             Some(_) => {

@@ -12,33 +12,33 @@ use super::client_table::ClientId;
 
 /// What a client may have due. Each kind has one delay for all clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Delay {
+pub(crate) enum Timer {
     /// Over the limit for a share of the grace: time to see that it is not
     /// our own kernel that keeps its acknowledgements out.
-    Unheard,
+    AckCheck,
     /// Over the limit for the grace.
-    OverLimit,
+    WriteTimeout,
     /// Not empty for the drain timeout.
-    NotDrained,
+    DrainTimeout,
     /// The last of what was sent is not taken for the grace.
-    Lingering,
+    CloseTimeout,
     /// Not connected for the connect timeout.
-    Connecting,
+    ConnectTimeout,
 }
 
-impl Delay {
+impl Timer {
     pub(crate) const ALL: [Self; 5] = [
-        Self::Unheard,
-        Self::OverLimit,
-        Self::NotDrained,
-        Self::Lingering,
-        Self::Connecting,
+        Self::AckCheck,
+        Self::WriteTimeout,
+        Self::DrainTimeout,
+        Self::CloseTimeout,
+        Self::ConnectTimeout,
     ];
 }
 
 /// Clients that each have something due one fixed delay after a start.
 #[derive(Debug)]
-pub(crate) struct DelayQueue {
+pub(crate) struct TimerQueue {
     delay: Duration,
     /// Sorted by start.
     entries: VecDeque<Entry>,
@@ -55,7 +55,7 @@ pub(crate) struct Entry {
 /// A short queue is not worth weeding.
 const SMALLEST_WEEDING_ENTRIES: usize = 1024;
 
-impl DelayQueue {
+impl TimerQueue {
     pub(crate) const fn new(delay: Duration) -> Self {
         Self {
             delay,
@@ -129,7 +129,7 @@ mod tests {
     fn entries_come_out_in_order_and_not_before_they_are_due() {
         let t0 = start();
         let second = Duration::from_secs(1);
-        let mut queue = DelayQueue::new(5 * second);
+        let mut queue = TimerQueue::new(5 * second);
         queue.push(t0, client(1), |_| true);
         queue.push(t0 + second, client(2), |_| true);
         assert_eq!(queue.pop_due(t0 + 5 * second - Duration::from_nanos(1)), None);
@@ -148,7 +148,7 @@ mod tests {
     #[test]
     fn stale_entries_do_not_wake_the_loop() {
         let t0 = start();
-        let mut queue = DelayQueue::new(Duration::from_secs(5));
+        let mut queue = TimerQueue::new(Duration::from_secs(5));
         queue.push(t0, client(1), |_| true);
         queue.push(t0, client(2), |_| true);
         assert_eq!(
@@ -161,7 +161,7 @@ mod tests {
     #[test]
     fn weeding_costs_little_while_most_entries_still_count() {
         let t0 = start();
-        let mut queue = DelayQueue::new(Duration::from_secs(5));
+        let mut queue = TimerQueue::new(Duration::from_secs(5));
         let looks = std::cell::Cell::new(0);
         let pushes = 10 * SMALLEST_WEEDING_ENTRIES;
         for number in 0..pushes {
@@ -177,7 +177,7 @@ mod tests {
     #[test]
     fn a_client_that_stalls_and_recovers_for_ever_does_not_grow_the_queue() {
         let t0 = start();
-        let mut queue = DelayQueue::new(Duration::from_secs(5));
+        let mut queue = TimerQueue::new(Duration::from_secs(5));
         for turn in 0..100_000 {
             let now = t0 + Duration::from_micros(turn);
             queue.push(now, client(1), |entry| entry.start == now);

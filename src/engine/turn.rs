@@ -7,14 +7,14 @@
 
 use std::time::{Duration, Instant};
 
-use super::acceptor::Accepting;
+use super::acceptor::Acceptor;
 use super::client::Phase;
 use super::client::readiness::Event;
 use super::client_table::ClientId;
 use super::core::{Core, Engine};
 use super::journal::Counters;
 use super::network::Network;
-use super::ready_list::Line;
+use super::ready_list::Lane;
 use super::service::{Actions, Service};
 use crate::error::ServerError;
 use crate::limits::{
@@ -58,7 +58,7 @@ impl<N: Network, S: Service> Engine<N, S> {
             next_tick: None,
             core: Core::new(network, limits.clone(), budget, now),
             service,
-            acceptor: Accepting::new(max_clients),
+            acceptor: Acceptor::new(max_clients),
             read_buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
             woken: false,
             stop_by: None,
@@ -66,24 +66,24 @@ impl<N: Network, S: Service> Engine<N, S> {
     }
 
     /// Notes an event of a client's socket. A stale id is nobody's.
-    pub fn hear(&mut self, id: ClientId, event: Event) {
+    pub fn handle_event(&mut self, id: ClientId, event: Event) {
         if let Some(client) = self.core.clients.get_mut(id) {
             client.readiness.announce(event);
             if !client.listed {
                 client.listed = true;
-                self.core.ready.push(id, client.line);
+                self.core.ready.push(id, client.lane);
             }
         }
     }
 
     /// Notes that connections wait to be accepted.
-    pub const fn hear_listener(&mut self) {
+    pub const fn handle_listener(&mut self) {
         self.acceptor.announce();
     }
 
     /// Notes that somebody called from another thread. The service is told in
     /// the next turn, for only there the instant is that of the present.
-    pub const fn hear_wake(&mut self) {
+    pub const fn handle_wake(&mut self) {
         self.woken = true;
     }
 
@@ -94,7 +94,7 @@ impl<N: Network, S: Service> Engine<N, S> {
     }
 
     /// Takes one turn at the charged instant `now`.
-    pub fn take(&mut self, now: Instant) -> Next {
+    pub fn turn(&mut self, now: Instant) -> Next {
         self.core.now = now;
         self.accept();
         self.wake();
@@ -174,35 +174,35 @@ impl<N: Network, S: Service> Engine<N, S> {
     fn serve(&mut self) {
         let lengths = self.core.ready.lengths();
         let begun = self.core.moved_bytes;
-        for (line, length) in Line::ALL.into_iter().zip(lengths) {
-            let until = self.serves_until(line, begun);
+        for (lane, length) in Lane::ALL.into_iter().zip(lengths) {
+            let until = self.serves_until(lane, begun);
             for served in 0..length {
-                // One of each line in every turn, so that nobody waits for ever.
+                // One of each lane in every turn, so that nobody waits for ever.
                 if served > 0 && self.core.moved_bytes >= until {
                     break;
                 }
-                self.serve_next(line);
+                self.serve_next(lane);
             }
         }
     }
 
     /// How far this turn, which began with so many bytes moved, may go with
-    /// those in a line. Newcomers have a part of it, as one who waits behind
+    /// those in a lane. Newcomers have a part of it, as one who waits behind
     /// floods for the first answer waits too; and many disconnects at once are
     /// paid for by those who flood.
-    fn serves_until(&self, line: Line, begun: u64) -> u64 {
+    fn serves_until(&self, lane: Lane, begun: u64) -> u64 {
         let until = begun + TURN_BUDGET_ALL_BYTES;
         let moved = self.core.moved_bytes;
-        match line {
-            Line::Light => until,
-            Line::New => until.min(moved + TURN_BUDGET_NEW_BYTES),
-            Line::Heavy if self.core.has_slow_due() => moved,
-            Line::Heavy => until,
+        match lane {
+            Lane::Interactive => until,
+            Lane::New => until.min(moved + TURN_BUDGET_NEW_BYTES),
+            Lane::Bulk if self.core.has_slow_due() => moved,
+            Lane::Bulk => until,
         }
     }
 
-    fn serve_next(&mut self, line: Line) {
-        let Some(id) = self.core.ready.pop(line) else {
+    fn serve_next(&mut self, lane: Lane) {
+        let Some(id) = self.core.ready.pop(lane) else {
             return;
         };
         let Some(client) = self.core.clients.get_mut(id) else {
@@ -211,7 +211,7 @@ impl<N: Network, S: Service> Engine<N, S> {
         client.listed = false;
         let moved_before = self.core.moved_bytes;
         match client.phase {
-            Phase::Doomed => return,
+            Phase::Closed => return,
             Phase::Connecting => self.finish_connect(id),
             Phase::Open | Phase::Closing => {
                 if !client.queue.is_empty() {
@@ -221,7 +221,7 @@ impl<N: Network, S: Service> Engine<N, S> {
             }
         }
         let moved_bytes = self.core.moved_bytes - moved_before;
-        self.core.settle(id, moved_bytes);
+        self.core.after_serving(id, moved_bytes);
     }
 
     fn next(&mut self) -> Next {
@@ -229,7 +229,7 @@ impl<N: Network, S: Service> Engine<N, S> {
         if self.stop_by.is_some() && self.core.clients.len() == 0 {
             return Next::Stopped;
         }
-        let has_more = !self.core.ready.is_empty() || !self.core.doomed.is_empty();
+        let has_more = !self.core.ready.is_empty() || !self.core.marked.is_empty();
         if has_more || self.acceptor.is_due(now) {
             return Next::WaitFor(Duration::ZERO);
         }
@@ -247,11 +247,11 @@ impl<N: Network> Core<N> {
     /// After a client was served, which moved so many bytes: what was read may
     /// have been all that its end waited for, and what is left to do goes on
     /// the ready list.
-    fn settle(&mut self, id: ClientId, moved_bytes: u64) {
+    fn after_serving(&mut self, id: ClientId, moved_bytes: u64) {
         let Some(client) = self.clients.get_mut(id) else {
             return;
         };
-        client.line = client.line.after_turn(moved_bytes);
+        client.lane = client.lane.after_turn(moved_bytes);
         if client.queue.is_ended() {
             self.advance_end(id);
             self.list_if_work(id);

@@ -55,12 +55,12 @@ impl<N: Network> Core<N> {
 
     /// Makes sure that a client over the limit is not kept there by our own
     /// kernel.
-    pub(super) fn admit_acknowledgements(&mut self, id: ClientId) {
+    pub(super) fn check_acknowledgements(&mut self, id: ClientId) {
         let silence = self.limits.unheard_delay() / 2;
         let Some(client) = self.clients.get_mut(id) else {
             return;
         };
-        if !client.stream.admit_acknowledgements(silence) {
+        if !client.stream.check_acknowledgements(silence) {
             return;
         }
         debug!(

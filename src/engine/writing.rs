@@ -14,8 +14,8 @@ use super::client_table::ClientId;
 use super::core::{Core, Engine};
 use super::network::Network;
 use super::service::{Actions, Service};
-use super::timers::Delay;
-use crate::backpressure::{Answer, Flow, Reason, SendQueue, Sent};
+use super::timers::Timer;
+use crate::backpressure::{Answer, Flow, SendQueue, Sent, SlowReason};
 use crate::error::{CloseReason, Operation};
 use crate::limits::{LOG_REPEAT_INTERVAL, TURN_BUDGET_BYTES};
 
@@ -47,7 +47,7 @@ impl<N: Network> Core<N> {
             Ok(taken) if taken == data.len() && client.queue.is_empty() => Answer::Continue,
             Ok(taken) => self.enqueue(id, data.len() - taken, |queue| put(queue, taken)),
             Err(error) => {
-                self.doom(id, CloseReason::Failed(Operation::Write, error));
+                self.mark_closed(id, CloseReason::Failed(Operation::Write, error));
                 Answer::Continue
             }
         }
@@ -70,20 +70,20 @@ impl<N: Network> Core<N> {
                 "hard limit {}, a write of {rest_bytes} more",
                 self.policy.hard_limit_bytes
             );
-            self.disconnect(id, Reason::HardLimit, &detail);
+            self.disconnect(id, SlowReason::HardLimit, &detail);
             return Answer::Continue;
         }
         let answer = put(&mut client.queue);
         let length_bytes = u32::try_from(client.queue.len()).unwrap_or(u32::MAX);
         client.peak_bytes = client.peak_bytes.max(length_bytes);
         self.queued_bytes += rest_bytes;
-        let started = client.slow.queue_changed(&self.policy, &client.queue, self.now);
+        let started = client.clocks.queue_changed(&self.policy, &client.queue, self.now);
         if started.waiting {
-            self.arm(Delay::NotDrained, id);
+            self.arm(Timer::DrainTimeout, id);
         }
         if started.over_limit {
-            self.arm(Delay::Unheard, id);
-            self.arm(Delay::OverLimit, id);
+            self.arm(Timer::AckCheck, id);
+            self.arm(Timer::WriteTimeout, id);
             self.log_blocked(id);
         }
         self.list_if_work(id);
@@ -125,7 +125,7 @@ impl<N: Network> Core<N> {
             let longest = self
                 .clients
                 .iter()
-                .filter(|(_, client)| client.phase != Phase::Doomed)
+                .filter(|(_, client)| client.phase != Phase::Closed)
                 .max_by_key(|(_, client)| client.queue.len() + client.held_bytes)
                 .map(|(id, _)| id);
             // One goes with every round, so there is an end to them.
@@ -136,13 +136,13 @@ impl<N: Network> Core<N> {
                 self.queued_bytes,
                 self.memory_budget_bytes,
             );
-            self.disconnect(id, Reason::MemoryBudget, &detail);
+            self.disconnect(id, SlowReason::MemoryBudget, &detail);
         }
     }
 
     pub(super) fn hold(&mut self, id: ClientId, held_bytes: usize) {
         if let Some(client) = self.clients.get_mut(id)
-            && client.phase != Phase::Doomed
+            && client.phase != Phase::Closed
         {
             let before = std::mem::replace(&mut client.held_bytes, held_bytes);
             self.queued_bytes = self.queued_bytes - before + held_bytes;
@@ -216,9 +216,9 @@ impl<N: Network> Core<N> {
         let sent_bytes = before - client.queue.len();
         self.queued_bytes -= sent_bytes;
         self.moved_bytes += sent_bytes as u64;
-        client.slow.queue_changed(&self.policy, &client.queue, self.now);
+        client.clocks.queue_changed(&self.policy, &client.queue, self.now);
         if let Some(error) = error {
-            self.doom(id, CloseReason::Failed(Operation::Write, error));
+            self.mark_closed(id, CloseReason::Failed(Operation::Write, error));
             return Sent::Waiting;
         }
         outcome

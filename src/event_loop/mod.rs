@@ -16,7 +16,8 @@ use log::{info, warn};
 use mio::{Events, Poll, Token, Waker};
 
 pub use crate::engine::{
-    Actions, ClientId, Clock, Counters, Event, Name, Network, PeerState, PeerWindow, Service, Spliced, Stream,
+    Actions, ClientId, ClientName, Clock, Counters, Event, Network, PeerState, PeerWindow, Service, Spliced,
+    Stream,
 };
 pub use crate::kernel::machine::{descriptor_limit, raise_descriptor_limit};
 
@@ -172,8 +173,8 @@ impl<S: Service> EventLoop<S> {
                 return Err(ServerError::EventLoop("wait for events", error));
             }
             let now = self.clock.advance(Instant::now(), wait);
-            self.hear();
-            match self.engine.take(now) {
+            self.dispatch();
+            match self.engine.turn(now) {
                 Next::Stopped => return Ok(*self.engine.counters()),
                 Next::WaitFor(time) => wait = Some(time),
                 Next::Wait => wait = None,
@@ -183,19 +184,19 @@ impl<S: Service> EventLoop<S> {
     }
 
     /// Hands the events on to whom they concern.
-    fn hear(&mut self) {
+    fn dispatch(&mut self) {
         for event in &self.events {
             match event.token() {
-                LISTENER => self.engine.hear_listener(),
+                LISTENER => self.engine.handle_listener(),
                 WAKER => {
                     if self.remote.flags.stop.swap(false, Ordering::AcqRel) {
                         self.engine.stop();
                     }
                     if self.remote.flags.wake.swap(false, Ordering::AcqRel) {
-                        self.engine.hear_wake();
+                        self.engine.handle_wake();
                     }
                 }
-                token => self.engine.hear(
+                token => self.engine.handle_event(
                     ClientId::from_token(token.0),
                     Event {
                         readable: event.is_readable()
@@ -213,7 +214,7 @@ impl<S: Service> EventLoop<S> {
     /// Gives freed memory back to the system when it is time, and wakes up
     /// for that if need be.
     fn give_memory_back(&mut self, now: Instant, wait: Option<Duration>) -> Option<Duration> {
-        self.trimmer.note_queued(self.engine.queued_bytes());
+        self.trimmer.queued_now(self.engine.queued_bytes());
         if self.trimmer.take_due(now) {
             self.engine.shrink();
             allocator::trim();

@@ -28,7 +28,7 @@ impl Trimmer {
 
     /// Notes how much all queues hold. What one frees and another takes again
     /// is not free.
-    pub(crate) fn note_queued(&mut self, bytes: usize) {
+    pub(crate) fn queued_now(&mut self, bytes: usize) {
         self.most_bytes = self.most_bytes.max(bytes);
         self.freed_bytes = self.most_bytes - bytes;
     }
@@ -71,14 +71,14 @@ mod tests {
     fn memory_is_given_back_after_much_was_freed_and_not_too_often() {
         let t0 = start();
         let mut trimmer = Trimmer::new(t0);
-        trimmer.note_queued(2 * TRIM_AFTER_FREED_BYTES);
-        trimmer.note_queued(TRIM_AFTER_FREED_BYTES + 1);
+        trimmer.queued_now(2 * TRIM_AFTER_FREED_BYTES);
+        trimmer.queued_now(TRIM_AFTER_FREED_BYTES + 1);
         assert_eq!(trimmer.due(), None);
-        trimmer.note_queued(TRIM_AFTER_FREED_BYTES);
+        trimmer.queued_now(TRIM_AFTER_FREED_BYTES);
         assert_eq!(trimmer.due(), Some(t0 + TRIM_INTERVAL));
         assert!(!trimmer.take_due(t0));
         assert!(trimmer.take_due(t0 + TRIM_INTERVAL));
-        trimmer.note_queued(1);
+        trimmer.queued_now(1);
         assert!(
             !trimmer.take_due(t0 + 2 * TRIM_INTERVAL),
             "little was freed since"
@@ -90,11 +90,11 @@ mod tests {
         let t0 = start();
         let mut trimmer = Trimmer::new(t0);
         let mut queued = 10 * TRIM_AT_ONCE_BYTES;
-        trimmer.note_queued(queued);
+        trimmer.queued_now(queued);
         let mut parts = 0;
         while queued > 0 {
             queued -= TRIM_AT_ONCE_BYTES / 4;
-            trimmer.note_queued(queued);
+            trimmer.queued_now(queued);
             parts += usize::from(trimmer.take_due(t0));
         }
         assert_eq!(parts, 10);
@@ -106,7 +106,7 @@ mod tests {
         let mut trimmer = Trimmer::new(t0);
         let several = 1000 * TRIM_AT_ONCE_BYTES;
         for queued in [several, several - TRIM_AFTER_FREED_BYTES / 2].repeat(1000) {
-            trimmer.note_queued(queued);
+            trimmer.queued_now(queued);
             assert_eq!(trimmer.due(), None);
         }
     }

@@ -132,7 +132,7 @@ impl Stream for KernelStream {
         size == bytes
     }
 
-    fn admit_acknowledgements(&mut self, silence: Duration) -> bool {
+    fn check_acknowledgements(&mut self, silence: Duration) -> bool {
         let socket = self.stream.as_fd();
         if !tcp_info::read(socket).is_ok_and(|facts| facts.is_unheard(silence)) {
             return false;
@@ -234,7 +234,7 @@ mod tests {
         assert!(eventually(|| peer.read_exact(&mut [0; 57]).is_ok()));
         // On a kernel without this trouble they are acknowledged at once.
         assert!(eventually(|| settled(&stream) || gone(&stream)));
-        stream.admit_acknowledgements(Duration::ZERO);
+        stream.check_acknowledgements(Duration::ZERO);
         assert!(eventually(|| settled(&stream)), "{}", stream.peer_state());
     }
 

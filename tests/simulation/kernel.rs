@@ -487,7 +487,7 @@ impl Stream for SimulatedStream {
         PeerState::NotReading
     }
 
-    fn admit_acknowledgements(&mut self, _: Duration) -> bool {
+    fn check_acknowledgements(&mut self, _: Duration) -> bool {
         self.world.borrow_mut().model.hear(self.number);
         self.number.is_multiple_of(2)
     }

@@ -324,7 +324,7 @@ impl<'a, S: Service> Driver<'a, S> {
         self.pass_time()?;
         self.hear();
         let calls = self.world.borrow().calls;
-        let next = self.engine.take(self.charged);
+        let next = self.engine.turn(self.charged);
         self.report.turns += 1;
         self.check(next, calls)?;
         self.wait = match next {
@@ -382,16 +382,16 @@ impl<'a, S: Service> Driver<'a, S> {
     fn hear(&mut self) {
         let listener = self.world.borrow_mut().take_listener_edge();
         if listener || (self.plan.has(Trouble::SpuriousEvents) && self.rng.u8(..32) == 0) {
-            self.engine.hear_listener();
+            self.engine.handle_listener();
         }
         let mut batch = std::mem::take(&mut self.batch);
         self.world.borrow_mut().collect(&mut batch);
         if self.plan.has(Trouble::Wakes) && self.rng.u8(..16) == 0 {
-            self.engine.hear_wake();
+            self.engine.handle_wake();
             self.world.borrow_mut().wake_owed = true;
         }
         for &(id, event) in &batch {
-            self.engine.hear(id, event);
+            self.engine.handle_event(id, event);
         }
         self.idle_turns = if batch.is_empty() { self.idle_turns } else { 0 };
         self.batch = batch;

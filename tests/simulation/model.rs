@@ -12,7 +12,7 @@
 
 use std::time::{Duration, Instant};
 
-use highwater::backpressure::{Answer, Reason};
+use highwater::backpressure::{Answer, SlowReason};
 use highwater::engine::Next;
 use highwater::error::CloseReason;
 use highwater::limits::{LONGEST_WAIT, Limits, SMALLEST_READ_BYTES};
@@ -34,7 +34,7 @@ pub(crate) enum Doom {
     /// The kernel failed one of its operations.
     Failed,
     /// A limit was exceeded inside a turn.
-    Slow(Reason),
+    Slow(SlowReason),
     /// Its service wants it reset.
     Rejected,
     Reset,
@@ -133,7 +133,7 @@ pub(crate) struct Found {
 /// What happened, so that a test can tell whether it ever did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Seen {
-    pub(crate) slow: [u64; Reason::ALL.len()],
+    pub(crate) slow: [u64; SlowReason::ALL.len()],
     pub(crate) finished: u64,
     pub(crate) failed: u64,
     pub(crate) rejected: u64,
@@ -461,7 +461,7 @@ impl Model {
             return;
         }
         if queue > self.limits.hard_limit() {
-            return self.doom(number, Doom::Slow(Reason::HardLimit));
+            return self.doom(number, Doom::Slow(SlowReason::HardLimit));
         }
         let ledger = &mut self.ledgers[number];
         if queue >= self.limits.high_water_mark_bytes {
@@ -508,7 +508,7 @@ impl Model {
                 (ledger.queue + ledger.held, ledger.place)
             });
             let Some(longest) = longest else { return };
-            self.doom(longest, Doom::Slow(Reason::MemoryBudget));
+            self.doom(longest, Doom::Slow(SlowReason::MemoryBudget));
         }
     }
 
@@ -644,7 +644,7 @@ impl Model {
         let doom = match reason {
             CloseReason::Reset | CloseReason::Rejected(_) => ledger.doom.clone(),
             // Its time may have been over before it came to a limit.
-            CloseReason::Slow(Reason::OverLimit | Reason::NotDrained)
+            CloseReason::Slow(SlowReason::WriteTimeout | SlowReason::DrainTimeout)
             | CloseReason::ConnectTimedOut(_)
             | CloseReason::NotAcknowledged
                 if self.loose =>
@@ -657,15 +657,15 @@ impl Model {
             (_, Some(Doom::Closed)) => false,
             _ if self.kind == Kind::Meddler => true,
             // It was marked in the sweep of the turn before.
-            (CloseReason::Slow(Reason::MemoryBudget), _)
+            (CloseReason::Slow(SlowReason::MemoryBudget), _)
                 if ledger.connecting_since.is_some() && ledger.admitted_turn + 1 == self.turn =>
             {
                 true
             }
-            (CloseReason::Slow(Reason::MemoryBudget), None) if self.kind == Kind::FramedEcho => {
+            (CloseReason::Slow(SlowReason::MemoryBudget), None) if self.kind == Kind::FramedEcho => {
                 self.over_budget_possible() && self.may_have_been_longest(number)
             }
-            (CloseReason::Slow(Reason::MemoryBudget), _) if self.loose => {
+            (CloseReason::Slow(SlowReason::MemoryBudget), _) if self.loose => {
                 self.over_budget_seen && self.may_have_been_longest(number)
             }
             (CloseReason::Stopped, _) if over(self.stopping_since, limits.grace) => true,
@@ -677,16 +677,16 @@ impl Model {
             (CloseReason::Slow(reason), Some(doom)) => *doom == Doom::Slow(*reason),
             (_, Some(_)) => false,
             // Not without one last flush, and not the second of a pair too.
-            (CloseReason::Slow(Reason::OverLimit | Reason::NotDrained), None)
+            (CloseReason::Slow(SlowReason::WriteTimeout | SlowReason::DrainTimeout), None)
                 if !was_tried || partner_was_slow && self.kind == Kind::Tunnel =>
             {
                 false
             }
-            (CloseReason::Slow(Reason::OverLimit), None) => over(ledger.over_since, limits.grace),
-            (CloseReason::Slow(Reason::NotDrained), None) => {
+            (CloseReason::Slow(SlowReason::WriteTimeout), None) => over(ledger.over_since, limits.grace),
+            (CloseReason::Slow(SlowReason::DrainTimeout), None) => {
                 over(ledger.waiting_since, limits.drain_timeout())
             }
-            (CloseReason::Slow(Reason::MemoryBudget | Reason::HardLimit), None) => false,
+            (CloseReason::Slow(SlowReason::MemoryBudget | SlowReason::HardLimit), None) => false,
             (CloseReason::Finished, None) => {
                 ledger.ended
                     && ledger.queue == 0

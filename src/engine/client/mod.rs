@@ -18,10 +18,10 @@ use self::readiness::Readiness;
 use self::receive_buffer::ReceiveBuffer;
 use super::client_table::ClientId;
 use super::network::Stream;
-use super::ready_list::Line;
-use super::timers::Delay;
+use super::ready_list::Lane;
+use super::timers::Timer;
 use crate::backpressure::small_list::SmallList;
-use crate::backpressure::{Flow, Pipe, SendQueue, Sent, SlowClient};
+use crate::backpressure::{Clocks, Flow, Pipe, SendQueue, Sent};
 
 /// Most pieces of a queue that one write offers to the socket.
 const SLICES_PER_WRITE: usize = 32;
@@ -37,7 +37,7 @@ pub(crate) enum Phase {
     /// client goes once everything sent has arrived.
     Closing,
     /// Closed in all but name; it is swept at the end of the turn.
-    Doomed,
+    Closed,
 }
 
 #[derive(Debug)]
@@ -45,7 +45,7 @@ pub(crate) struct Client<S> {
     pub(crate) stream: S,
     pub(crate) peer: SocketAddr,
     pub(crate) queue: SendQueue,
-    pub(crate) slow: SlowClient,
+    pub(crate) clocks: Clocks,
     /// Where what it sends goes without asking the service.
     pub(crate) pipe: Pipe<ClientId>,
     /// Whose pipes end here.
@@ -58,10 +58,10 @@ pub(crate) struct Client<S> {
     /// Bytes that the service holds for it, such as an unfinished frame.
     pub(crate) held_bytes: usize,
     /// The client for whose sake this connection was made.
-    pub(crate) upstream_of: Sake,
+    pub(crate) upstream_of: UpstreamOf,
     /// Since when we wait for the peer: to take the connection that we asked
     /// for, or the last of what was sent.
-    pub(crate) peer_awaited_since: Option<Instant>,
+    pub(crate) awaiting_since: Option<Instant>,
     pub(crate) readiness: Readiness,
     pub(crate) phase: Phase,
     /// The service does not want to hear from it for now.
@@ -69,11 +69,11 @@ pub(crate) struct Client<S> {
     /// It is on the ready list.
     pub(crate) listed: bool,
     /// Where on that list it goes.
-    pub(crate) line: Line,
+    pub(crate) lane: Lane,
     /// It has sent its end.
     pub(crate) read_ended: bool,
     /// Our end was announced to it.
-    pub(crate) write_ended: bool,
+    pub(crate) fin_sent: bool,
     /// The stop of the server closed it, in the middle of its stream.
     pub(crate) stopped: bool,
     /// Something meant for it was thrown away: its end must be a reset.
@@ -86,11 +86,11 @@ pub(crate) struct Client<S> {
 
 /// The descriptor of a client, or nobody's, in four bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Sake(i32);
+pub(crate) struct UpstreamOf(i32);
 
-impl Sake {
+impl UpstreamOf {
     /// No descriptor is negative.
-    pub(crate) const NOBODY: Self = Self(-1);
+    pub(crate) const NO_CLIENT: Self = Self(-1);
 
     pub(crate) const fn of(descriptor: i32) -> Self {
         Self(descriptor)
@@ -114,22 +114,22 @@ impl<S: Stream> Client<S> {
             stream,
             peer,
             queue: SendQueue::new(high_water_mark_bytes),
-            slow: SlowClient::default(),
+            clocks: Clocks::default(),
             pipe: Pipe::default(),
             sources: SmallList::Empty,
             received_bytes: 0,
             sent_bytes: 0,
             peak_bytes: 0,
             held_bytes: 0,
-            upstream_of: Sake::NOBODY,
-            peer_awaited_since: None,
+            upstream_of: UpstreamOf::NO_CLIENT,
+            awaiting_since: None,
             readiness: Readiness::NEW,
             phase: Phase::Open,
             paused: false,
             listed: false,
-            line: Line::New,
+            lane: Lane::New,
             read_ended: false,
-            write_ended: false,
+            fin_sent: false,
             stopped: false,
             cut: false,
             is_bulk: false,
@@ -143,7 +143,7 @@ impl<S: Stream> Client<S> {
         match self.phase {
             Phase::Open => !self.read_ended && !self.paused && self.pipe.flow() == Flow::Read,
             Phase::Closing => !self.read_ended,
-            Phase::Connecting | Phase::Doomed => false,
+            Phase::Connecting | Phase::Closed => false,
         }
     }
 
@@ -171,12 +171,12 @@ impl<S: Stream> Client<S> {
     /// `Ok(Some(0))` that the peer has ended.
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         let result = self.stream.read(buffer);
-        self.note_read(result, buffer.len())
+        self.after_read(result, buffer.len())
     }
 
     /// Notes what a read led to. Fewer bytes than `short_below` mean that
     /// nothing is left.
-    pub(crate) fn note_read(
+    pub(crate) fn after_read(
         &mut self,
         result: io::Result<usize>,
         short_below: usize,
@@ -212,7 +212,7 @@ impl<S: Stream> Client<S> {
             return Ok(0);
         }
         let result = self.stream.write(data);
-        self.note_write(result, data.len())
+        self.after_write(result, data.len())
     }
 
     /// Writes from the queue, once.
@@ -224,12 +224,12 @@ impl<S: Stream> Client<S> {
             [only] => self.stream.write(only),
             several => self.stream.write_vectored(several),
         };
-        let count = self.note_write(result, offered)?;
+        let count = self.after_write(result, offered)?;
         Ok(self.queue.sent(count))
     }
 
     /// Notes what a write led to that offered so many bytes.
-    pub(crate) fn note_write(&mut self, result: io::Result<usize>, offered: usize) -> io::Result<usize> {
+    pub(crate) fn after_write(&mut self, result: io::Result<usize>, offered: usize) -> io::Result<usize> {
         match result {
             Ok(count) => {
                 if count < offered {
@@ -248,18 +248,18 @@ impl<S: Stream> Client<S> {
     }
 
     /// Since when this delay is running for the client, if it is.
-    pub(crate) fn since(&self, delay: Delay) -> Option<Instant> {
+    pub(crate) fn since(&self, delay: Timer) -> Option<Instant> {
         match delay {
-            Delay::Unheard | Delay::OverLimit => self.slow.over_limit_since(),
-            Delay::NotDrained => self.slow.waiting_since(),
-            Delay::Connecting if self.phase == Phase::Connecting => self.peer_awaited_since,
-            Delay::Lingering if self.phase != Phase::Connecting => self.peer_awaited_since,
-            Delay::Connecting | Delay::Lingering => None,
+            Timer::AckCheck | Timer::WriteTimeout => self.clocks.over_limit_since(),
+            Timer::DrainTimeout => self.clocks.waiting_since(),
+            Timer::ConnectTimeout if self.phase == Phase::Connecting => self.awaiting_since,
+            Timer::CloseTimeout if self.phase != Phase::Connecting => self.awaiting_since,
+            Timer::ConnectTimeout | Timer::CloseTimeout => None,
         }
     }
 
-    pub(crate) fn name(&self) -> Name {
-        Name {
+    pub(crate) fn name(&self) -> ClientName {
+        ClientName {
             descriptor: self.stream.descriptor(),
             upstream_of: self.upstream_of.descriptor(),
         }
@@ -268,12 +268,12 @@ impl<S: Stream> Client<S> {
 
 /// How the log calls a client: `client 12`, or `upstream 13 of client 12`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Name {
+pub struct ClientName {
     descriptor: i32,
     upstream_of: Option<i32>,
 }
 
-impl fmt::Display for Name {
+impl fmt::Display for ClientName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.upstream_of {
             None => write!(f, "client {}", self.descriptor),

@@ -14,11 +14,11 @@ use crate::limits::Limits;
 
 /// Why a client is too slow to keep. Log, counters and tests share these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Reason {
+pub enum SlowReason {
     /// Over the limit for longer than the grace.
-    OverLimit,
+    WriteTimeout,
     /// Something waited, without a break, for longer than the drain timeout.
-    NotDrained,
+    DrainTimeout,
     /// A write would have brought the queue over the hard limit.
     HardLimit,
     /// All queues together were over the memory budget, and this was the
@@ -26,21 +26,21 @@ pub enum Reason {
     MemoryBudget,
 }
 
-impl Reason {
+impl SlowReason {
     /// Every reason, in the order in which counters list them.
     pub const ALL: [Self; 4] = [
-        Self::OverLimit,
-        Self::NotDrained,
+        Self::WriteTimeout,
+        Self::DrainTimeout,
         Self::HardLimit,
         Self::MemoryBudget,
     ];
 }
 
-impl fmt::Display for Reason {
+impl fmt::Display for SlowReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::OverLimit => "write timeout",
-            Self::NotDrained => "not drained",
+            Self::WriteTimeout => "write timeout",
+            Self::DrainTimeout => "not drained",
             Self::HardLimit => "hard limit",
             Self::MemoryBudget => "memory budget",
         })
@@ -92,12 +92,12 @@ pub struct Started {
 
 /// The clocks of one client.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct SlowClient {
+pub struct Clocks {
     over_limit_since: Option<Instant>,
     waiting_since: Option<Instant>,
 }
 
-impl SlowClient {
+impl Clocks {
     /// Notes the queue as it is after a write or a flush. Call it after every
     /// change of the queue, also when a flush empties it and a write fills it
     /// again at the same instant.
@@ -125,14 +125,14 @@ impl SlowClient {
     /// The first reason that holds at `now`, if any. Before acting on it, try
     /// one last flush, note its outcome, and ask again.
     #[must_use]
-    pub fn verdict(&self, policy: &Policy, now: Instant) -> Option<Reason> {
+    pub fn verdict(&self, policy: &Policy, now: Instant) -> Option<SlowReason> {
         let longer_than = |since: Option<Instant>, time: Duration| {
             since.is_some_and(|since| now.saturating_duration_since(since) >= time)
         };
         if longer_than(self.over_limit_since, policy.grace) {
-            Some(Reason::OverLimit)
+            Some(SlowReason::WriteTimeout)
         } else if longer_than(self.waiting_since, policy.drain_timeout) {
-            Some(Reason::NotDrained)
+            Some(SlowReason::DrainTimeout)
         } else {
             None
         }
@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn a_reason_reads_as_scripts_know_it_from_the_log() {
-        let said = Reason::ALL.map(|reason| reason.to_string());
+        let said = SlowReason::ALL.map(|reason| reason.to_string());
         assert_eq!(
             said,
             ["write timeout", "not drained", "hard limit", "memory budget"]
@@ -190,7 +190,7 @@ mod tests {
 
     struct Client {
         queue: SendQueue,
-        slow: SlowClient,
+        slow: Clocks,
         policy: Policy,
     }
 
@@ -198,7 +198,7 @@ mod tests {
         fn new() -> Self {
             Self {
                 queue: SendQueue::new(MARK),
-                slow: SlowClient::default(),
+                slow: Clocks::default(),
                 policy: policy(),
             }
         }
@@ -213,7 +213,7 @@ mod tests {
             self.slow.queue_changed(&self.policy, &self.queue, now)
         }
 
-        fn verdict(&self, now: Instant) -> Option<Reason> {
+        fn verdict(&self, now: Instant) -> Option<SlowReason> {
             self.slow.verdict(&self.policy, now)
         }
     }
@@ -233,7 +233,7 @@ mod tests {
         assert!(client.write(MARK, t0).over_limit);
         let deadline = t0 + policy().grace;
         assert_eq!(client.verdict(deadline - MILLISECOND), None);
-        assert_eq!(client.verdict(deadline), Some(Reason::OverLimit));
+        assert_eq!(client.verdict(deadline), Some(SlowReason::WriteTimeout));
         assert_eq!(client.slow.deadline(&policy()), Some(deadline));
     }
 
@@ -258,7 +258,10 @@ mod tests {
         let mut client = Client::new();
         client.write(MARK, t0);
         client.flush(MARK - 1, t0 + 4_999 * MILLISECOND);
-        assert_eq!(client.verdict(t0 + policy().grace), Some(Reason::OverLimit));
+        assert_eq!(
+            client.verdict(t0 + policy().grace),
+            Some(SlowReason::WriteTimeout)
+        );
     }
 
     #[test]
@@ -272,7 +275,10 @@ mod tests {
         // Full again at the same instant, as one turn does it.
         assert!(client.write(MARK, drained).over_limit);
         assert_eq!(client.verdict(t0 + policy().grace), None);
-        assert_eq!(client.verdict(drained + policy().grace), Some(Reason::OverLimit));
+        assert_eq!(
+            client.verdict(drained + policy().grace),
+            Some(SlowReason::WriteTimeout)
+        );
     }
 
     #[test]
@@ -313,7 +319,7 @@ mod tests {
         }
         assert_eq!(
             client.verdict(t0 + policy().drain_timeout),
-            Some(Reason::NotDrained)
+            Some(SlowReason::DrainTimeout)
         );
     }
 
@@ -328,7 +334,7 @@ mod tests {
         assert_eq!(client.verdict(t0 + policy().drain_timeout), None);
         assert_eq!(
             client.verdict(later + policy().drain_timeout),
-            Some(Reason::NotDrained)
+            Some(SlowReason::DrainTimeout)
         );
     }
 
@@ -341,7 +347,10 @@ mod tests {
             let started = client.write(10, t0 + Duration::from_secs(seconds));
             assert_eq!(started, Started::default());
         }
-        assert_eq!(client.verdict(t0 + policy().grace), Some(Reason::OverLimit));
+        assert_eq!(
+            client.verdict(t0 + policy().grace),
+            Some(SlowReason::WriteTimeout)
+        );
     }
 
     #[test]
