@@ -1,7 +1,8 @@
-//! A chat: what one says, all others hear. No line of it deals with slow
-//! clients, and still none can hurt the others: what a member does not read
-//! waits in that member's bounded queue, and one who is too slow for too long
-//! is disconnected.
+//! A chat: each message goes to all other members.
+//!
+//! No line deals with slow clients, and still none can hurt the others: what a
+//! member does not read waits in that member's bounded queue, and a member that
+//! stays over the limit for the grace is disconnected.
 //!
 //! Run `cargo run --example chat`, then `nc 127.0.0.1 9001` in some terminals.
 
@@ -13,24 +14,22 @@ use highwater::event_loop::{Actions, ClientId, EventLoop, Service};
 use highwater::limits::Limits;
 
 #[derive(Default)]
-struct Chat {
-    members: BTreeSet<ClientId>,
-}
+struct Chat(BTreeSet<ClientId>);
 
 impl Service for Chat {
     fn connected(&mut self, client: ClientId, _: &mut Actions<'_>) {
-        self.members.insert(client);
+        self.0.insert(client);
     }
 
     fn received(&mut self, speaker: ClientId, data: &[u8], actions: &mut Actions<'_>) {
         let said = Bytes::copy_from_slice(data);
-        for &listener in self.members.iter().filter(|&&member| member != speaker) {
+        for &listener in self.0.iter().filter(|&&member| member != speaker) {
             actions.send_shared(listener, &said);
         }
     }
 
     fn closed(&mut self, client: ClientId, _: &CloseReason, _: &mut Actions<'_>) {
-        self.members.remove(&client);
+        self.0.remove(&client);
     }
 }
 
