@@ -1,46 +1,44 @@
-//! Every limit of the engine: its name with its unit, its default, and why
-//! that number.
+//! Every limit: its name with its unit, its default, and the reason for it.
 //!
-//! Owns the numbers and the check that they fit together. Refuses to act on
-//! them: each is enforced where the thing that it bounds lives.
+//! Owns the numbers and the check that they fit together. Refuses to enforce
+//! them: that happens where the bounded thing lives.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::units::format_size;
 
-/// High-water mark: queue length at or above which a write answers *pause*.
-/// Node uses 64 KiB from version 22 on; it is also one full read buffer.
+/// High-water mark: queue length from which a write answers *pause*. Node
+/// uses 64 KiB from version 22 on; it is also one full read buffer.
 pub const HIGH_WATER_MARK_BYTES: usize = 64 * 1024;
 
-/// How long a client may stay over the limit before it is disconnected.
+/// Longest time over the limit before a client is disconnected.
 pub const GRACE: Duration = Duration::from_secs(5);
 
-/// The part of the grace after which a client over the limit is looked at
-/// once: whether it is our own kernel that keeps its acknowledgements out.
-/// After half a second of five the kernel has sent again once (200 ms), and
-/// what it sends the next time (600 ms) is answered.
+/// Divisor of the grace after which a client over the limit is checked once:
+/// does our own kernel drop its ACKs? After half a second of five the kernel has
+/// retransmitted once (200 ms), and its next retransmission (600 ms) is answered.
 pub const UNHEARD_GRACE_SHARE: u32 = 10;
 
-/// How long a queue may stay non-empty without a break. It catches those who
-/// trickle and those who are stuck below the limit. Twelve graces: a client
-/// that still has something queued after a minute is not coming back.
+/// Longest time without an empty queue. Catches clients that trickle and
+/// clients that stay below the limit. Twelve graces: a client that still has
+/// something queued after a minute is not coming back.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The hard limit as a multiple of the high-water mark. Only a source that
 /// cannot be paused gets there; sixteen marks let it run on for a while.
 pub const HARD_LIMIT_MARKS: usize = 16;
 
-/// The share of this machine's memory that all queues together may take.
+/// Divisor of this machine's memory that gives the default memory budget.
 pub const MEMORY_BUDGET_SHARE: usize = 4;
 
-/// The memory budget where the size of this machine's memory is not known.
+/// Default memory budget if the size of this machine's memory is unknown.
 pub const MEMORY_BUDGET_FALLBACK_BYTES: usize = 1024 * 1024 * 1024;
 
-/// The longest frame that a framed service takes.
+/// Longest frame payload that a framed service takes by default.
 pub const MAX_FRAME_BYTES: usize = 1024 * 1024;
 
-/// The largest maximum that a frame may be given: what the 4-byte length of
+/// Largest value of the maximum frame: the most that the 4-byte length of
 /// the protocol can say.
 pub const MAX_FRAME_CEILING_BYTES: usize = u32::MAX as usize;
 
@@ -49,183 +47,180 @@ pub const MAX_FRAME_CEILING_BYTES: usize = u32::MAX as usize;
 /// 4.2 MB and costs no throughput.
 pub const UNSENT_BYTES: usize = 16 * 1024;
 
-/// The receive buffer (`SO_RCVBUF`) of a client that takes back nothing, and
-/// the step in which it grows with what its peer takes. Measured: with 64 KiB
-/// a stalled client holds 137 KB of kernel memory, 175 KB after fast traffic,
-/// and bulk traffic costs what it costs with the kernel's own sizing.
+/// Receive buffer (`SO_RCVBUF`) of a client that takes nothing, and the step
+/// in which it grows as its peer takes bytes. Measured: with 64 KiB a stalled
+/// client holds 137 KB of kernel memory, 175 KB after fast traffic, and bulk
+/// traffic costs as much as with the kernel's own sizing.
 pub const RECEIVE_BUFFER_BYTES: usize = 64 * 1024;
 
-/// How often the base of a receive buffer may double among many clients, to
-/// 256 KiB. With 1 MiB, 16 bulk clients cost 8 % more CPU for each byte, as what
-/// lies in buffers is no longer in the caches.
+/// Doublings of a receive buffer among many clients: up to 256 KiB. With
+/// 1 MiB, 16 bulk clients cost 8 % more CPU per byte, since buffered bytes have
+/// left the caches.
 pub const RECEIVE_BUFFER_DOUBLINGS: u8 = 2;
 
-/// How often it may double while there are at most [`FEW_CLIENTS`], to 1 MiB.
-/// One client with 1 MiB on the way, side by side with 256 KiB, to a loop that
-/// leaves its buffers to the kernel: rate 1.14 and 1.26 instead of 0.81 and
-/// 0.84 in frames of 64 KiB, 1.19 instead of 1.00 in a plain stream, 1.05
-/// instead of 0.98 through a tunnel. One that stalls after fast traffic holds
-/// no more for it.
+/// Doublings of a receive buffer while there are at most [`FEW_CLIENTS`]: up
+/// to 1 MiB. Measured with one client and 1 MiB in flight, as a ratio to a loop
+/// that leaves its buffers to the kernel, 1 MiB and 256 KiB side by side: frames
+/// of 64 KiB 1.14 to 1.26 and 0.81 to 0.84, a plain stream 1.19 and 1.00, a
+/// tunnel 1.05 and 0.98. A client that stalls after fast traffic holds no more.
 pub const RECEIVE_BUFFER_DOUBLINGS_OF_FEW: u8 = 4;
 
-/// Clients, upstreams included, that are few enough for that.
+/// Most clients, upstreams included, that count as few.
 pub const FEW_CLIENTS: usize = 4;
 
-/// The round trip above which a path is long: its speed is the window divided
-/// by the round trip, and a bounded window would throttle it (256 KiB at 50 ms
-/// are 5 MB/s).
+/// Round trip from which a path is long. Its speed is the window divided by
+/// the round trip, so a bounded window would throttle it (256 KiB at 50 ms are
+/// 5 MB/s).
 pub const LONG_PATH: Duration = Duration::from_millis(2);
 
-/// How often the peer's window is looked at while a source sends: once per so
-/// many bytes, where it can have become too narrow since. Asked half as
-/// often, a client that stalls at once holds 220 KB instead of 135; asked each
-/// time, bulk through a tunnel costs 7 % more.
+/// Bytes between two checks of the peer's window while a source sends, where
+/// the window can have become too narrow. Checked half as often, a client that
+/// stalls at once holds 220 KB instead of 135; checked at each read, bulk through
+/// a tunnel costs 7 % more.
 pub const WINDOW_CHECK_BYTES: u64 = 64 * 1024;
 
-/// The read buffer that an event loop owns, shared by all its clients. More
-/// than 64 KiB a call brings no measurable gain on loopback.
+/// Read buffer of an event loop, shared by all its clients. More than 64 KiB
+/// per call brings no measurable gain on loopback.
 pub const READ_BUFFER_BYTES: usize = 64 * 1024;
 
-/// Frames from this length on are read into memory of their own. Of shorter
-/// ones the loop's buffer takes two or more with one read, which is worth more
-/// than the copy of the one that is cut.
+/// Frame length from which a frame is read into memory of its own. One read of
+/// the loop's buffer takes two or more shorter frames, which saves more than the
+/// copy of the incomplete one costs.
 pub const LONG_FRAME_BYTES: usize = READ_BUFFER_BYTES / 2;
 
-/// The smallest read. A queue just below its mark is still offered this much,
-/// so that the last bytes below the mark do not cost one system call each;
-/// a queue therefore ends at most this much past its mark.
+/// Smallest read. A queue just below its mark still gets this much, so that
+/// the last bytes below the mark do not cost one system call each. A queue
+/// therefore exceeds its mark by at most this much.
 pub const SMALLEST_READ_BYTES: usize = 4 * 1024;
 
-/// How much one client may read, and write, in one turn before it goes to the
-/// back of the ready list. Fairness has a price, for what one client sent is
-/// in the caches only once. Measured with 16 bulk clients, CPU per byte to
-/// that of a loop that reads each until nothing is left: 1.23-1.37 with 64
-/// KiB, 1.16 with 128, 0.95-1.05 with 256. Beside three bulk clients a
-/// neighbour's ping-pong takes 0.3, 0.5 and 0.8 ms, at most 5-24 ms; with that
-/// loop 0.1 ms, and at most 117 ms.
+/// Bytes that one client may read, and write, in one turn before it goes to
+/// the back of the ready list. Fairness has a price, since a client's bytes are in
+/// the caches only once. Measured with 16 bulk clients, CPU per byte as a ratio to
+/// a loop that empties each socket: 1.23 to 1.37 with 64 KiB, 1.16 with 128, 0.95
+/// to 1.05 with 256. The ping-pong of a neighbour of three bulk clients takes 0.3,
+/// 0.5 and 0.8 ms, at most 5 to 24 ms; with that loop 0.1 ms, at most 117 ms.
 pub const TURN_BUDGET_BYTES: usize = 256 * 1024;
 
-/// A client whose last read brought at least this much is moving bulk, which
-/// is spliced to its destination, not copied. Below, two more system calls
-/// cost more than the copy.
+/// Read length from which a client counts as moving bulk: its next bytes are
+/// spliced to the destination, not copied. Below it, two more system calls cost
+/// more than the copy.
 pub const SPLICE_FROM_BYTES: usize = 32 * 1024;
 
-/// The pipe that bulk goes through (`F_SETPIPE_SZ`). Its 64 places hold 64 KiB
-/// also where each packet of 1.5 KB takes one.
+/// Size of the pipe for spliced bytes (`F_SETPIPE_SZ`). Its 64 slots hold
+/// 64 KiB even if each packet of 1.5 KB takes one.
 pub const SPLICE_PIPE_BYTES: usize = 256 * 1024;
 
-/// How much all clients together may read and write in one turn before the
-/// rest of them wait for the next: some 2 ms. It bounds how late a deadline
-/// is noticed: without it a thousand flooding clients made a turn of 100 ms.
+/// Bytes that all clients together may read and write in one turn: some 2 ms.
+/// Bounds how late an expired timer is noticed. Without it a thousand saturating
+/// clients made a turn of 100 ms.
 pub const TURN_BUDGET_ALL_BYTES: u64 = 1024 * 1024;
 
-/// How much of that newcomers may use up before those who flood have their turn:
-/// of thousands that connect at once each may be about to.
+/// Share of that budget that newcomers may use before bulk clients are served:
+/// each of thousands that connect at once may be about to saturate.
 pub const TURN_BUDGET_NEW_BYTES: u64 = TURN_BUDGET_ALL_BYTES / 4;
 
-/// A client whose last turn moved at least so much is served after those whose
-/// last turn moved less. While 5,000 clients connected and sent what they could
-/// within half a second, 50 others with messages of 64 bytes waited for at most
-/// 21 to 32 ms; where all stand in one line it was 138 to 232.
+/// Bytes moved in its last turn from which a client is served as bulk. While
+/// 5,000 clients connected and saturated within half a second, 50 others with
+/// messages of 64 bytes waited for at most 21 to 32 ms; with one lane for all it
+/// was 138 to 232.
 pub const HEAVY_TURN_BYTES: u64 = 16 * 1024;
 
-/// Most events taken from the kernel at once, and so most clients served in a
-/// turn: it bounds how stale the turn's clock can get.
+/// Most events taken from the kernel at once, and so most clients served in
+/// one turn. Bounds how stale the turn's clock gets.
 pub const EVENTS_PER_TURN: usize = 1024;
 
-/// Most connections accepted in one turn: a storm of connects must not keep
-/// those who are already in from being served.
+/// Most connections accepted in one turn, so that a storm of connects does not
+/// keep connected clients from being served.
 pub const ACCEPTS_PER_TURN: usize = 128;
 
-/// Connections that the kernel keeps ready for us to accept. The usual 128
-/// makes a storm of 3,000 connects wait for a second each.
+/// Connections that the kernel keeps ready to be accepted. With the usual 128,
+/// each connection in a storm of 3,000 waits for a second.
 pub const BACKLOG_CONNECTIONS: i32 = 4096;
 
-/// Pause before `accept` is tried again when descriptors have run out. No
-/// edge announces that one is free again, so only a timer can tell.
+/// Pause before `accept` is tried again after descriptors ran out. No edge
+/// announces a free descriptor, so only a timer can tell.
 pub const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
 /// Descriptors kept back from clients: standard streams, the listener, epoll,
-/// the log file, signals, name look-ups, and some for the program around.
+/// the log file, signals, name look-ups, and some for the surrounding program.
 pub const RESERVED_DESCRIPTORS: usize = 32;
 
-/// The longest wait for events while a deadline is armed. A process that was
-/// stopped inside a wait is told by the excess over what it asked for, so a
-/// short wait makes that tell-tale sharp.
+/// Longest wait for events while a timer is armed. The excess over this wait
+/// tells that the process was stopped, so a short wait makes that sign sharp.
 pub const LONGEST_WAIT: Duration = Duration::from_millis(100);
 
-/// How much longer than its wait a turn may take before the excess counts as
-/// time in which the loop did not run, and is charged to nobody.
+/// Excess over its wait that a turn may take before the excess counts as time
+/// in which the loop did not run, and is charged to no client.
 pub const TURN_ALLOWANCE: Duration = Duration::from_millis(100);
 
-/// Most clients disconnected at deadlines in one turn. Each costs the kernel
-/// some 15 µs, mostly to free its buffers; the others are served in between.
+/// Most clients disconnected by timers in one turn. Each takes the kernel some
+/// 15 us, mostly to free its buffers; other clients are served in between.
 pub const EXPIRIES_PER_TURN: usize = 64;
 
-/// How often a server that is stopping asks whether the last bytes of its
+/// Interval in which a stopping server asks whether the last bytes of its
 /// clients have arrived; no edge tells.
 pub const STOP_POLL: Duration = Duration::from_millis(10);
 
-/// The shortest interval between two ticks of a service; one that asks for
-/// less gets this. A wait for events is a whole number of milliseconds, and an
-/// interval of nothing would keep the loop from ever waiting.
+/// Shortest interval between two ticks of a service; a shorter one counts as
+/// this. A wait for events is a whole number of milliseconds, and an interval of
+/// zero would keep the loop from ever waiting.
 pub const SHORTEST_TICK: Duration = Duration::from_millis(1);
 
-/// Freed queue memory below which asking the allocator to give pages back to
-/// the system is not worth its time.
+/// Freed queue memory below which the allocator is not asked to give pages
+/// back to the system.
 pub const TRIM_AFTER_FREED_BYTES: usize = 1024 * 1024;
 
-/// Freed queue memory that is given back without waiting for more: 2 to 5 ms in
-/// which nobody is served.
+/// Freed queue memory that is given back without waiting for more. Takes 2 to
+/// 5 ms in which no client is served.
 pub const TRIM_AT_ONCE_BYTES: usize = 16 * 1024 * 1024;
 
-/// Shortest time between two such requests for less.
+/// Shortest time between two such requests for less memory.
 pub const TRIM_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Log lines that wait for a slow terminal, pipe or disk; further ones are
+/// Log lines that wait for a slow terminal, pipe or disk. Further lines are
 /// dropped and counted.
 pub const LOG_BACKLOG_LINES: usize = 16 * 1024;
 
-/// How long log lines are gathered before they are written. To wake the thread
-/// that writes them costs the event loop as much as a disconnect; thousands of
-/// those at once need it once in this time.
+/// Time in which log lines are gathered before they are written. Waking the
+/// thread that writes costs the event loop as much as a disconnect; thousands of
+/// disconnects at once wake it once in this time.
 pub const LOG_GATHER_TIME: Duration = Duration::from_millis(1);
 
-/// How long the end of the program waits for the last log lines to be taken.
+/// Longest wait for the last log lines at the end of the program.
 pub const LOG_FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How often the same kind of event of one client, or one kind of event of
-/// the listener, is logged at most; what happens between is summed up.
+/// Shortest time between two log lines of one kind about one client, or of one
+/// kind about the listener. Events in between are summed up.
 pub const LOG_REPEAT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How long a connection must have been silent before the kernel asks whether
-/// the peer is still there (`TCP_KEEPIDLE`). Nothing else would tell of a
-/// peer that vanished while neither side had anything to say.
+/// Silence after which the kernel asks whether the peer is still there
+/// (`TCP_KEEPIDLE`). Nothing else tells that a peer vanished while both sides were
+/// silent.
 pub const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
 
-/// Time between two such questions without an answer (`TCP_KEEPINTVL`).
+/// Time between two keepalive probes without an answer (`TCP_KEEPINTVL`).
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
-/// Questions without an answer after which the peer counts as gone
+/// Keepalive probes without an answer after which the peer counts as gone
 /// (`TCP_KEEPCNT`): a minute in all.
 pub const KEEPALIVE_PROBES: u32 = 4;
 
-/// How long the tunnel waits for its upstream to accept a connection.
+/// Time in which an upstream must accept a connection.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Most addresses of one name that are tried; each may cost a client the
 /// connect timeout.
 pub const MAX_ADDRESSES: usize = 16;
 
-/// How long the addresses of a name are taken to be right, while they work.
+/// Time for which working addresses of a name are trusted.
 pub const RESOLVE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Shortest time between two look-ups of a name, however many connections
-/// fail: those who answer them have other work too.
+/// fail. Spares the name servers.
 pub const RESOLVE_SPACING: Duration = Duration::from_secs(1);
 
-/// How often clients that wait for a name to be resolved are looked at; only
-/// while there are any.
+/// Interval in which clients that wait for a look-up are checked, while there
+/// are any.
 pub const UNRESOLVED_POLL: Duration = Duration::from_millis(100);
 
 /// The limits of one server. [`Limits::default`] gives every default; change
@@ -235,16 +230,16 @@ pub const UNRESOLVED_POLL: Duration = Duration::from_millis(100);
 /// 4 KiB + the kernel's share)`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Queue length in bytes at or above which a write answers *pause*.
+    /// Queue length in bytes from which a write answers *pause*.
     pub high_water_mark_bytes: usize,
-    /// Queue length in bytes at or above which a client is over the limit;
-    /// `None` stands for the high-water mark.
+    /// Queue length in bytes from which a client is over the limit; `None`
+    /// stands for the high-water mark.
     pub limit_bytes: Option<usize>,
-    /// How long a client may stay over the limit. Also the time that an
-    /// orderly end, and the stopping of the server, wait at most.
+    /// Longest time over the limit. Also the longest wait of an orderly end
+    /// and of a stop.
     pub grace: Duration,
-    /// How long a queue may stay non-empty without a break; `None` stands for
-    /// [`DRAIN_TIMEOUT`], or the grace where that is longer.
+    /// Longest time without an empty queue; `None` stands for
+    /// [`DRAIN_TIMEOUT`], or the grace if that is longer.
     pub drain_timeout: Option<Duration>,
     /// Queue length in bytes that no write may exceed; `None` stands for
     /// [`HARD_LIMIT_MARKS`] times the high-water mark.
@@ -252,21 +247,21 @@ pub struct Limits {
     /// Bytes that all queues (and unfinished frames) together may hold;
     /// `None` stands for a quarter of this machine's memory.
     pub memory_budget_bytes: Option<usize>,
-    /// How long a connection to another server may take to come about.
+    /// Time in which an upstream must accept a connection.
     pub connect_timeout: Duration,
-    /// Clients served at a time; `None` stands for what the descriptors allow.
+    /// Most clients at a time; `None` stands for as many as the descriptor
+    /// limit allows.
     pub max_clients: Option<usize>,
     /// Unsent bytes that the kernel may hold for a client
     /// (`TCP_NOTSENT_LOWAT`); 0 leaves the kernel's own default.
     pub unsent_bytes: usize,
-    /// Receive buffer (`SO_RCVBUF`) of a client whose bytes nobody takes; it
-    /// doubles up to [`RECEIVE_BUFFER_DOUBLINGS`] times (of few clients
-    /// [`RECEIVE_BUFFER_DOUBLINGS_OF_FEW`]) as they are taken
-    /// faster. 0 leaves the kernel's own sizing.
+    /// Receive buffer (`SO_RCVBUF`) in bytes of a client that takes nothing.
+    /// Doubles up to [`RECEIVE_BUFFER_DOUBLINGS`] times (among few clients
+    /// [`RECEIVE_BUFFER_DOUBLINGS_OF_FEW`]) as its bytes are taken faster.
+    /// 0 leaves the kernel's own sizing.
     pub receive_buffer_bytes: usize,
-    /// A client whose last read brought at least this much is moving bulk:
-    /// what it sends next goes to its destination without being copied.
-    /// 0 copies everything.
+    /// Read length in bytes from which a client counts as moving bulk: its
+    /// next bytes are spliced to the destination. 0 copies everything.
     pub splice_from_bytes: usize,
 }
 
@@ -288,7 +283,7 @@ impl Default for Limits {
     }
 }
 
-/// Two limits that contradict each other, or one that can never hold.
+/// Limits that contradict each other, or one that can never hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LimitsError(String);
 
@@ -324,7 +319,7 @@ impl Limits {
         self.drain_timeout.unwrap_or(DRAIN_TIMEOUT.max(self.grace))
     }
 
-    /// How long after it came over the limit a client is looked at once.
+    /// Time over the limit after which a client is checked for lost ACKs.
     #[must_use]
     pub fn unheard_delay(&self) -> Duration {
         self.grace / UNHEARD_GRACE_SHARE
