@@ -21,7 +21,9 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use highwater::probe::{Load, NoWatcher, Outcome, Plan, ProbeError, Protocol, Report, probe};
+use highwater::probe::{
+    Http, Load, NoProgress, Outcome, Plan, ProbeError, Publishing, Push, Report, SlowKind, probe,
+};
 use socket2::SockRef;
 
 /// A server that gives every client a thread of its own.
@@ -86,7 +88,7 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 fn run(plan: &Plan) -> Report {
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    probe(plan, "the test's server", &mut NoWatcher).unwrap()
+    probe(plan, "the test's server", &mut NoProgress).unwrap()
 }
 
 fn outcome(report: &Report, finding: &str) -> Outcome {
@@ -102,11 +104,9 @@ fn assert_all_pass(report: &Report, findings: &[&str]) {
 
 #[test]
 fn a_server_that_resets_stalled_clients_in_time_passes() {
-    let plan = Plan {
-        stalled: 3,
-        talkers: 1,
-        ..short(serve(strict_echo))
-    };
+    let plan = short(serve(strict_echo))
+        .with(SlowKind::Stalled, 3)
+        .with(SlowKind::Talker, 1);
     let report = run(&plan);
     assert_all_pass(
         &report,
@@ -150,10 +150,7 @@ fn findings_that_were_not_tested_never_count_as_pass() {
 #[test]
 fn a_paused_client_that_is_kept_and_a_paused_client_that_is_not_are_told_apart() {
     let address = serve(strict_echo);
-    let kept = run(&Plan {
-        paused: 2,
-        ..short(address)
-    });
+    let kept = run(&short(address).with(SlowKind::Paused, 2));
     assert_eq!(
         outcome(&kept, "paused-kept"),
         Outcome::Pass,
@@ -167,10 +164,9 @@ fn a_paused_client_that_is_kept_and_a_paused_client_that_is_not_are_told_apart()
             .all(|client| client.complete && client.received_bytes > 0)
     );
     let lost = run(&Plan {
-        paused: 1,
         // Far beyond the server's second, which any progress of its kernel's starts anew.
         pause: Duration::from_secs(5),
-        ..short(address)
+        ..short(address).with(SlowKind::Paused, 1)
     });
     assert_eq!(
         outcome(&lost, "paused-kept"),
@@ -183,13 +179,13 @@ fn a_paused_client_that_is_kept_and_a_paused_client_that_is_not_are_told_apart()
 
 #[test]
 fn a_steady_reader_is_kept_and_a_trickling_one_goes() {
-    let plan = Plan {
-        steady: 1,
-        steady_rate: 512 << 10,
-        trickle: 1,
+    let mut plan = Plan {
         within: Duration::from_secs(4),
         ..short(serve(strict_echo))
+            .with(SlowKind::Steady, 1)
+            .with(SlowKind::Trickle, 1)
     };
+    plan.slow[SlowKind::Steady].rate_bytes = 512 << 10;
     let report = run(&plan);
     assert_eq!(
         outcome(&report, "steady-kept"),
@@ -203,9 +199,8 @@ fn a_steady_reader_is_kept_and_a_trickling_one_goes() {
 #[test]
 fn a_queue_without_limit_fails_for_memory_and_for_keeping_stalled_clients() {
     let plan = Plan {
-        stalled: 2,
         within: Duration::from_secs(1),
-        ..short(serve(unbounded_echo))
+        ..short(serve(unbounded_echo)).with(SlowKind::Stalled, 2)
     };
     let report = run(&plan);
     for finding in ["memory-bounded", "stalled-disconnected", "stalled-in-time"] {
@@ -314,22 +309,14 @@ fn http_server(answer: &'static str) -> SocketAddr {
 }
 
 fn http(address: SocketAddr) -> Plan {
-    let protocol = Protocol::Http {
-        path: "/".into(),
-        host: "localhost".into(),
-    };
-    Plan {
-        protocol,
-        ..short(address)
-    }
+    short(address).speaking(Http::get("/", "localhost"))
 }
 
 #[test]
 fn a_web_server_is_probed_and_every_body_compared() {
-    let report = run(&Plan {
-        paused: 1,
-        ..http(http_server("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"))
-    });
+    let report = run(
+        &http(http_server("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")).with(SlowKind::Paused, 1),
+    );
     assert_eq!(outcome(&report, "healthy-served"), Outcome::Pass);
     assert_eq!(
         outcome(&report, "paused-kept"),
@@ -342,7 +329,7 @@ fn a_web_server_is_probed_and_every_body_compared() {
 #[test]
 fn an_answer_of_503_is_not_available() {
     let address = http_server("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n");
-    let refusal = probe(&http(address), "x", &mut NoWatcher).unwrap_err();
+    let refusal = probe(&http(address), "x", &mut NoProgress).unwrap_err();
     assert!(matches!(refusal, ProbeError::WrongAnswer { .. }));
     assert!(
         refusal
@@ -379,13 +366,13 @@ fn large_answer() -> Vec<u8> {
 #[test]
 fn a_web_server_that_resets_clients_which_do_not_read_passes() {
     let report = run(&Plan {
-        stalled: 2,
-        paused: 1,
         within: Duration::from_secs(4),
         ..http(serve(|stream| {
             be_strict(&stream);
             answer_requests(stream, &large_answer(), usize::MAX);
         }))
+        .with(SlowKind::Stalled, 2)
+        .with(SlowKind::Paused, 1)
     });
     assert_all_pass(
         &report,
@@ -403,11 +390,11 @@ fn a_web_server_that_resets_clients_which_do_not_read_passes() {
 #[test]
 fn a_web_server_that_keeps_clients_which_do_not_read_fails() {
     let report = run(&Plan {
-        stalled: 1,
         within: Duration::from_secs(1),
         ..http(serve(|stream| {
             answer_requests(stream, &large_answer(), usize::MAX)
         }))
+        .with(SlowKind::Stalled, 1)
     });
     assert_eq!(outcome(&report, "stalled-disconnected"), Outcome::Fail);
     assert_eq!(outcome(&report, "healthy-served"), Outcome::Pass);
@@ -424,15 +411,13 @@ fn a_web_server_that_closes_after_each_answer_is_asked_again_on_new_connections(
 }
 
 fn push(address: SocketAddr, send: &str, publish: Option<&str>) -> Plan {
-    let protocol = Protocol::Push {
+    short(address).speaking(Push {
         send: send.into(),
-        publish: publish.map(Into::into),
-        publish_rate: 64 << 10,
-    };
-    Plan {
-        protocol,
-        ..short(address)
-    }
+        publishing: publish.map(|line| Publishing {
+            line: line.into(),
+            bytes_per_second: 64 << 10,
+        }),
+    })
 }
 
 /// Sends every line of one client to all clients that said `SUB`.
@@ -489,16 +474,9 @@ fn clients_that_listen_are_served_by_a_server_that_pushes() {
             thread::sleep(Duration::from_millis(1));
         }
     });
-    let protocol = Protocol::Push {
-        send: b"go\r\n".to_vec(),
-        publish: None,
-        publish_rate: 1,
-    };
     let report = run(&Plan {
-        protocol,
-        stalled: 2,
         within: Duration::from_secs(4),
-        ..short(address)
+        ..push(address, "go\r\n", None).with(SlowKind::Stalled, 2)
     });
     assert_eq!(outcome(&report, "healthy-served"), Outcome::Pass);
     assert_eq!(

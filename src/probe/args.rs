@@ -2,13 +2,22 @@
 
 use std::net::ToSocketAddrs;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 use crate::probe::error::ProbeError;
-use crate::probe::plan::{BULK_MESSAGE_BYTES, BULK_PIPELINE_MESSAGES, Plan, Protocol};
+use crate::probe::kind::SlowKind;
+use crate::probe::plan::{BULK_MESSAGE_BYTES, BULK_PIPELINE_MESSAGES, Plan};
+use crate::probe::protocol::echo::Echo;
+use crate::probe::protocol::framed::Framed;
+use crate::probe::protocol::http::Http;
+use crate::probe::protocol::push::Push;
 use crate::probe::protocol::push::unescape;
+use crate::probe::protocol::resp::Resp;
+use crate::probe::protocol::{Protocol, Publishing};
 use crate::units::{parse_size, parse_time};
 
 /// The arguments of `highwater probe`.
@@ -25,8 +34,8 @@ pub struct ProbeArgs {
     #[arg(long, value_name = "N", conflicts_with = "target")]
     pub port: Option<u16>,
     /// The way in which the server is made to send
-    #[arg(long, value_enum, default_value = "echo")]
-    pub protocol: ProtocolName,
+    #[arg(long, value_parser = protocol_parser(), default_value = "echo")]
+    pub protocol: &'static Choice,
     /// What --protocol http asks for
     #[arg(long, value_name = "PATH", default_value = "/", value_parser = parse_path)]
     pub path: String,
@@ -104,17 +113,52 @@ pub struct ProbeArgs {
     pub plot: Option<PathBuf>,
 }
 
-/// What `--protocol` takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ProtocolName {
-    /// The server returns every byte
-    Echo,
-    /// The server returns frames: 4-byte big-endian length, then payload
-    Framed,
-    /// GET again and again on a kept connection; see --path
-    Http,
-    /// The server sends by itself, once it was greeted; see --send and --publish
-    Push,
+/// One protocol as it is chosen on the command line.
+#[derive(Debug)]
+pub struct Choice {
+    name: &'static str,
+    help: &'static str,
+    make: fn(&ProbeArgs) -> Arc<dyn Protocol>,
+}
+
+/// What `--protocol` takes: one row for each protocol.
+static PROTOCOLS: &[Choice] = &[
+    Choice {
+        name: "echo",
+        help: "The server returns every byte",
+        make: |_| Arc::new(Echo),
+    },
+    Choice {
+        name: "framed",
+        help: "The server returns frames: 4-byte big-endian length, then payload",
+        make: |_| Arc::new(Framed),
+    },
+    Choice {
+        name: "http",
+        help: "GET again and again on a kept connection; see --path",
+        make: |args| Arc::new(Http::get(&args.path, args.target())),
+    },
+    Choice {
+        name: "push",
+        help: "The server sends by itself, once it was greeted; see --send and --publish",
+        make: |args| Arc::new(args.push()),
+    },
+    Choice {
+        name: "resp",
+        help: "Redis: PING for healthy clients, ECHO of 16 KiB for slow ones",
+        make: |_| Arc::new(Resp),
+    },
+];
+
+/// Takes the name of a protocol and finds its row.
+fn protocol_parser() -> impl TypedValueParser<Value = &'static Choice> {
+    let values = PROTOCOLS
+        .iter()
+        .map(|choice| PossibleValue::new(choice.name).help(choice.help));
+    PossibleValuesParser::new(values).map(|name| {
+        let chosen = PROTOCOLS.iter().find(|choice| choice.name == name);
+        chosen.unwrap_or(&PROTOCOLS[0])
+    })
 }
 
 /// Bytes as they were typed with escapes.
@@ -178,6 +222,16 @@ impl ProbeArgs {
         }
     }
 
+    fn push(&self) -> Push {
+        Push {
+            send: self.send.clone().map_or(Vec::new(), |line| line.0),
+            publishing: self.publish.clone().map(|line| Publishing {
+                line: line.0,
+                bytes_per_second: self.publish_rate,
+            }),
+        }
+    }
+
     /// What these arguments ask for; resolves the server's name.
     ///
     /// # Errors
@@ -203,37 +257,33 @@ impl ProbeArgs {
         } else {
             (64, 1)
         };
-        Ok(Plan {
-            protocol: match self.protocol {
-                ProtocolName::Echo => Protocol::Echo,
-                ProtocolName::Framed => Protocol::Framed,
-                ProtocolName::Http => Protocol::Http {
-                    path: self.path.clone(),
-                    host: target,
-                },
-                ProtocolName::Push => Protocol::Push {
-                    send: self.send.clone().map_or(Vec::new(), |line| line.0),
-                    publish: self.publish.clone().map(|line| line.0),
-                    publish_rate: self.publish_rate,
-                },
-            },
+        let mut plan = Plan {
+            protocol: (self.protocol.make)(self),
             fast: self.fast,
             size: self.size.unwrap_or(size),
             pipeline: self.pipeline.unwrap_or(pipeline),
-            stalled: self.stalled,
-            quiet: self.quiet,
-            trickle: self.trickle,
-            trickle_rate: self.trickle_rate,
-            paused: self.paused,
             pause: self.pause,
-            talkers: self.talkers,
-            steady: self.steady,
-            steady_rate: self.steady_rate,
             within: self.within,
             baseline: self.baseline,
             fill: self.fill as u64,
             pid: self.pid,
             ..Plan::new(address)
-        })
+        };
+        for (kind, clients) in [
+            (SlowKind::Stalled, self.stalled),
+            (
+                SlowKind::Quiet,
+                self.quiet.unwrap_or(usize::from(self.stalled > 0)),
+            ),
+            (SlowKind::Talker, self.talkers),
+            (SlowKind::Trickle, self.trickle),
+            (SlowKind::Paused, self.paused),
+            (SlowKind::Steady, self.steady),
+        ] {
+            plan.slow[kind].clients = clients;
+        }
+        plan.slow[SlowKind::Trickle].rate_bytes = self.trickle_rate;
+        plan.slow[SlowKind::Steady].rate_bytes = self.steady_rate;
+        Ok(plan)
     }
 }

@@ -4,6 +4,7 @@ use std::io::{ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
 
 pub use crate::probe::args::ProbeArgs;
+use crate::probe::error::ProbeError;
 use crate::probe::progress::Progress;
 use crate::probe::report::Report;
 use crate::probe::report::plot::plot;
@@ -36,7 +37,10 @@ fn probe_and_report(args: &ProbeArgs) -> Result<Outcome, String> {
     let mut progress = Progress::start().map_err(|error| error.to_string())?;
     let probed = crate::probe::probe(&plan, &args.target(), &mut progress);
     progress.finish();
-    let report = probed.map_err(|error| error.to_string())?;
+    let report = probed.map_err(|error| match error {
+        ProbeError::Field { field, problem } => format!("--{field} {problem}"),
+        other => other.to_string(),
+    })?;
     if let Some(file) = &args.plot {
         plot(&report, file)?;
     }

@@ -54,8 +54,13 @@ pub enum ProbeError {
         /// Descriptors allowed.
         allowed: u64,
     },
-    /// The numbers asked for do not fit together.
-    Usage(String),
+    /// A number of the plan is out of its range, or does not fit to another.
+    Field {
+        /// The field of the plan.
+        field: &'static str,
+        /// What is wrong with it, to be read after its name.
+        problem: String,
+    },
     /// The operating system refused something that the prober itself needs.
     System {
         /// What was tried.
@@ -89,7 +94,7 @@ impl std::fmt::Display for ProbeError {
             Self::ClosedAtOnce { address, how } => write!(
                 f,
                 "{address} closed the first client before answering it ({how}); \
-                 does the server speak the --protocol chosen?"
+                 does the server speak the protocol chosen?"
             ),
             Self::NoAnswer {
                 address,
@@ -97,7 +102,7 @@ impl std::fmt::Display for ProbeError {
                 waited,
             } => write!(
                 f,
-                "{address} did not answer {sent} within {} s; does the server speak the --protocol chosen?",
+                "{address} did not answer {sent} within {} s; does the server speak the protocol chosen?",
                 waited.as_secs()
             ),
             Self::WrongAnswer { address, why } => write!(f, "{address} answered wrongly: {why}"),
@@ -110,7 +115,7 @@ impl std::fmt::Display for ProbeError {
                 "{clients} clients need {needed} descriptors, but this process may open {allowed}; \
                  ask for fewer clients, or raise the limit with `ulimit -n {needed}`"
             ),
-            Self::Usage(why) => f.write_str(why),
+            Self::Field { field, problem } => write!(f, "{field} {problem}"),
             Self::System { doing, source } => write!(f, "cannot {doing}: {source}"),
         }
     }
@@ -127,6 +132,18 @@ impl std::error::Error for ProbeError {
 }
 
 impl ProbeError {
+    /// The same error; where an answer is wrong, it says to what it was the answer.
+    #[must_use]
+    pub(crate) fn about(self, message: &str) -> Self {
+        match self {
+            Self::WrongAnswer { address, why } => Self::WrongAnswer {
+                address,
+                why: format!("{message} got {why}"),
+            },
+            other => other,
+        }
+    }
+
     /// Wraps what the operating system refused.
     pub(crate) fn system(doing: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::System { doing, source }

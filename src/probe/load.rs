@@ -9,17 +9,17 @@ use hdrhistogram::Histogram;
 use mio::{Events, Poll, Token};
 
 use crate::kernel::timer::Ticker;
-use crate::probe::clients::healthy::{BUFFER_BYTES, End, FastClient, Turn};
+use crate::probe::clients::healthy::{BUFFER_BYTES, HealthyClient, Turn};
 use crate::probe::clients::moment::Moment;
 use crate::probe::clients::tally::Tally;
 use crate::probe::driver::clock::{self, MessageClock};
 use crate::probe::driver::preflight;
 use crate::probe::driver::socket::{self, Buffers, CONNECTING_AT_ONCE, DirectStream};
 use crate::probe::error::ProbeError;
-use crate::probe::protocol::echo::EchoWire;
-use crate::probe::protocol::framed::FramedWire;
-use crate::probe::protocol::pattern::Pattern;
-use crate::probe::protocol::wire::Wire;
+use crate::probe::kind::Disconnect;
+use crate::probe::protocol::echo::Echo;
+use crate::probe::protocol::framed::Framed;
+use crate::probe::protocol::{Conversations, Wire};
 
 /// No client has this number.
 const END_OF_SLICE: Token = Token(usize::MAX);
@@ -35,7 +35,7 @@ pub struct Load {
     poll: Poll,
     events: Events,
     buffer: Vec<u8>,
-    clients: Vec<FastClient<DirectStream>>,
+    clients: Vec<HealthyClient<DirectStream>>,
     more: Vec<usize>,
     epoch: Instant,
     /// Of one client, at most.
@@ -66,7 +66,7 @@ pub struct LostClient {
     /// Its number among the clients of the load, from 0.
     pub index: usize,
     /// None where the connection still stands.
-    pub end: Option<End>,
+    pub end: Option<Disconnect>,
     /// What came back wrongly, where something did.
     pub corruption: Option<String>,
     /// Bytes of messages that were due, that the socket took, and that came back.
@@ -89,7 +89,7 @@ impl fmt::Display for LostClient {
         write!(f, "client {index} ")?;
         match (&self.corruption, self.end) {
             (Some(why), _) => write!(f, "was answered wrongly: {why}"),
-            (None, Some(End::Reset)) => write!(f, "was reset"),
+            (None, Some(Disconnect::Reset)) => write!(f, "was reset"),
             (None, Some(_)) => write!(f, "was closed"),
             (None, None) => write!(f, "was left without an answer for {DRAIN_PATIENCE:?}"),
         }?;
@@ -125,11 +125,16 @@ impl Load {
         pipeline: u32,
         framed: bool,
     ) -> Result<Self, ProbeError> {
-        if clients == 0 || size == 0 || pipeline == 0 {
-            return Err(ProbeError::Usage(
-                "a load needs clients, a size and a pipeline above 0".into(),
-            ));
+        let numbers = [
+            ("clients", clients),
+            ("size", size),
+            ("pipeline", pipeline as usize),
+        ];
+        if let Some((field, _)) = numbers.into_iter().find(|(_, number)| *number == 0) {
+            let problem = "must be above 0".into();
+            return Err(ProbeError::Field { field, problem });
         }
+        let protocol: &dyn Conversations = if framed { &Framed } else { &Echo };
         preflight::ensure_descriptors(clients)?;
         let mut load = Self {
             poll: Poll::new().map_err(ProbeError::system("make an epoll"))?,
@@ -144,13 +149,7 @@ impl Load {
         while load.clients.len() < clients {
             let batch = CONNECTING_AT_ONCE.min(clients - load.clients.len());
             load.connect_batch(address, batch, deadline, |index| {
-                let pattern = Pattern::new(index as u64);
-                let wire = if framed {
-                    Wire::Framed(FramedWire::new(pattern, u32::try_from(size).unwrap_or(u32::MAX)))
-                } else {
-                    Wire::Echo(EchoWire::new(pattern, size as u64))
-                };
-                (wire, pipeline)
+                (protocol.healthy(index as u64, size), pipeline)
             })?;
         }
         Ok(load)
@@ -171,7 +170,7 @@ impl Load {
             socket::watch(self.poll.registry(), &mut stream, index)?;
             let (wire, pipeline) = wire(index);
             self.clients
-                .push(FastClient::new(DirectStream::new(stream), wire, pipeline));
+                .push(HealthyClient::new(DirectStream::new(stream), wire, pipeline));
         }
         let mut missing = batch;
         while missing > 0 {
@@ -221,7 +220,7 @@ impl Load {
         tally.end_phase(self.moment(now));
         let elapsed = now - started;
         let patience = now + DRAIN_PATIENCE;
-        while now < patience && !self.clients.iter().all(FastClient::is_idle) {
+        while now < patience && !self.clients.iter().all(HealthyClient::is_idle) {
             self.turn(Some(patience - now), false, &mut tally)?;
             now = clock::now();
         }

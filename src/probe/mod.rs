@@ -16,6 +16,7 @@ mod clients;
 pub mod command;
 mod driver;
 mod error;
+mod kind;
 mod load;
 mod plan;
 mod progress;
@@ -25,16 +26,23 @@ mod server;
 mod watcher;
 
 pub use args::ProbeArgs;
-pub use clients::healthy::End;
 pub use clients::pace::Pace;
-pub use clients::slow::Kind;
 pub use error::ProbeError;
+pub use kind::{Disconnect, Fate, KINDS, KindRow, Reading, SlowKind};
 pub use load::{Load, LoadCounts, LoadSlice, LostClient};
 pub use plan::{
-    BULK_MESSAGE_BYTES, BULK_PIPELINE_MESSAGES, FILL_BYTES, LARGEST_MESSAGE_BYTES, MOST_PIPELINED_MESSAGES,
-    PUBLISH_RATE_BYTES, Plan, Protocol,
+    BULK_MESSAGE_BYTES, BULK_PIPELINE_MESSAGES, FILL_BYTES, Group, Groups, LARGEST_MESSAGE_BYTES,
+    MOST_PIPELINED_MESSAGES, PUBLISH_RATE_BYTES, Plan,
 };
+pub use protocol::echo::{Echo, EchoConversation};
+pub use protocol::framed::Framed;
+pub use protocol::http::Http;
 pub use protocol::pattern::Pattern;
+pub use protocol::push::Push;
+pub use protocol::resp::Resp;
+pub use protocol::{
+    Conversation, Conversations, Corruption, FIRST_CLIENT, FirstExchange, Protocol, Publishing, Traits, Wire,
+};
 pub use report::measurement::{
     Healthy, Measurement, PhaseFigures, PublisherSeen, ServerSeen, Slice, SlowClientSeen,
 };
@@ -45,7 +53,7 @@ pub use report::verdict::{
     MOST_PUT_DOWN_TO_OTHERS, Outcome, RSS_ALLOWANCE_BYTES, RSS_PER_SLOW_CLIENT_BYTES,
 };
 pub use report::{Report, SCHEMA, SlowGroup, Spread};
-pub use watcher::{Live, NoWatcher, Phase, Watcher};
+pub use watcher::{Live, NoProgress, Phase, ProgressSink};
 
 /// Makes one probe and judges it. Takes some 15 s with the plan's defaults.
 ///
@@ -54,12 +62,11 @@ pub use watcher::{Live, NoWatcher, Phase, Watcher};
 /// When no probe can be made: the plan does not fit together, the server cannot
 /// be reached or does not speak the protocol, or this process may not open
 /// enough descriptors. What a server does to its clients is never an error.
-pub fn probe(plan: &Plan, target: &str, watcher: &mut dyn Watcher) -> Result<Report, ProbeError> {
+pub fn probe(plan: &Plan, target: &str, sink: &mut dyn ProgressSink) -> Result<Report, ProbeError> {
     plan.check()?;
-    driver::preflight::ensure_descriptors(plan.fast + plan.slow())?;
-    let mut wires = protocol::wires::Wires::new(plan);
-    driver::preflight::meet(plan, &mut wires)?;
-    let observer = server::Observer::of(plan.address, plan.pid);
-    let seen = driver::Driver::new(plan, &wires, observer)?.run(watcher)?;
+    driver::preflight::ensure_descriptors(plan.fast + plan.slow.clients())?;
+    let conversations = driver::preflight::first_exchange(plan)?;
+    let monitor = server::ServerMonitor::of(plan.address, plan.pid);
+    let seen = driver::Driver::new(plan, &*conversations, monitor)?.run(sink)?;
     Ok(Report::new(plan, target, seen))
 }

@@ -3,47 +3,14 @@
 //! Owns the defaults and the check that the numbers fit together. Does nothing.
 
 use std::net::SocketAddr;
+use std::ops::{Index, IndexMut};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::probe::error::ProbeError;
-
-/// The way in which a server is made to send.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Protocol {
-    /// The server returns every byte; all of them are verified.
-    Echo,
-    /// The server returns whole frames: 4-byte big-endian length, then payload.
-    Framed,
-    /// GET again and again on a kept connection.
-    Http {
-        /// What is asked for, such as `/large.bin`.
-        path: String,
-        /// The value of the `Host` field.
-        host: String,
-    },
-    /// The client says something once, and then the server sends by itself.
-    Push {
-        /// What every client sends once; may be empty.
-        send: Vec<u8>,
-        /// What one more connection sends again and again, if any.
-        publish: Option<Vec<u8>>,
-        /// How much of that in a second, in bytes.
-        publish_rate: u64,
-    },
-}
-
-impl Protocol {
-    /// The name by which `--protocol` chooses it.
-    #[must_use]
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Echo => "echo",
-            Self::Framed => "framed",
-            Self::Http { .. } => "http",
-            Self::Push { .. } => "push",
-        }
-    }
-}
+use crate::probe::kind::{KINDS, Reading, SlowKind};
+use crate::probe::protocol::Protocol;
+use crate::probe::protocol::echo::Echo;
 
 /// A whole probe as one value. [`Plan::new`] gives the defaults of the command.
 #[derive(Debug, Clone)]
@@ -51,32 +18,17 @@ pub struct Plan {
     /// The server.
     pub address: SocketAddr,
     /// The way in which it is made to send.
-    pub protocol: Protocol,
+    pub protocol: Arc<dyn Protocol>,
     /// Healthy clients.
     pub fast: usize,
     /// Bytes of one message of a healthy client.
     pub size: usize,
     /// Messages that a healthy client has on the way at once.
     pub pipeline: u32,
-    /// Clients that fill up and never read.
-    pub stalled: usize,
-    /// Clients that fill up and never read, and of which the server has read
-    /// everything; `None`: one, where that can be seen and makes sense.
-    pub quiet: Option<usize>,
-    /// Clients that read at `trickle_rate`.
-    pub trickle: usize,
-    /// Bytes per second.
-    pub trickle_rate: u64,
-    /// Clients that fill up, pause, and then read everything.
-    pub paused: usize,
-    /// How long they pause.
+    /// Slow clients, by kind.
+    pub slow: Groups,
+    /// How long those pause that read after a pause.
     pub pause: Duration,
-    /// Clients that go on sending and never read.
-    pub talkers: usize,
-    /// Clients that read at `steady_rate`.
-    pub steady: usize,
-    /// Bytes per second.
-    pub steady_rate: u64,
     /// How soon after it filled up a stalled client must be gone.
     pub within: Duration,
     /// How long the healthy clients are measured alone, before and after.
@@ -94,13 +46,58 @@ pub const FILL_BYTES: u64 = 16 << 20;
 pub const MOST_PIPELINED_MESSAGES: u32 = 65_536;
 /// The largest message; it bounds what one client may have on the way.
 pub const LARGEST_MESSAGE_BYTES: usize = 64 << 20;
-/// What `--publish` sends in a second: fills what a kernel hides of a stalled client in about a second.
+/// What a publisher sends in a second: fills what a kernel hides of a stalled client in about a second.
 pub const PUBLISH_RATE_BYTES: u64 = 4 << 20;
-/// Message and pipeline of `--bulk`: 1 MiB on the way, so that the socket
+/// Message and pipeline of healthy clients that move bulk: 1 MiB on the way, so that the socket
 /// buffers never run dry and a wait is still told in milliseconds.
 pub const BULK_MESSAGE_BYTES: usize = 64 << 10;
 /// See [`BULK_MESSAGE_BYTES`].
 pub const BULK_PIPELINE_MESSAGES: u32 = 16;
+
+/// How many slow clients of one kind, and how fast they read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Group {
+    /// How many.
+    pub clients: usize,
+    /// Bytes that each reads in a second, where its kind reads at a rate.
+    pub rate_bytes: u64,
+}
+
+/// The slow clients of a plan: one [`Group`] for each [`SlowKind`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Groups([Group; KINDS.len()]);
+
+impl Default for Groups {
+    /// What the table of kinds has.
+    fn default() -> Self {
+        Self(KINDS.map(|row| Group {
+            clients: row.clients,
+            rate_bytes: row.rate_bytes,
+        }))
+    }
+}
+
+impl Index<SlowKind> for Groups {
+    type Output = Group;
+
+    fn index(&self, kind: SlowKind) -> &Group {
+        &self.0[kind as usize]
+    }
+}
+
+impl IndexMut<SlowKind> for Groups {
+    fn index_mut(&mut self, kind: SlowKind) -> &mut Group {
+        &mut self.0[kind as usize]
+    }
+}
+
+impl Groups {
+    /// How many slow clients there are in all.
+    #[must_use]
+    pub fn clients(&self) -> usize {
+        self.0.iter().map(|group| group.clients).sum()
+    }
+}
 
 impl Plan {
     /// The defaults: enough of every kind for a useful verdict in 15 s.
@@ -108,19 +105,12 @@ impl Plan {
     pub fn new(address: SocketAddr) -> Self {
         Self {
             address,
-            protocol: Protocol::Echo,
+            protocol: Arc::new(Echo),
             fast: 10,
             size: 64,
             pipeline: 1,
-            stalled: 5,
-            quiet: None,
-            trickle: 0,
-            trickle_rate: 1 << 10,
-            paused: 2,
+            slow: Groups::default(),
             pause: Duration::from_secs(4),
-            talkers: 1,
-            steady: 2,
-            steady_rate: 64 << 10,
             within: Duration::from_secs(6),
             baseline: Duration::from_secs(2),
             fill: FILL_BYTES,
@@ -131,68 +121,89 @@ impl Plan {
     /// The same plan without any slow client, to add the wanted ones to.
     #[must_use]
     pub fn without_slow_clients(mut self) -> Self {
-        self.stalled = 0;
-        self.quiet = Some(0);
-        self.trickle = 0;
-        self.paused = 0;
-        self.talkers = 0;
-        self.steady = 0;
+        for group in &mut self.slow.0 {
+            group.clients = 0;
+        }
         self
     }
 
-    /// Slow clients of all kinds, those chosen by default not included.
+    /// The same plan with so many slow clients of this kind.
     #[must_use]
-    pub fn slow(&self) -> usize {
-        self.stalled + self.trickle + self.paused + self.talkers + self.steady + self.quiet.unwrap_or(0)
+    pub fn with(mut self, kind: SlowKind, clients: usize) -> Self {
+        self.slow[kind].clients = clients;
+        self
+    }
+
+    /// The same plan with this protocol.
+    #[must_use]
+    pub fn speaking(mut self, protocol: impl Protocol + 'static) -> Self {
+        self.protocol = Arc::new(protocol);
+        self
+    }
+
+    /// Slow clients that the loop of the probe drives, in the order in which they join.
+    pub(crate) fn slow_kinds(&self) -> Vec<SlowKind> {
+        let rows = KINDS.iter().filter(|row| match row.reading {
+            Reading::NeverInSteps => false,
+            // Where the server sends by itself, nobody talks.
+            Reading::NeverButTalks => self.protocol.traits().talks,
+            _ => true,
+        });
+        rows.flat_map(|row| std::iter::repeat_n(row.kind, self.slow[row.kind].clients))
+            .collect()
     }
 
     /// Whether the numbers fit together.
     ///
     /// # Errors
     ///
-    /// [`ProbeError::Usage`] with one sentence that names what does not.
+    /// [`ProbeError::Field`] names the first field that does not.
     pub fn check(&self) -> Result<(), ProbeError> {
-        let refuse = |why: String| Err(ProbeError::Usage(why));
-        if self.fast == 0 && self.slow() == 0 {
-            return refuse("no clients: ask for some with --fast, --stalled, --paused or --steady".into());
+        let refuse = |field, problem: String| Err(ProbeError::Field { field, problem });
+        if self.fast == 0 && self.slow.clients() == 0 {
+            return refuse(
+                "fast",
+                "is 0 and there are no slow clients: ask for some clients".into(),
+            );
         }
         if self.size == 0 || self.size > LARGEST_MESSAGE_BYTES {
-            return refuse(format!("--size {} is not between 1 and 64MiB", self.size));
+            return refuse("size", format!("{} is not between 1 and 64MiB", self.size));
         }
         if self.pipeline == 0 || self.pipeline > MOST_PIPELINED_MESSAGES {
-            return refuse(format!(
-                "--pipeline {} is not between 1 and {MOST_PIPELINED_MESSAGES}",
-                self.pipeline
-            ));
+            let problem = format!("{} is not between 1 and {MOST_PIPELINED_MESSAGES}", self.pipeline);
+            return refuse("pipeline", problem);
         }
-        for (option, time) in [
-            ("--within", self.within),
-            ("--baseline", self.baseline),
-            ("--pause", self.pause),
+        for (field, time) in [
+            ("within", self.within),
+            ("baseline", self.baseline),
+            ("pause", self.pause),
         ] {
             if time.is_zero() || time > Duration::from_secs(3600) {
-                return refuse(format!("{option} must be above 0 and at most 1h"));
+                return refuse(field, "must be above 0 and at most 1h".into());
             }
         }
-        for (option, rate) in [
-            ("--trickle-rate", self.trickle_rate),
-            ("--steady-rate", self.steady_rate),
+        for (field, kind) in [
+            ("trickle-rate", SlowKind::Trickle),
+            ("steady-rate", SlowKind::Steady),
         ] {
+            let rate = self.slow[kind].rate_bytes;
             if rate == 0 || rate > 1 << 40 {
-                return refuse(format!("{option} must be above 0 and at most 1TiB a second"));
+                return refuse(field, "must be above 0 and at most 1TiB a second".into());
             }
         }
-        if let Protocol::Push {
-            publish: Some(line),
-            publish_rate,
-            ..
-        } = &self.protocol
-            && (line.is_empty() || *publish_rate == 0)
-        {
-            return refuse("--publish must not be empty, and --publish-rate must be above 0".into());
+        if let Some(publishing) = self.protocol.publishing() {
+            if publishing.line.is_empty() {
+                return refuse("publish", "must not be empty".into());
+            }
+            if publishing.bytes_per_second == 0 {
+                return refuse("publish-rate", "must be above 0".into());
+            }
         }
         if self.fill < 1 << 16 {
-            return refuse("--fill must be 64KiB or more, else no client would ever look full".into());
+            return refuse(
+                "fill",
+                "must be 64KiB or more, else no client would ever look full".into(),
+            );
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use console::Term;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 
 use crate::probe::error::ProbeError;
-use crate::probe::watcher::{Live, Watcher};
+use crate::probe::watcher::{Live, ProgressSink};
 
 /// As often as something new is told.
 const DRAWN_PER_SECOND: u8 = 10;
@@ -57,7 +57,7 @@ impl Progress {
     }
 }
 
-impl Watcher for Progress {
+impl ProgressSink for Progress {
     fn observe(&mut self, live: &Live) -> ControlFlow<()> {
         let expected = live.expected.max(live.elapsed);
         self.bar

@@ -51,16 +51,16 @@ pub struct Live {
 }
 
 /// Looks on, some ten times a second.
-pub trait Watcher {
+pub trait ProgressSink {
     /// Break ends the probe with what it has measured so far.
     fn observe(&mut self, live: &Live) -> ControlFlow<()>;
 }
 
 /// Nobody looks on.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct NoWatcher;
+pub struct NoProgress;
 
-impl Watcher for NoWatcher {
+impl ProgressSink for NoProgress {
     fn observe(&mut self, _: &Live) -> ControlFlow<()> {
         ControlFlow::Continue(())
     }

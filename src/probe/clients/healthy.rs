@@ -7,9 +7,10 @@
 use std::io::{self, Read, Write};
 
 use crate::probe::clients::moment::Moment;
-use crate::probe::clients::outstanding::Waiting;
+use crate::probe::clients::outstanding::Outstanding;
 use crate::probe::clients::tally::Tally;
-use crate::probe::protocol::wire::{Corruption, Wire};
+use crate::probe::kind::Disconnect;
+use crate::probe::protocol::{Corruption, Wire};
 
 /// One send at most, so that one buffer does for all clients.
 pub(crate) const BUFFER_BYTES: usize = 64 << 10;
@@ -24,48 +25,34 @@ pub(crate) enum Turn {
     /// There may be more; come back without waiting for an edge.
     More,
     /// The connection is over.
-    Ended(End),
-}
-
-/// How a connection ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum End {
-    /// ECONNRESET or EPIPE: the server threw the client out.
-    Reset,
-    /// A clean end of file, which to a client looks like success.
-    EndOfFile,
-    /// The server let go of it, but its kernel still holds unsent data; the client cannot see it.
-    LeftInKernel,
-    /// No connection was made.
-    NotConnected,
+    Ended(Disconnect),
 }
 
 /// A healthy client over any stream: two cache lines, for between two messages of
 /// one client the kernel has its own way with the caches.
 #[derive(Debug)]
 #[repr(align(64))]
-pub(crate) struct FastClient<S> {
+pub(crate) struct HealthyClient<S> {
     stream: S,
     wire: Wire,
     /// Position up to which was sent.
     sent: u64,
     /// Position up to which is to be sent.
     due: u64,
-    waiting: Waiting,
+    waiting: Outstanding,
     pipeline: u32,
     corruption: Option<Box<Corruption>>,
-    end: Option<End>,
+    end: Option<Disconnect>,
 }
 
-impl<S: Read + Write> FastClient<S> {
+impl<S: Read + Write> HealthyClient<S> {
     pub(crate) fn new(stream: S, wire: Wire, pipeline: u32) -> Self {
         Self {
             stream,
             wire,
             sent: 0,
             due: 0,
-            waiting: Waiting::default(),
+            waiting: Outstanding::default(),
             pipeline,
             corruption: None,
             end: None,
@@ -77,7 +64,7 @@ impl<S: Read + Write> FastClient<S> {
     }
 
     /// How it ended, once it has.
-    pub(crate) fn end(&self) -> Option<End> {
+    pub(crate) fn end(&self) -> Option<Disconnect> {
         self.end
     }
 
@@ -126,10 +113,10 @@ impl<S: Read + Write> FastClient<S> {
         let mut turn = Turn::More;
         for _ in 0..MOST_READS_PER_TURN {
             match self.stream.read(buffer) {
-                Ok(0) => return self.ended(End::EndOfFile),
+                Ok(0) => return self.stream_ended(now, tally),
                 Ok(len) => {
                     if !self.take(&buffer[..len], now, tally) {
-                        return self.ended(End::EndOfFile);
+                        return self.ended(Disconnect::EndOfFile);
                     }
                     // A short read has emptied the socket, unless an end waits behind it.
                     if len < buffer.len() && !closed {
@@ -142,12 +129,12 @@ impl<S: Read + Write> FastClient<S> {
                     break;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return self.ended(End::Reset),
+                Err(_) => return self.ended(Disconnect::Reset),
             }
         }
         if self.wire.is_closed_in_order() {
             // To a further request the server would answer with a reset.
-            return self.ended(End::EndOfFile);
+            return self.ended(Disconnect::EndOfFile);
         }
         if go_on {
             self.fill_pipeline(now);
@@ -174,7 +161,7 @@ impl<S: Read + Write> FastClient<S> {
                 Ok(written) => self.sent += written as u64,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return self.ended(End::Reset),
+                Err(_) => return self.ended(Disconnect::Reset),
             }
         }
         Turn::Done
@@ -182,12 +169,12 @@ impl<S: Read + Write> FastClient<S> {
 
     /// It came back to a server that did not take it again.
     pub(crate) fn give_up(&mut self) {
-        self.end = Some(End::NotConnected);
+        self.end = Some(Disconnect::NotConnected);
     }
 
     /// Whether the server closed it as announced, so that a client would connect again.
     pub(crate) fn is_closed_in_order(&self) -> bool {
-        self.end == Some(End::EndOfFile) && self.corruption.is_none() && self.wire.is_closed_in_order()
+        self.end == Some(Disconnect::EndOfFile) && self.corruption.is_none() && self.wire.is_closed_in_order()
     }
 
     /// Whether every message sent has its answer.
@@ -200,11 +187,7 @@ impl<S: Read + Write> FastClient<S> {
         tally.received(bytes.len());
         match self.wire.receive(bytes) {
             Ok(completed) => {
-                for _ in 0..completed {
-                    if let Some(sent) = self.waiting.pop() {
-                        tally.answered(sent, now);
-                    }
-                }
+                self.count_answers(completed, now, tally);
                 true
             }
             Err(corruption) => {
@@ -215,6 +198,23 @@ impl<S: Read + Write> FastClient<S> {
     }
 
     #[inline(always)]
+    fn count_answers(&mut self, completed: u64, now: Moment, tally: &mut Tally) {
+        for _ in 0..completed {
+            if let Some(sent) = self.waiting.pop() {
+                tally.answered(sent, now);
+            }
+        }
+    }
+
+    /// The end of the stream may itself be the end of an answer.
+    #[cold]
+    fn stream_ended(&mut self, now: Moment, tally: &mut Tally) -> Turn {
+        let completed = self.wire.any_mut().end_of_stream();
+        self.count_answers(completed, now, tally);
+        self.ended(Disconnect::EndOfFile)
+    }
+
+    #[inline(always)]
     fn fill_pipeline(&mut self, now: Moment) {
         while self.waiting.len() < self.pipeline {
             self.waiting.push(now);
@@ -222,7 +222,7 @@ impl<S: Read + Write> FastClient<S> {
         }
     }
 
-    fn ended(&mut self, end: End) -> Turn {
+    fn ended(&mut self, end: Disconnect) -> Turn {
         self.end = Some(end);
         Turn::Ended(end)
     }
@@ -235,6 +235,6 @@ mod tests {
     #[test]
     fn a_client_is_two_cache_lines() {
         // A stream is a descriptor; only with debug assertions it is more.
-        assert_eq!(size_of::<FastClient<i32>>(), 128);
+        assert_eq!(size_of::<HealthyClient<i32>>(), 128);
     }
 }

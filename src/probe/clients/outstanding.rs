@@ -9,7 +9,7 @@ use crate::probe::clients::moment::Moment;
 
 /// Messages without an answer, oldest first.
 #[derive(Debug, Default)]
-pub(crate) struct Waiting {
+pub(crate) struct Outstanding {
     messages: u32,
     /// Those that became due first, and when; none only where all have their answers.
     oldest_messages: u32,
@@ -24,7 +24,7 @@ struct Run {
     due: Moment,
 }
 
-impl Waiting {
+impl Outstanding {
     /// How many there are.
     pub(crate) fn len(&self) -> u32 {
         self.messages
@@ -84,7 +84,7 @@ mod tests {
     #[test]
     fn messages_come_out_as_they_went_in_whatever_their_moments() {
         let mut random = fastrand::Rng::with_seed(1);
-        let mut waiting = Waiting::default();
+        let mut waiting = Outstanding::default();
         let mut expected = VecDeque::new();
         let mut time = Duration::ZERO;
         for _ in 0..10_000 {

@@ -6,6 +6,7 @@ use std::io::{self, Read, Write};
 use std::time::Instant;
 
 use crate::probe::clients::pace::Pace;
+use crate::probe::protocol::Publishing;
 
 /// A publisher over any stream.
 #[derive(Debug)]
@@ -23,13 +24,13 @@ pub(crate) struct Publisher<S> {
 const MOST_CALLS_PER_TURN: usize = 64;
 
 impl<S: Read + Write> Publisher<S> {
-    /// `line` is not empty.
-    pub(crate) fn new(stream: S, line: Vec<u8>, bytes_per_second: u64, now: Instant) -> Self {
+    /// The line is not empty.
+    pub(crate) fn new(stream: S, publishing: Publishing, now: Instant) -> Self {
         Self {
             stream,
-            line,
+            line: publishing.line,
             offset: 0,
-            pace: Pace::new(bytes_per_second, now),
+            pace: Pace::new(publishing.bytes_per_second, now),
             published: 0,
             is_gone: false,
         }

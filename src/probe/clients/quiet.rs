@@ -19,11 +19,11 @@ use std::time::{Duration, Instant};
 
 use crate::kernel::tcp_info;
 use crate::kernel::threads;
-use crate::probe::clients::healthy::End;
-use crate::probe::clients::slow::Kind;
 use crate::probe::driver::clock;
 use crate::probe::driver::socket::{self, Buffers};
-use crate::probe::protocol::wire::Wire;
+use crate::probe::kind::Disconnect;
+use crate::probe::kind::SlowKind;
+use crate::probe::protocol::Wire;
 use crate::probe::report::measurement::SlowClientSeen;
 use crate::probe::server::{LastLook, ServerSocket, SocketTables};
 
@@ -40,7 +40,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(2);
 /// Between two looks once it is full.
 const WATCH_EVERY: Duration = Duration::from_millis(50);
 /// Connections tried, each with a better guess of where the end is.
-const MOST_ATTEMPTS: usize = 3;
+pub(crate) const MOST_ATTEMPTS: usize = 3;
 /// How long one attempt may take to fill up.
 const FILL_PATIENCE: Duration = Duration::from_secs(6);
 /// How long after its time it is still waited for.
@@ -86,12 +86,12 @@ pub(crate) enum Next {
 
 /// Decides step by step; pure.
 #[derive(Debug)]
-pub(crate) struct Coaxer {
+pub(crate) struct StepFiller {
     expected_end: u64,
     last: Option<(Whereabouts, Instant)>,
 }
 
-impl Coaxer {
+impl StepFiller {
     /// `expected_end` is where the server is thought to stop; 0 when not known.
     pub(crate) fn new(expected_end: u64) -> Self {
         Self {
@@ -147,9 +147,8 @@ pub(crate) struct QuietPlan {
     pub(crate) tables: SocketTables,
     /// Where they are looked at afterwards, at no further cost.
     pub(crate) last_look: LastLook,
-    /// One wire for each client and attempt.
-    pub(crate) wire: Box<dyn Fn(usize) -> Wire + Send>,
-    pub(crate) clients: usize,
+    /// One for each client and each of its [`MOST_ATTEMPTS`].
+    pub(crate) wires: Vec<Wire>,
     /// The most that one of them sends.
     pub(crate) offer: u64,
     pub(crate) within: Duration,
@@ -162,7 +161,7 @@ impl QuietClients {
     pub(crate) fn start(plan: QuietPlan) -> Option<Self> {
         let shared = Arc::new(Shared::default());
         let for_thread = Arc::clone(&shared);
-        let thread = threads::spawn("quiet clients", move || run(&plan, &for_thread)).ok()?;
+        let thread = threads::spawn("quiet clients", move || run(plan, &for_thread)).ok()?;
         Some(Self { shared, thread })
     }
 
@@ -187,12 +186,19 @@ fn lock(ports: &Mutex<Vec<u16>>) -> MutexGuard<'_, Vec<u16>> {
     ports.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn run(plan: &QuietPlan, shared: &Shared) -> Vec<SlowClientSeen> {
+fn run(mut plan: QuietPlan, shared: &Shared) -> Vec<SlowClientSeen> {
     let mut clients = Vec::new();
     let mut expected_end = 0;
-    for index in 0..plan.clients {
-        for attempt in 0..MOST_ATTEMPTS {
-            let wire = (plan.wire)(index * MOST_ATTEMPTS + attempt);
+    let mut wires = std::mem::take(&mut plan.wires).into_iter();
+    let plan = &plan;
+    for _ in 0..wires.len() / MOST_ATTEMPTS {
+        for (attempt, wire) in wires
+            .by_ref()
+            .take(MOST_ATTEMPTS)
+            .collect::<Vec<_>>()
+            .into_iter()
+            .enumerate()
+        {
             let Ok(mut client) = QuietClient::connect(plan, wire) else {
                 break;
             };
@@ -222,12 +228,12 @@ struct QuietClient {
     stream: TcpStream,
     port: u16,
     wire: Wire,
-    coaxer: Coaxer,
+    filler: StepFiller,
     joined: Instant,
     sent: u64,
     stopped_at: u64,
     full_at: Option<Instant>,
-    end: Option<(Instant, End)>,
+    end: Option<(Instant, Disconnect)>,
     met: bool,
     watched: bool,
 }
@@ -243,7 +249,7 @@ impl QuietClient {
             port: stream.local_addr()?.port(),
             stream,
             wire,
-            coaxer: Coaxer::new(0),
+            filler: StepFiller::new(0),
             joined: clock::now(),
             sent: 0,
             stopped_at: 0,
@@ -255,7 +261,7 @@ impl QuietClient {
     }
 
     fn fill(&mut self, plan: &QuietPlan, shared: &Shared, expected_end: u64) -> Next {
-        self.coaxer = Coaxer::new(expected_end);
+        self.filler = StepFiller::new(expected_end);
         let deadline = self.joined + FILL_PATIENCE;
         while !shared.stop.load(Ordering::Relaxed) && clock::now() < deadline && self.end.is_none() {
             let server = plan
@@ -283,7 +289,7 @@ impl QuietClient {
         if self.watched {
             self.step(plan, server);
         } else if matches!(self.stream.take_error(), Ok(Some(_))) {
-            self.end = Some((clock::now(), End::Reset));
+            self.end = Some((clock::now(), Disconnect::Reset));
         }
     }
 
@@ -301,7 +307,7 @@ impl QuietClient {
             server_send: server.send_queue,
             client_unread: tcp_info::unread_bytes(&self.stream).unwrap_or(0),
         };
-        let next = self.coaxer.next(seen, now);
+        let next = self.filler.next(seen, now);
         match next {
             Next::Send(bytes) if self.sent < plan.offer => self.send(bytes),
             Next::Full if self.full_at.is_none() => self.full_at = Some(now),
@@ -321,11 +327,11 @@ impl QuietClient {
 
     fn note_end(&mut self, server: Option<ServerSocket>, now: Instant) {
         if matches!(self.stream.take_error(), Ok(Some(_))) {
-            self.end = Some((now, End::Reset));
+            self.end = Some((now, Disconnect::Reset));
         } else if server.is_some_and(|socket| socket.orphan) {
-            self.end = Some((now, End::LeftInKernel));
+            self.end = Some((now, Disconnect::LeftInKernel));
         } else if server.is_none() && self.met {
-            self.end = Some((now, End::EndOfFile));
+            self.end = Some((now, Disconnect::EndOfFile));
         }
     }
 
@@ -348,7 +354,7 @@ impl QuietClient {
                 _ => None,
             },
             absorbed_bytes: self.sent,
-            ..SlowClientSeen::new(Kind::Quiet, self.port)
+            ..SlowClientSeen::new(SlowKind::Quiet, self.port)
         }
     }
 }
@@ -371,19 +377,19 @@ mod tests {
     fn it_goes_on_while_all_is_passed_on_and_shortens_its_steps_near_the_end() {
         let now = clock::now();
         let end = 1 << 20;
-        let mut coaxer = Coaxer::new(end);
-        assert_eq!(coaxer.next(passed_on(1000), now), Next::Send(LONG_STEP_BYTES));
+        let mut filler = StepFiller::new(end);
+        assert_eq!(filler.next(passed_on(1000), now), Next::Send(LONG_STEP_BYTES));
         assert_eq!(
-            coaxer.next(passed_on(end - NEAR_BYTES - 10_000), now),
+            filler.next(passed_on(end - NEAR_BYTES - 10_000), now),
             Next::Send(10_000)
         );
         assert_eq!(
-            coaxer.next(passed_on(end - NEAR_BYTES), now),
+            filler.next(passed_on(end - NEAR_BYTES), now),
             Next::Send(SHORT_STEP_BYTES)
         );
-        assert_eq!(coaxer.next(passed_on(end + 1), now), Next::Send(SHORT_STEP_BYTES));
+        assert_eq!(filler.next(passed_on(end + 1), now), Next::Send(SHORT_STEP_BYTES));
         assert_eq!(
-            Coaxer::new(0).next(passed_on(1 << 30), now),
+            StepFiller::new(0).next(passed_on(1 << 30), now),
             Next::Send(LONG_STEP_BYTES)
         );
     }
@@ -391,23 +397,23 @@ mod tests {
     #[test]
     fn it_is_full_only_when_nothing_moves_and_the_server_holds_what_it_read() {
         let now = clock::now();
-        let mut coaxer = Coaxer::new(0);
+        let mut filler = StepFiller::new(0);
         let held = Whereabouts {
             server_send: 900,
             ..passed_on(1000)
         };
-        assert_eq!(coaxer.next(held, now), Next::Wait);
+        assert_eq!(filler.next(held, now), Next::Wait);
         let moved = Whereabouts {
             server_send: 950,
             ..held
         };
-        assert_eq!(coaxer.next(moved, now + STILL), Next::Wait);
-        assert_eq!(coaxer.next(moved, now + STILL + STILL), Next::Full);
+        assert_eq!(filler.next(moved, now + STILL), Next::Wait);
+        assert_eq!(filler.next(moved, now + STILL + STILL), Next::Full);
         let unread = Whereabouts {
             server_unread: 50,
             ..moved
         };
-        assert_eq!(coaxer.next(unread, now + 3 * STILL), Next::Wait);
-        assert_eq!(coaxer.next(unread, now + 4 * STILL), Next::TooMuch);
+        assert_eq!(filler.next(unread, now + 3 * STILL), Next::Wait);
+        assert_eq!(filler.next(unread, now + 4 * STILL), Next::TooMuch);
     }
 }

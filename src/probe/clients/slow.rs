@@ -6,48 +6,10 @@
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
 
-use crate::probe::clients::healthy::{End, Turn};
+use crate::probe::clients::healthy::Turn;
 use crate::probe::clients::pace::Pace;
-use crate::probe::protocol::wire::{Corruption, Wire};
-
-/// In which way a client is slow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Kind {
-    /// Fills up and never reads.
-    Stalled,
-    /// The same, but the server has read all that it sent.
-    Quiet,
-    /// Goes on sending and never reads.
-    Talker,
-    /// Reads too slowly to be kept.
-    Trickle,
-    /// Fills up, pauses, and then reads everything.
-    Paused,
-    /// Reads slowly but fast enough to be kept.
-    Steady,
-}
-
-impl Kind {
-    /// As people read it, of several.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Stalled => "stalled",
-            Self::Quiet => "quiet",
-            Self::Talker => "talkers",
-            Self::Trickle => "trickle",
-            Self::Paused => "paused",
-            Self::Steady => "steady",
-        }
-    }
-
-    /// Whether a server should get rid of such a client.
-    #[must_use]
-    pub fn is_to_go(self) -> bool {
-        !matches!(self, Self::Paused | Self::Steady)
-    }
-}
+use crate::probe::kind::{Disconnect, SlowKind};
+use crate::probe::protocol::{Corruption, Traits, Wire};
 
 /// A client that makes no progress for this long has filled up.
 pub(crate) const SETTLE_TIME: Duration = Duration::from_millis(300);
@@ -81,8 +43,9 @@ enum Stage {
 #[derive(Debug)]
 pub(crate) struct SlowClient<S> {
     stream: S,
-    kind: Kind,
+    kind: SlowKind,
     wire: Wire,
+    traits: Traits,
     joined: Instant,
     connected: bool,
     /// The most that it offers without reading an answer.
@@ -105,7 +68,7 @@ pub(crate) struct SlowClient<S> {
     full: Option<Instant>,
     resumed: Option<Instant>,
     corruption: Option<Corruption>,
-    end: Option<(Instant, End)>,
+    end: Option<(Instant, Disconnect)>,
 }
 
 /// Bytes that moved, and when they last did.
@@ -120,11 +83,19 @@ struct Progress {
 
 impl<S: Read + Write> SlowClient<S> {
     /// A client that has just begun to connect.
-    pub(crate) fn new(stream: S, kind: Kind, wire: Wire, offer: u64, now: Instant) -> Self {
+    pub(crate) fn new(
+        stream: S,
+        kind: SlowKind,
+        wire: Wire,
+        traits: Traits,
+        offer: u64,
+        now: Instant,
+    ) -> Self {
         Self {
             stream,
             kind,
             wire,
+            traits,
             joined: now,
             connected: false,
             offer,
@@ -170,7 +141,7 @@ impl<S: Read + Write> SlowClient<S> {
         &mut self.stream
     }
 
-    pub(crate) fn kind(&self) -> Kind {
+    pub(crate) fn kind(&self) -> SlowKind {
         self.kind
     }
 
@@ -209,18 +180,18 @@ impl<S: Read + Write> SlowClient<S> {
     }
 
     /// When and how it ended.
-    pub(crate) fn end(&self) -> Option<(Instant, End)> {
+    pub(crate) fn end(&self) -> Option<(Instant, Disconnect)> {
         self.end
     }
 
     /// Whether the server sends no more than it was sent.
     pub(crate) fn is_echo(&self) -> bool {
-        self.wire.is_echo()
+        self.traits.echoes
     }
 
     /// Whether its bytes can be told right from wrong at all.
     pub(crate) fn is_verifiable(&self) -> bool {
-        self.wire.is_verifiable()
+        self.traits.verifies
     }
 
     pub(crate) fn corruption(&self) -> Option<&Corruption> {
@@ -272,7 +243,7 @@ impl<S: Read + Write> SlowClient<S> {
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.refused = true,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => return self.ended(now, End::Reset),
+            Err(_) => return self.ended(now, Disconnect::Reset),
         }
         if self.refused {
             self.first_refused.get_or_insert(now);
@@ -292,7 +263,7 @@ impl<S: Read + Write> SlowClient<S> {
         let taken = self.sent.saturating_sub(unacknowledged);
         self.is_stuck = taken == std::mem::replace(&mut self.acknowledged, taken);
         let bytes = taken + unread + self.wire.received() + server_queue;
-        if bytes > self.progress.bytes && (self.stage == Stage::Filling || !self.kind.is_to_go()) {
+        if bytes > self.progress.bytes && (self.stage == Stage::Filling || self.kind.is_kept()) {
             self.progress.bytes = bytes;
             self.progress.taken = taken;
             self.progress.before = self.progress.at;
@@ -302,22 +273,22 @@ impl<S: Read + Write> SlowClient<S> {
                 self.full = Some(now);
             }
         }
-        let settle = if self.kind == Kind::Paused {
+        let settle = if self.kind == SlowKind::Paused {
             PAUSED_SETTLE_TIME
         } else {
             SETTLE_TIME
         };
-        let settle = if self.wire.is_echo() {
+        let settle = if self.traits.echoes {
             settle
         } else {
             UNSEEN_SETTLE_TIME
         };
         let still = now.saturating_duration_since(self.progress.at) >= settle;
-        let answered = self.wire.is_echo() || unread > 0;
+        let answered = self.traits.echoes || unread > 0;
         let stuck = answered && (self.refused || self.sent >= self.wire.send_limit(self.offer));
         if still && stuck && self.stage == Stage::Filling && self.pace.is_none() {
             self.full = Some(self.progress.at);
-            if self.kind == Kind::Paused {
+            if self.kind == SlowKind::Paused {
                 self.stage = Stage::Holding {
                     until: self.stopped_at() + self.pause,
                 };
@@ -325,7 +296,7 @@ impl<S: Read + Write> SlowClient<S> {
         }
         if let Stage::Holding { .. } = self.stage
             && unacknowledged == 0
-            && self.wire.is_echo()
+            && self.traits.echoes
             && self.sent < self.wire.send_limit(self.offer)
         {
             // The server was only slow: it went on to take everything.
@@ -382,7 +353,7 @@ impl<S: Read + Write> SlowClient<S> {
                 return Turn::Done;
             }
             match self.stream.read(&mut buffer[..most]) {
-                Ok(0) => return self.ended(now, End::EndOfFile),
+                Ok(0) => return self.ended(now, Disconnect::EndOfFile),
                 Ok(len) => {
                     if !self.take(&buffer[..len]) {
                         return Turn::Done;
@@ -393,7 +364,7 @@ impl<S: Read + Write> SlowClient<S> {
                     return Turn::Done;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return self.ended(now, End::Reset),
+                Err(_) => return self.ended(now, Disconnect::Reset),
             }
         }
         Turn::More
@@ -424,7 +395,7 @@ impl<S: Read + Write> SlowClient<S> {
     }
 
     /// The connection is over, as seen by other means than a read or a write.
-    pub(crate) fn ended(&mut self, now: Instant, end: End) -> Turn {
+    pub(crate) fn ended(&mut self, now: Instant, end: Disconnect) -> Turn {
         if self.end.is_none() {
             let gasp = now.saturating_duration_since(self.progress.at) < LAST_GASP;
             if gasp && self.full == Some(self.progress.at) {
@@ -454,7 +425,7 @@ impl<S: Read + Write> SlowClient<S> {
 
     fn send_limit(&self, now: Instant) -> u64 {
         let limit = self.wire.send_limit(self.offer);
-        if self.kind != Kind::Talker || self.sent < limit {
+        if self.kind != SlowKind::Talker || self.sent < limit {
             return limit;
         }
         // All offered: go on at the talking rate for as long as the connection stands.
@@ -467,8 +438,8 @@ impl<S: Read + Write> SlowClient<S> {
 mod tests {
     use super::*;
     use crate::probe::driver::clock;
-    use crate::probe::protocol::echo::EchoWire;
-    use crate::probe::protocol::pattern::Pattern;
+    use crate::probe::protocol::echo::Echo;
+    use crate::probe::protocol::{Conversations, Protocol};
 
     /// Takes this much, and has nothing to read.
     struct Tank(usize);
@@ -498,8 +469,16 @@ mod tests {
 
     /// A paused client that filled a tank at `start`.
     fn paused(start: Instant) -> SlowClient<Tank> {
-        let wire = Wire::Echo(EchoWire::new(Pattern::new(1), 64));
-        let mut client = SlowClient::new(Tank(150_000), Kind::Paused, wire, 1 << 20, start).pausing(PAUSE);
+        let wire = Echo.healthy(1, 64);
+        let mut client = SlowClient::new(
+            Tank(150_000),
+            SlowKind::Paused,
+            wire,
+            *Echo.traits(),
+            1 << 20,
+            start,
+        )
+        .pausing(PAUSE);
         client.set_connected(start);
         let mut buffer = vec![0; 64 << 10];
         while client.send(start, &mut buffer) == Turn::More {}

@@ -10,7 +10,7 @@ use std::time::Instant;
 use mio::Registry;
 use mio::event::Event;
 
-use crate::probe::clients::healthy::{FastClient, Turn};
+use crate::probe::clients::healthy::{HealthyClient, Turn};
 use crate::probe::clients::moment::Moment;
 use crate::probe::clients::tally::Tally;
 use crate::probe::driver::clock;
@@ -18,17 +18,16 @@ use crate::probe::driver::ready_list::ReadyList;
 use crate::probe::driver::seen;
 use crate::probe::driver::socket::{self, Buffers, CONNECTING_AT_ONCE, DirectStream};
 use crate::probe::error::ProbeError;
-use crate::probe::plan::{Plan, Protocol};
-use crate::probe::protocol::pattern::Pattern;
-use crate::probe::protocol::wires::Wires;
+use crate::probe::plan::Plan;
+use crate::probe::protocol::Conversations;
 use crate::probe::report::measurement::Healthy;
 
 /// All healthy clients. Their tokens count from 0.
 pub(crate) struct HealthyClients<'a> {
     plan: &'a Plan,
-    wires: &'a Wires,
+    conversations: &'a dyn Conversations,
     registry: Registry,
-    clients: Vec<FastClient<DirectStream>>,
+    clients: Vec<HealthyClient<DirectStream>>,
     connected: Vec<bool>,
     answered: Vec<bool>,
     more: ReadyList,
@@ -40,10 +39,10 @@ pub(crate) struct HealthyClients<'a> {
 
 impl<'a> HealthyClients<'a> {
     /// None of them is connected yet.
-    pub(crate) fn new(plan: &'a Plan, wires: &'a Wires, registry: Registry) -> Self {
+    pub(crate) fn new(plan: &'a Plan, conversations: &'a dyn Conversations, registry: Registry) -> Self {
         Self {
             plan,
-            wires,
+            conversations,
             registry,
             clients: Vec::new(),
             connected: Vec::new(),
@@ -73,18 +72,17 @@ impl<'a> HealthyClients<'a> {
         self.connecting == 0 && self.clients.len() == self.plan.fast
     }
 
-    fn connect(&self, index: usize) -> Result<FastClient<DirectStream>, ProbeError> {
-        let buffers = match self.plan.protocol {
-            Protocol::Echo | Protocol::Framed => {
-                Buffers::of_healthy(self.plan.size.saturating_mul(self.plan.pipeline as usize))
-            }
-            _ => Buffers::default(),
+    fn connect(&self, index: usize) -> Result<HealthyClient<DirectStream>, ProbeError> {
+        let buffers = if self.plan.protocol.traits().echoes {
+            Buffers::of_healthy(self.plan.size.saturating_mul(self.plan.pipeline as usize))
+        } else {
+            Buffers::default()
         };
         let mut stream = socket::start_connecting(self.plan.address, buffers)
             .map_err(ProbeError::system("open a socket for a healthy client"))?;
         socket::watch(&self.registry, &mut stream, index)?;
-        let wire = self.wires.healthy(Pattern::new(index as u64));
-        Ok(FastClient::new(
+        let wire = self.conversations.healthy(index as u64, self.plan.size);
+        Ok(HealthyClient::new(
             DirectStream::new(stream),
             wire,
             self.plan.pipeline,
@@ -201,7 +199,7 @@ impl<'a> HealthyClients<'a> {
 
     /// Whether nobody has sent anything that is not answered.
     pub(crate) fn are_idle(&self) -> bool {
-        self.clients.iter().all(FastClient::is_idle)
+        self.clients.iter().all(HealthyClient::is_idle)
     }
 
     /// What was seen of them. What has no answer by `now` is charged.

@@ -22,18 +22,19 @@ use crate::kernel::timer::Ticker;
 use crate::probe::clients::healthy::BUFFER_BYTES;
 use crate::probe::clients::moment::Moment;
 use crate::probe::clients::publisher::Publisher;
-use crate::probe::clients::quiet::{QuietClients, QuietPlan};
+use crate::probe::clients::quiet::{MOST_ATTEMPTS, QuietClients, QuietPlan, SHORT_STEP_BYTES};
 use crate::probe::clients::tally::Tally;
 use crate::probe::driver::clock::MessageClock;
 use crate::probe::driver::healthy_group::HealthyClients;
 use crate::probe::driver::slow_group::{FILL_PATIENCE, MARGIN, SlowClients};
 use crate::probe::driver::socket::Buffers;
 use crate::probe::error::ProbeError;
-use crate::probe::plan::{Plan, Protocol};
-use crate::probe::protocol::wires::Wires;
+use crate::probe::kind::SlowKind;
+use crate::probe::plan::Plan;
+use crate::probe::protocol::Conversations;
 use crate::probe::report::measurement::{Measurement, PublisherSeen, Slice};
-use crate::probe::server::Observer;
-use crate::probe::watcher::{Live, Phase, Watcher};
+use crate::probe::server::ServerMonitor;
+use crate::probe::watcher::{Live, Phase, ProgressSink};
 
 /// How often slow clients are looked at: fine enough for a pace of 64 KiB/s in steps of 1.3 KB.
 const TICK: Duration = Duration::from_millis(20);
@@ -46,15 +47,15 @@ pub(crate) const SLICE: Duration = Duration::from_millis(100);
 const EVENTS_PER_POLL: usize = 1024;
 /// How long connecting may take before the rest counts as not connected.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
-/// How long the observer may take for its first look in a phase.
-const OBSERVER_PATIENCE: Duration = Duration::from_secs(1);
+/// How long the monitor may take for its first look in a phase.
+const MONITOR_PATIENCE: Duration = Duration::from_secs(1);
 /// How long the last words of those that stayed are waited for.
-const FAREWELL: Duration = Duration::from_secs(1);
+const DRAIN_TIME: Duration = Duration::from_secs(1);
 
 /// All clients, and what has been seen of them.
 pub(crate) struct Driver<'a> {
     plan: &'a Plan,
-    wires: &'a Wires,
+    conversations: &'a dyn Conversations,
     poll: Poll,
     ticker: Ticker,
     epoch: Instant,
@@ -68,18 +69,18 @@ pub(crate) struct Driver<'a> {
     is_tick_due: bool,
     next_slice: Instant,
     timeline: Vec<Slice>,
-    observer: Option<Observer>,
+    monitor: Option<ServerMonitor>,
     publisher: Option<Publisher<TcpStream>>,
     quiet: Option<QuietClients>,
     interrupted: bool,
 }
 
 impl<'a> Driver<'a> {
-    /// A driver without clients. The observer, if any, looks at the server's process.
+    /// A driver without clients. The monitor, if any, looks at the server's process.
     pub(crate) fn new(
         plan: &'a Plan,
-        wires: &'a Wires,
-        observer: Option<Observer>,
+        conversations: &'a dyn Conversations,
+        monitor: Option<ServerMonitor>,
     ) -> Result<Self, ProbeError> {
         let now = clock::now();
         let poll = Poll::new().map_err(ProbeError::system("make an epoll"))?;
@@ -90,12 +91,12 @@ impl<'a> Driver<'a> {
             shared.map_err(ProbeError::system("share an epoll"))
         };
         let (healthy, slow) = (
-            HealthyClients::new(plan, wires, registry()?),
-            SlowClients::new(plan, wires, registry()?),
+            HealthyClients::new(plan, conversations, registry()?),
+            SlowClients::new(plan, conversations, registry()?),
         );
         Ok(Self {
             plan,
-            wires,
+            conversations,
             poll,
             ticker,
             epoch: now,
@@ -108,7 +109,7 @@ impl<'a> Driver<'a> {
             is_tick_due: false,
             next_slice: now + SLICE,
             timeline: Vec::new(),
-            observer,
+            monitor,
             publisher: None,
             quiet: None,
             interrupted: false,
@@ -116,50 +117,50 @@ impl<'a> Driver<'a> {
     }
 
     /// The whole probe: before, during, after.
-    pub(crate) fn run(mut self, watcher: &mut dyn Watcher) -> Result<Measurement, ProbeError> {
+    pub(crate) fn run(mut self, sink: &mut dyn ProgressSink) -> Result<Measurement, ProbeError> {
         let mut events = Events::with_capacity(EVENTS_PER_POLL);
-        self.connect_healthy(&mut events, watcher)?;
-        self.begin(Phase::Before, &mut events, watcher)?;
+        self.connect_healthy(&mut events, sink)?;
+        self.begin(Phase::Before, &mut events, sink)?;
         self.healthy.start(self.moment(clock::now()), &mut self.buffer);
         self.start_publisher()?;
-        self.run_for(self.plan.baseline, &mut events, watcher)?;
+        self.run_for(self.plan.baseline, &mut events, sink)?;
         if self.has_slow() {
-            if self.begin(Phase::During, &mut events, watcher)? {
-                self.run_slow(&mut events, watcher)?;
+            if self.begin(Phase::During, &mut events, sink)? {
+                self.run_slow(&mut events, sink)?;
             }
-            if self.begin(Phase::After, &mut events, watcher)? {
+            if self.begin(Phase::After, &mut events, sink)? {
                 self.slow.let_kept_finish();
-                self.run_for(self.plan.baseline, &mut events, watcher)?;
+                self.run_for(self.plan.baseline, &mut events, sink)?;
             }
         }
         self.tally.end_phase(self.moment(clock::now()));
-        if let Some(observer) = &mut self.observer {
-            observer.look_last();
+        if let Some(monitor) = &mut self.monitor {
+            monitor.look_last();
         }
         self.note_orphans(clock::now());
-        self.bid_farewell(&mut events, watcher)?;
+        self.drain(&mut events, sink)?;
         Ok(self.into_measurement())
     }
 
     fn has_slow(&self) -> bool {
-        self.wires.slow() > 0 || self.plan.quiet.is_some_and(|clients| clients > 0)
+        self.plan.slow.clients() > 0
     }
 
-    /// Begins a phase, unless the probe was ended. First the observer looks for
+    /// Begins a phase, unless the probe was ended. First the monitor looks for
     /// the last time in the old one, so that its memory is not that of the new
     /// one; meanwhile everything goes on as it did.
     fn begin(
         &mut self,
         phase: Phase,
         events: &mut Events,
-        watcher: &mut dyn Watcher,
+        sink: &mut dyn ProgressSink,
     ) -> Result<bool, ProbeError> {
-        if let Some(observer) = &self.observer {
-            observer.begin_phase(phase);
+        if let Some(monitor) = &self.monitor {
+            monitor.begin_phase(phase);
         }
-        let until = clock::now() + OBSERVER_PATIENCE;
+        let until = clock::now() + MONITOR_PATIENCE;
         while !self.interrupted && !self.is_observing(phase) && clock::now() < until {
-            self.turn(events, watcher)?;
+            self.turn(events, sink)?;
         }
         if !self.interrupted {
             self.phase = phase;
@@ -169,33 +170,32 @@ impl<'a> Driver<'a> {
     }
 
     fn is_observing(&self, phase: Phase) -> bool {
-        let observer = self.observer.as_ref();
-        observer.is_none_or(|observer| observer.has_begun(phase))
+        let monitor = self.monitor.as_ref();
+        monitor.is_none_or(|monitor| monitor.has_begun(phase))
     }
 
-    fn connect_healthy(&mut self, events: &mut Events, watcher: &mut dyn Watcher) -> Result<(), ProbeError> {
+    fn connect_healthy(
+        &mut self,
+        events: &mut Events,
+        sink: &mut dyn ProgressSink,
+    ) -> Result<(), ProbeError> {
         let deadline = clock::now() + CONNECT_PATIENCE;
         while !self.interrupted {
             self.healthy.connect_some()?;
             if self.healthy.are_connected() || clock::now() >= deadline {
                 break;
             }
-            self.turn(events, watcher)?;
+            self.turn(events, sink)?;
         }
         Ok(())
     }
 
     fn start_publisher(&mut self) -> Result<(), ProbeError> {
-        if let Protocol::Push {
-            publish: Some(line),
-            publish_rate,
-            ..
-        } = &self.plan.protocol
-        {
+        if let Some(publishing) = self.plan.protocol.publishing() {
             // Served at every tick; it needs no events of its own.
             let stream = socket::start_connecting(self.plan.address, Buffers::default())
                 .map_err(ProbeError::system("open a socket for the publisher"))?;
-            self.publisher = Some(Publisher::new(stream, line.clone(), *publish_rate, clock::now()));
+            self.publisher = Some(Publisher::new(stream, publishing, clock::now()));
         }
         Ok(())
     }
@@ -204,16 +204,16 @@ impl<'a> Driver<'a> {
         &mut self,
         time: Duration,
         events: &mut Events,
-        watcher: &mut dyn Watcher,
+        sink: &mut dyn ProgressSink,
     ) -> Result<(), ProbeError> {
         let until = clock::now() + time;
         while !self.interrupted && self.now < until {
-            self.turn(events, watcher)?;
+            self.turn(events, sink)?;
         }
         Ok(())
     }
 
-    fn run_slow(&mut self, events: &mut Events, watcher: &mut dyn Watcher) -> Result<(), ProbeError> {
+    fn run_slow(&mut self, events: &mut Events, sink: &mut dyn ProgressSink) -> Result<(), ProbeError> {
         let begun = clock::now();
         let at_least = begun + self.plan.baseline;
         let at_most = begun + self.longest_during();
@@ -228,26 +228,30 @@ impl<'a> Driver<'a> {
             if now >= at_most || (now >= at_least && settled) {
                 break;
             }
-            self.turn(events, watcher)?;
+            self.turn(events, sink)?;
         }
         Ok(())
     }
 
     /// Quiet clients need to see the server's sockets, and a server that sends what it was sent.
     fn start_quiet(&self) -> Option<QuietClients> {
-        let observer = self.observer.as_ref()?;
-        let clients = self.plan.quiet.unwrap_or(usize::from(self.plan.stalled > 0));
-        let first_pattern = (self.plan.fast + self.wires.slow()) as u64;
-        let wire = self.wires.quiet_wires(first_pattern)?;
-        if clients == 0 {
+        let monitor = self.monitor.as_ref()?;
+        let clients = self.plan.slow[SlowKind::Quiet].clients;
+        let traits = self.plan.protocol.traits();
+        if clients == 0 || !traits.echoes {
             return None;
         }
+        let first = (self.plan.fast + self.slow.planned()) as u64;
+        // A message is one short step, so that no step ends inside a message.
+        let message_bytes = SHORT_STEP_BYTES.saturating_sub(traits.head_bytes) as usize;
+        let wires = (0..clients * MOST_ATTEMPTS)
+            .map(|attempt| self.conversations.healthy(first + attempt as u64, message_bytes))
+            .collect();
         QuietClients::start(QuietPlan {
             address: self.plan.address,
-            tables: observer.tables(),
-            last_look: observer.last_look(),
-            wire,
-            clients,
+            tables: monitor.tables(),
+            last_look: monitor.last_look(),
+            wires,
             offer: self.plan.fill,
             within: self.plan.within,
             epoch: self.epoch,
@@ -263,7 +267,7 @@ impl<'a> Driver<'a> {
     }
 
     /// Waits for events, of which the next tick is one, and serves everything once.
-    fn turn(&mut self, events: &mut Events, watcher: &mut dyn Watcher) -> Result<(), ProbeError> {
+    fn turn(&mut self, events: &mut Events, sink: &mut dyn ProgressSink) -> Result<(), ProbeError> {
         let has_more = self.healthy.have_more() || self.slow.have_more();
         let wait = has_more.then_some(Duration::ZERO);
         match self.poll.poll(events, wait) {
@@ -278,7 +282,7 @@ impl<'a> Driver<'a> {
         }
         self.now = clock::now();
         if std::mem::take(&mut self.is_tick_due) {
-            self.spend_on_slow(|driver| driver.tick(driver.now, watcher));
+            self.spend_on_slow(|driver| driver.tick(driver.now, sink));
         }
         Ok(())
     }
@@ -312,19 +316,19 @@ impl<'a> Driver<'a> {
         }
     }
 
-    fn tick(&mut self, now: Instant, watcher: &mut dyn Watcher) {
+    fn tick(&mut self, now: Instant, sink: &mut dyn ProgressSink) {
         if let Some(publisher) = &mut self.publisher {
             publisher.turn(now, &mut self.buffer);
         }
         self.slow
-            .look_at_some(now, self.observer.as_ref(), &mut self.buffer);
+            .look_at_some(now, self.monitor.as_ref(), &mut self.buffer);
         if now >= self.next_slice {
             self.note_orphans(now);
-            self.end_slice(now, watcher);
+            self.end_slice(now, sink);
         }
     }
 
-    fn end_slice(&mut self, now: Instant, watcher: &mut dyn Watcher) {
+    fn end_slice(&mut self, now: Instant, sink: &mut dyn ProgressSink) {
         self.next_slice += SLICE;
         if self.next_slice <= now {
             self.next_slice = now + SLICE;
@@ -344,7 +348,7 @@ impl<'a> Driver<'a> {
             slow_connected: slow.connected,
             slow_full: slow.full,
             slow_ended: slow.ended,
-            rss_bytes: self.observer.as_ref().and_then(Observer::rss_bytes),
+            rss_bytes: self.monitor.as_ref().and_then(ServerMonitor::rss_bytes),
         };
         let since_last = self.timeline.last().map_or(slice.at, |last| slice.at - last.at);
         self.timeline.push(slice);
@@ -358,14 +362,14 @@ impl<'a> Driver<'a> {
             slow_full: slice.slow_full,
             slow_ended: slice.slow_ended,
         };
-        if let ControlFlow::Break(()) = watcher.observe(&live) {
+        if let ControlFlow::Break(()) = sink.observe(&live) {
             self.interrupted = true;
         }
     }
 
     fn expected(&self) -> Duration {
         let during = self.plan.within.max(self.plan.pause) + MARGIN;
-        if self.wires.slow() > 0 {
+        if self.has_slow() {
             2 * self.plan.baseline + during
         } else {
             self.plan.baseline
@@ -373,23 +377,23 @@ impl<'a> Driver<'a> {
     }
 
     fn note_orphans(&mut self, now: Instant) {
-        let Some(observer) = &mut self.observer else {
+        let Some(monitor) = &mut self.monitor else {
             return;
         };
         let mut ports = self.slow.ports().to_vec();
         ports.extend(self.quiet.iter().flat_map(QuietClients::ports));
-        observer.collect(&ports);
-        self.slow.note_orphans(observer, now);
+        monitor.collect(&ports);
+        self.slow.note_orphans(monitor, now);
     }
 
     /// Reads from everybody what there still is, so that an end of file behind
     /// unread data is seen, and every byte verified.
-    fn bid_farewell(&mut self, events: &mut Events, watcher: &mut dyn Watcher) -> Result<(), ProbeError> {
+    fn drain(&mut self, events: &mut Events, sink: &mut dyn ProgressSink) -> Result<(), ProbeError> {
         self.healthy.stop();
         self.slow.let_all_finish();
-        let until = clock::now() + FAREWELL;
+        let until = clock::now() + DRAIN_TIME;
         while clock::now() < until && !(self.healthy.are_idle() && self.slow.are_over()) {
-            self.turn(events, watcher)?;
+            self.turn(events, sink)?;
         }
         Ok(())
     }
@@ -408,7 +412,7 @@ impl<'a> Driver<'a> {
         let healthy = self.healthy.finish(moment, &mut self.tally);
         let mut slow = self.slow.finish(self.epoch);
         slow.extend(self.quiet.take().map(QuietClients::finish).unwrap_or_default());
-        let server = self.observer.take().map(Observer::finish);
+        let server = self.monitor.take().map(ServerMonitor::finish);
         Measurement {
             seconds,
             interrupted: self.interrupted,

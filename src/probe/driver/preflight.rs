@@ -6,17 +6,13 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::probe::error::ProbeError;
-use crate::probe::plan::{Plan, Protocol};
-use crate::probe::protocol::http::{Body, HttpShared, HttpWire};
-use crate::probe::protocol::pattern::Pattern;
-use crate::probe::protocol::wire::Wire;
-use crate::probe::protocol::wires::Wires;
+use crate::probe::plan::Plan;
+use crate::probe::protocol::{Conversation, Conversations, FirstExchange};
 
 /// How long the first client waits for its connection, and then for each part of its answer.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -27,80 +23,38 @@ const PIECE_BYTES: usize = 16 << 10;
 /// Descriptors beside those of the clients: standard streams, epoll, `/proc`, the plot.
 const OTHER_DESCRIPTORS: u64 = 32;
 
-/// Sees whether the server can be probed; completes the wires by what it answers.
-pub(crate) fn meet(plan: &Plan, wires: &mut Wires) -> Result<(), ProbeError> {
-    if let Protocol::Push { send, .. } = &plan.protocol {
-        return listen_for_a_refusal(plan.address, send);
+/// Sees whether the server can be probed, and makes the conversations of its clients.
+pub(crate) fn first_exchange(plan: &Plan) -> Result<Box<dyn Conversations>, ProbeError> {
+    plan.protocol.first_exchange(&mut FirstClients {
+        address: plan.address,
+        message_bytes: plan.size,
+    })
+}
+
+/// Clients that come before the probe, one for each exchange.
+struct FirstClients {
+    address: SocketAddr,
+    message_bytes: usize,
+}
+
+impl FirstExchange for FirstClients {
+    fn message_bytes(&self) -> usize {
+        self.message_bytes
     }
-    if let Some(shared) = wires.http_mut() {
-        return learn_http(plan.address, shared);
-    }
-    // A pattern that no client of the probe uses.
-    let mut wire = wires.healthy(Pattern::new(u64::MAX - 1));
-    let what = format!("{} bytes", wire_bytes(&wire));
-    Acquaintance::make(plan.address)?.exchange(&mut wire, &what)
-}
 
-fn wire_bytes(wire: &Wire) -> u64 {
-    wire.due_after(0)
-}
-
-/// Fetches the document twice: what is the same both times must stay the same.
-fn learn_http(address: SocketAddr, shared: &mut HttpShared) -> Result<(), ProbeError> {
-    let request = String::from_utf8_lossy(&shared.request).into_owned();
-    let line = request
-        .lines()
-        .next()
-        .unwrap_or_default()
-        .trim_end_matches(" HTTP/1.1")
-        .to_owned();
-    let first = fetch(address, shared, &line)?;
-    let second = fetch(address, shared, &line)?;
-    shared.answer_bytes = first.1;
-    shared.body = (first.0 == second.0).then(|| Arc::new(first.0));
-    Ok(())
-}
-
-fn fetch(address: SocketAddr, shared: &HttpShared, line: &str) -> Result<(Body, u64), ProbeError> {
-    let mut wire = Wire::Http(Box::new(HttpWire::learning(shared.clone())));
-    let fetched = Acquaintance::make(address)?.exchange(&mut wire, line);
-    fetched.map_err(|error| match error {
-        ProbeError::WrongAnswer { address, why } => ProbeError::WrongAnswer {
-            address,
-            why: format!("{line} got {why}"),
-        },
-        other => other,
-    })?;
-    let received = wire.received();
-    match wire {
-        Wire::Http(wire) => Ok((wire.into_body(), received)),
-        _ => Ok((Body::default(), received)),
+    fn exchange(&mut self, conversation: &mut dyn Conversation, message: &str) -> Result<(), ProbeError> {
+        FirstClient::connect(self.address)?.exchange(conversation, message)
     }
 }
 
-fn listen_for_a_refusal(address: SocketAddr, greeting: &[u8]) -> Result<(), ProbeError> {
-    let mut acquaintance = Acquaintance::make(address)?;
-    let stream = &mut acquaintance.stream;
-    let sent = stream.write_all(greeting);
-    sent.and_then(|()| stream.set_read_timeout(Some(GLANCE)))
-        .map_err(|error| acquaintance.unanswered("its greeting", &error))?;
-    let mut piece = [0; PIECE_BYTES];
-    match retry(|| acquaintance.stream.read(&mut piece)) {
-        Ok(0) => Err(acquaintance.closed("end of file")),
-        Ok(_) => Ok(()),
-        Err(error) if is_timeout(&error) => Ok(()),
-        Err(_) => Err(acquaintance.closed("connection reset")),
-    }
-}
-
-/// The first client.
-struct Acquaintance {
+/// One client that connects, asks once, and is gone.
+struct FirstClient {
     address: SocketAddr,
     stream: TcpStream,
 }
 
-impl Acquaintance {
-    fn make(address: SocketAddr) -> Result<Self, ProbeError> {
+impl FirstClient {
+    fn connect(address: SocketAddr) -> Result<Self, ProbeError> {
         let stream = TcpStream::connect_timeout(&address, PATIENCE)
             .map_err(|source| ProbeError::Unreachable { address, source })?;
         stream
@@ -111,57 +65,79 @@ impl Acquaintance {
     }
 
     /// Sends one message and reads until it is answered.
-    fn exchange(&mut self, wire: &mut Wire, what: &str) -> Result<(), ProbeError> {
-        let end = wire_bytes(wire);
+    fn exchange(&mut self, conversation: &mut dyn Conversation, message: &str) -> Result<(), ProbeError> {
+        let end = conversation.due_after(0);
         let mut sent = 0;
         let mut piece = vec![0; PIECE_BYTES];
-        while sent < end || wire.all_answered(end) == Some(false) {
+        while sent < end || conversation.all_answered(end) == Some(false) {
             if sent < end {
                 let len = (end - sent).min(PIECE_BYTES as u64) as usize;
-                wire.fill(sent, &mut piece[..len]);
+                conversation.fill(sent, &mut piece[..len]);
                 let written = self.stream.write_all(&piece[..len]);
-                written.map_err(|error| self.unanswered(what, &error))?;
+                written.map_err(|error| self.unanswered(message, &error))?;
                 sent += len as u64;
             }
-            self.read_some(wire, &mut piece, sent == end, what)?;
+            let wait = sent == end;
+            let can_tell = conversation.all_answered(end).is_some();
+            if can_tell && !self.read_some(conversation, &mut piece, wait, message)? {
+                return Ok(());
+            }
+        }
+        if conversation.all_answered(end).is_none() {
+            return self.listen_for_a_refusal();
         }
         Ok(())
     }
 
-    /// One read; without `wait` only what is there already.
+    /// One read; without `wait` only what is there already. Whether there may be more.
     fn read_some(
         &mut self,
-        wire: &mut Wire,
+        conversation: &mut dyn Conversation,
         piece: &mut [u8],
         wait: bool,
-        what: &str,
-    ) -> Result<(), ProbeError> {
-        let switch = |error| ProbeError::System {
-            doing: "switch a socket",
-            source: error,
-        };
-        self.stream.set_nonblocking(!wait).map_err(switch)?;
+        message: &str,
+    ) -> Result<bool, ProbeError> {
+        self.stream
+            .set_nonblocking(!wait)
+            .map_err(ProbeError::system("switch a socket"))?;
         let read = retry(|| self.stream.read(piece));
-        self.stream.set_nonblocking(false).map_err(switch)?;
+        self.stream
+            .set_nonblocking(false)
+            .map_err(ProbeError::system("switch a socket"))?;
         match read {
+            Ok(0) if conversation.end_of_stream() > 0 => Ok(false),
             Ok(0) => Err(self.closed("end of file")),
-            Ok(len) => match wire.receive(&piece[..len]) {
-                Ok(_) => Ok(()),
+            Ok(len) => match conversation.receive(&piece[..len]) {
+                Ok(_) => Ok(true),
                 Err(corruption) => Err(ProbeError::WrongAnswer {
                     address: self.address,
                     why: corruption.why,
                 }),
             },
-            Err(error) if !wait && error.kind() == ErrorKind::WouldBlock => Ok(()),
-            Err(error) => Err(self.unanswered(what, &error)),
+            Err(error) if !wait && error.kind() == ErrorKind::WouldBlock => Ok(true),
+            Err(error) => Err(self.unanswered(message, &error)),
         }
     }
 
-    fn unanswered(&self, what: &str, error: &io::Error) -> ProbeError {
+    /// A server that need not answer may still close a connection that it does not want.
+    fn listen_for_a_refusal(&mut self) -> Result<(), ProbeError> {
+        self.stream
+            .set_read_timeout(Some(GLANCE))
+            .map_err(ProbeError::system("set the timeouts of a socket"))?;
+        let mut piece = [0; PIECE_BYTES];
+        match retry(|| self.stream.read(&mut piece)) {
+            Ok(0) => Err(self.closed("end of file")),
+            Ok(_) => Ok(()),
+            Err(error) if is_timeout(&error) => Ok(()),
+            Err(_) => Err(self.closed("connection reset")),
+        }
+    }
+
+    fn unanswered(&self, message: &str, error: &io::Error) -> ProbeError {
         if is_timeout(error) {
             return ProbeError::NoAnswer {
                 address: self.address,
-                sent: what.to_owned(),
+                sent: message.to_owned(),
                 waited: PATIENCE,
             };
         }

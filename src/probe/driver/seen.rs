@@ -4,19 +4,20 @@
 
 use std::time::Instant;
 
-use crate::probe::clients::healthy::{End, FastClient};
+use crate::probe::clients::healthy::HealthyClient;
 use crate::probe::clients::slow::SlowClient;
 use crate::probe::clients::tally::{PhaseTally, Tally};
+use crate::probe::kind::Disconnect;
 use crate::probe::report::measurement::{Healthy, PhaseFigures, SlowClientSeen};
 
 /// What the healthy clients felt.
 pub(crate) fn healthy<S: std::io::Read + std::io::Write>(
-    clients: &[FastClient<S>],
+    clients: &[HealthyClient<S>],
     connected: &[bool],
     answered: &[bool],
     tally: &Tally,
 ) -> Healthy {
-    let corruption = |client: &FastClient<S>| client.corruption().map(|c| c.why.clone());
+    let corruption = |client: &HealthyClient<S>| client.corruption().map(|c| c.why.clone());
     let phase = |index: usize| tally.phases().get(index).map(figures);
     Healthy {
         clients: clients.len(),
@@ -66,7 +67,7 @@ pub(crate) fn slow_client<S: std::io::Read + std::io::Write>(
     let seconds = |at: Instant| at.saturating_duration_since(epoch).as_secs_f64();
     let ended = client
         .end()
-        .filter(|(_, end)| *end != End::NotConnected || !client.is_connected());
+        .filter(|(_, end)| *end != Disconnect::NotConnected || !client.is_connected());
     let seconds_to_end = match (client.full_at(), ended) {
         (Some(full), Some((at, _))) => Some(at.saturating_duration_since(full).as_secs_f64()),
         _ => None,

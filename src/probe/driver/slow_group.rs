@@ -11,18 +11,19 @@ use mio::event::Event;
 use mio::net::TcpStream;
 
 use crate::kernel::tcp_info;
-use crate::probe::clients::healthy::{End, Turn};
-use crate::probe::clients::slow::{Kind, SlowClient};
+use crate::probe::clients::healthy::Turn;
+use crate::probe::clients::slow::SlowClient;
 use crate::probe::driver::clock;
 use crate::probe::driver::ready_list::ReadyList;
 use crate::probe::driver::seen;
 use crate::probe::driver::socket::{self, Buffers, CONNECTING_AT_ONCE};
 use crate::probe::error::ProbeError;
+use crate::probe::kind::Disconnect;
+use crate::probe::kind::{Reading, SlowKind};
 use crate::probe::plan::Plan;
-use crate::probe::protocol::pattern::Pattern;
-use crate::probe::protocol::wires::Wires;
+use crate::probe::protocol::Conversations;
 use crate::probe::report::measurement::SlowClientSeen;
-use crate::probe::server::Observer;
+use crate::probe::server::ServerMonitor;
 
 /// Clients that begin to connect between two polls.
 const CONNECTS_BETWEEN_POLLS: usize = 8;
@@ -36,19 +37,16 @@ pub(crate) const FILL_PATIENCE: Duration = Duration::from_secs(5);
 /// how long a paused one may take to read everything.
 pub(crate) const MARGIN: Duration = Duration::from_millis(1500);
 
-/// The receive buffer of those that are to fill up quickly and hide little (facts: a stalled client's kernel).
-const SMALL_BUFFER_BYTES: usize = 4 << 10;
-/// The receive buffer of those that are to be kept: on loopback the window
-/// opens in steps of up to 64 KB, and below that a steady reader looks stalled.
-const STEADY_BUFFER_BYTES: usize = 64 << 10;
 /// The send buffer of all: from 40 KB up loopback keeps its speed.
 const SEND_BUFFER_BYTES: usize = 64 << 10;
 
 /// All slow clients. Their tokens follow those of the healthy ones.
 pub(crate) struct SlowClients<'a> {
     plan: &'a Plan,
-    wires: &'a Wires,
+    conversations: &'a dyn Conversations,
     registry: Registry,
+    /// Who is to join, in order.
+    kinds: Vec<SlowKind>,
     clients: Vec<SlowClient<TcpStream>>,
     ports: Vec<u16>,
     /// Those that have something to do.
@@ -68,11 +66,12 @@ pub(crate) struct SlowCounts {
 
 impl<'a> SlowClients<'a> {
     /// None of them is connected yet.
-    pub(crate) fn new(plan: &'a Plan, wires: &'a Wires, registry: Registry) -> Self {
+    pub(crate) fn new(plan: &'a Plan, conversations: &'a dyn Conversations, registry: Registry) -> Self {
         Self {
             plan,
-            wires,
+            conversations,
             registry,
+            kinds: plan.slow_kinds(),
             clients: Vec::new(),
             ports: Vec::new(),
             more: ReadyList::default(),
@@ -81,28 +80,31 @@ impl<'a> SlowClients<'a> {
         }
     }
 
+    /// How many there will be.
+    pub(crate) fn planned(&self) -> usize {
+        self.kinds.len()
+    }
+
     /// Whether some have not begun to connect.
     pub(crate) fn are_missing(&self) -> bool {
-        self.clients.len() < self.wires.slow()
+        self.clients.len() < self.kinds.len()
     }
 
     /// Begins to connect the first of those that are missing.
     pub(crate) fn connect_some(&mut self) -> Result<(), ProbeError> {
         let room = CONNECTING_AT_ONCE.saturating_sub(self.connecting);
-        let missing = &self.wires.slow_kinds()[self.clients.len()..];
-        for &kind in missing.iter().take(room.min(CONNECTS_BETWEEN_POLLS)) {
-            self.connect(kind)?;
+        let first = self.clients.len();
+        let last = (first + room.min(CONNECTS_BETWEEN_POLLS)).min(self.kinds.len());
+        for index in first..last {
+            self.connect(self.kinds[index])?;
         }
         Ok(())
     }
 
-    fn connect(&mut self, kind: Kind) -> Result<(), ProbeError> {
+    fn connect(&mut self, kind: SlowKind) -> Result<(), ProbeError> {
         let number = self.plan.fast + self.clients.len();
         let buffers = Buffers {
-            receive: Some(match kind {
-                Kind::Paused | Kind::Steady => STEADY_BUFFER_BYTES,
-                _ => SMALL_BUFFER_BYTES,
-            }),
+            receive: Some(kind.row().receive_buffer_bytes),
             send: Some(SEND_BUFFER_BYTES),
         };
         let mut stream = socket::start_connecting(self.plan.address, buffers)
@@ -111,13 +113,13 @@ impl<'a> SlowClients<'a> {
         self.ports
             .push(stream.local_addr().map_or(0, |address| address.port()));
         let now = clock::now();
-        let wire = self.wires.slow_wire(Pattern::new(number as u64));
-        let client = SlowClient::new(stream, kind, wire, self.plan.fill, now);
-        self.clients.push(match kind {
-            Kind::Paused => client.pausing(self.plan.pause),
-            Kind::Trickle => client.reading_at(self.plan.trickle_rate, now),
-            Kind::Steady => client.reading_at(self.plan.steady_rate, now),
-            Kind::Stalled | Kind::Quiet | Kind::Talker => client,
+        let wire = self.conversations.slow(number as u64, self.plan.size);
+        let traits = *self.plan.protocol.traits();
+        let client = SlowClient::new(stream, kind, wire, traits, self.plan.fill, now);
+        self.clients.push(match kind.row().reading {
+            Reading::AfterPause => client.pausing(self.plan.pause),
+            Reading::Paced => client.reading_at(self.plan.slow[kind].rate_bytes, now),
+            _ => client,
         });
         self.connecting += 1;
         Ok(())
@@ -134,12 +136,12 @@ impl<'a> SlowClients<'a> {
         }
         let since = |start: Instant| now.saturating_duration_since(start);
         let joined = since(client.joined());
-        match client.kind() {
+        match client.kind().row().reading {
             // As long as bytes still come back, even a busy machine is given its time.
-            Kind::Paused => since(client.last_progress()) > self.plan.pause + FILL_PATIENCE,
-            Kind::Steady => joined > self.plan.within + MARGIN,
-            Kind::Trickle => joined > self.plan.within + 2 * MARGIN,
-            Kind::Stalled | Kind::Quiet | Kind::Talker => match client.full_at() {
+            Reading::AfterPause => since(client.last_progress()) > self.plan.pause + FILL_PATIENCE,
+            Reading::Paced if client.kind().is_kept() => joined > self.plan.within + MARGIN,
+            Reading::Paced => joined > self.plan.within + 2 * MARGIN,
+            _ => match client.full_at() {
                 Some(full) => since(full) > self.plan.within + MARGIN,
                 None => joined > FILL_PATIENCE + self.plan.within,
             },
@@ -173,7 +175,7 @@ impl<'a> SlowClients<'a> {
             client.set_connected(now);
             self.connecting = self.connecting.saturating_sub(1);
         } else if event.is_error() || event.is_write_closed() {
-            client.ended(now, End::NotConnected);
+            client.ended(now, Disconnect::NotConnected);
             self.connecting = self.connecting.saturating_sub(1);
         }
     }
@@ -187,7 +189,11 @@ impl<'a> SlowClients<'a> {
         if client.end().is_none() {
             // A reset is told from an end of file without reading, as these clients do not read.
             let reset = matches!(client.stream().take_error(), Ok(Some(_))) || event.is_error();
-            let end = if reset { End::Reset } else { End::EndOfFile };
+            let end = if reset {
+                Disconnect::Reset
+            } else {
+                Disconnect::EndOfFile
+            };
             if reset || !client.is_reading() {
                 client.ended(now, end);
             }
@@ -223,16 +229,16 @@ impl<'a> SlowClients<'a> {
     }
 
     /// Looks at the next few of them.
-    pub(crate) fn look_at_some(&mut self, now: Instant, observer: Option<&Observer>, buffer: &mut [u8]) {
+    pub(crate) fn look_at_some(&mut self, now: Instant, monitor: Option<&ServerMonitor>, buffer: &mut [u8]) {
         for _ in 0..self.clients.len().min(CLIENTS_PER_TICK) {
             let index = self.next_looked_at % self.clients.len();
             self.next_looked_at = index + 1;
-            self.look_at(index, now, observer, buffer);
+            self.look_at(index, now, monitor, buffer);
         }
     }
 
     /// Notes how far a client has come, and goes on with what it does by the clock.
-    fn look_at(&mut self, index: usize, now: Instant, observer: Option<&Observer>, buffer: &mut [u8]) {
+    fn look_at(&mut self, index: usize, now: Instant, monitor: Option<&ServerMonitor>, buffer: &mut [u8]) {
         let client = &mut self.clients[index];
         if client.end().is_some() || !client.is_connected() {
             return;
@@ -240,8 +246,8 @@ impl<'a> SlowClients<'a> {
         let unacknowledged = tcp_info::unacknowledged_bytes(client.stream()).unwrap_or(0);
         let unread = tcp_info::unread_bytes(client.stream()).unwrap_or(0);
         let port = self.ports[index];
-        let server_queue = match observer {
-            Some(observer) if !client.is_echo() => observer.send_queue(port),
+        let server_queue = match monitor {
+            Some(monitor) if !client.is_echo() => monitor.send_queue(port),
             _ => 0,
         };
         client.note(unacknowledged, unread, server_queue, now);
@@ -259,10 +265,10 @@ impl<'a> SlowClients<'a> {
     }
 
     /// A server that closes without a reset cannot be seen doing so by a client with a full receive buffer.
-    pub(crate) fn note_orphans(&mut self, observer: &Observer, now: Instant) {
+    pub(crate) fn note_orphans(&mut self, monitor: &ServerMonitor, now: Instant) {
         for (client, port) in self.clients.iter_mut().zip(&self.ports) {
-            if client.end().is_none() && client.is_connected() && observer.is_orphan(*port) {
-                client.ended(now, End::LeftInKernel);
+            if client.end().is_none() && client.is_connected() && monitor.is_orphan(*port) {
+                client.ended(now, Disconnect::LeftInKernel);
             }
         }
     }
@@ -270,7 +276,7 @@ impl<'a> SlowClients<'a> {
     /// Those that are to be kept stop sending and read all that is still to come.
     pub(crate) fn let_kept_finish(&mut self) {
         for client in &mut self.clients {
-            if !client.kind().is_to_go() {
+            if client.kind().is_kept() {
                 client.finish();
             }
         }

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use crate::probe::clients::healthy::End;
-use crate::probe::clients::slow::Kind;
+use crate::probe::kind::Disconnect;
+use crate::probe::kind::SlowKind;
 
 /// All that one probe measured.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -88,7 +88,7 @@ pub struct PhaseFigures {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SlowClientSeen {
     /// In which way it is slow.
-    pub kind: Kind,
+    pub kind: SlowKind,
     /// Its port, to find it in the server's log.
     pub local_port: u16,
     /// Whether it ever connected.
@@ -104,7 +104,7 @@ pub struct SlowClientSeen {
     /// When its end was seen.
     pub ended_at: Option<f64>,
     /// How it ended.
-    pub end: Option<End>,
+    pub end: Option<Disconnect>,
     /// From `full_at` to `ended_at`.
     pub seconds_to_end: Option<f64>,
     /// Bytes that the server's side took, its kernel included.
@@ -123,7 +123,7 @@ pub struct SlowClientSeen {
 
 impl SlowClientSeen {
     /// A client that connected at once and of which nothing more has been seen.
-    pub(crate) fn new(kind: Kind, local_port: u16) -> Self {
+    pub(crate) fn new(kind: SlowKind, local_port: u16) -> Self {
         Self {
             kind,
             local_port,

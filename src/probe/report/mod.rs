@@ -7,8 +7,8 @@ pub(crate) mod verdict;
 
 use serde::Serialize;
 
-use crate::probe::clients::healthy::End;
-use crate::probe::clients::slow::Kind;
+use crate::probe::kind::Disconnect;
+use crate::probe::kind::{KINDS, SlowKind};
 use crate::probe::plan::Plan;
 use crate::probe::report::measurement::{Measurement, SlowClientSeen};
 use crate::probe::report::verdict::{Finding, Outcome};
@@ -40,7 +40,7 @@ pub struct Report {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SlowGroup {
     /// In which way they are slow.
-    pub kind: Kind,
+    pub kind: SlowKind,
     /// How many.
     pub clients: usize,
     /// How many connected.
@@ -97,7 +97,7 @@ impl Report {
         Self {
             schema: SCHEMA,
             target: target.to_owned(),
-            protocol: plan.protocol.name(),
+            protocol: plan.protocol.traits().name,
             verdict: verdict::verdict(&findings, seen.interrupted),
             findings,
             groups: groups(&seen.slow),
@@ -113,20 +113,12 @@ impl Report {
 }
 
 fn groups(clients: &[SlowClientSeen]) -> Vec<SlowGroup> {
-    let kinds = [
-        Kind::Stalled,
-        Kind::Quiet,
-        Kind::Talker,
-        Kind::Trickle,
-        Kind::Paused,
-        Kind::Steady,
-    ];
-    kinds
-        .into_iter()
-        .map(|kind| {
+    KINDS
+        .iter()
+        .map(|row| {
             clients
                 .iter()
-                .filter(|client| client.kind == kind)
+                .filter(|client| client.kind == row.kind)
                 .collect::<Vec<_>>()
         })
         .filter_map(|clients| group(&clients))
@@ -141,9 +133,9 @@ fn group(clients: &[&SlowClientSeen]) -> Option<SlowGroup> {
         clients: clients.len(),
         connected: count(&|client| client.connected),
         full: count(&|client| client.full_at.is_some()),
-        reset: ended(End::Reset),
-        end_of_file: ended(End::EndOfFile),
-        left_in_kernel: ended(End::LeftInKernel),
+        reset: ended(Disconnect::Reset),
+        end_of_file: ended(Disconnect::EndOfFile),
+        left_in_kernel: ended(Disconnect::LeftInKernel),
         never: count(&|client| client.connected && client.end.is_none()),
         corrupt: count(&|client| client.intact == Some(false)),
         complete: count(&|client| client.complete),

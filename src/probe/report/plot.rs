@@ -11,8 +11,8 @@ use plotters::coord::Shift;
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 
-use crate::probe::clients::healthy::End;
-use crate::probe::clients::slow::Kind;
+use crate::probe::kind::Disconnect;
+use crate::probe::kind::SlowKind;
 use crate::probe::report::Report;
 use crate::probe::report::measurement::{Measurement, Slice, SlowClientSeen};
 
@@ -249,7 +249,7 @@ fn draw_slow(strip: &Strip<'_>, seen: &Measurement, end: f64) -> Drawn {
         }
         let ended = client.ended_at.unwrap_or(seen.seconds);
         if let Some(last) = client.end {
-            let colour = if last == End::Reset { RESET } else { CLOSED };
+            let colour = if last == Disconnect::Reset { RESET } else { CLOSED };
             chart.draw_series([Rectangle::new(
                 [(ended, top), (ended + end / 150.0, bottom)],
                 colour.filled(),
@@ -276,7 +276,7 @@ fn draw_slow(strip: &Strip<'_>, seen: &Measurement, end: f64) -> Drawn {
 fn parts(client: &SlowClientSeen, end: f64) -> Vec<(f64, f64, RGBColor)> {
     let ended = client.ended_at.unwrap_or(end);
     let full = client.full_at.unwrap_or(ended).min(ended);
-    if matches!(client.kind, Kind::Trickle | Kind::Steady) {
+    if matches!(client.kind, SlowKind::Trickle | SlowKind::Steady) {
         return vec![(client.joined_at, ended, READING_SLOWLY)];
     }
     let resumed = client.resumed_at.unwrap_or(ended).clamp(full, ended);
@@ -294,9 +294,11 @@ fn fate(client: &SlowClientSeen) -> Option<(f64, String)> {
         None => String::new(),
     };
     match (client.end, client.ended_at) {
-        (Some(End::Reset), Some(at)) => Some((at, format!("reset{after}"))),
-        (Some(End::EndOfFile), Some(at)) => Some((at, format!("closed{after}"))),
-        (Some(End::LeftInKernel), Some(at)) => Some((at, format!("closed{after}, left in the kernel"))),
+        (Some(Disconnect::Reset), Some(at)) => Some((at, format!("reset{after}"))),
+        (Some(Disconnect::EndOfFile), Some(at)) => Some((at, format!("closed{after}"))),
+        (Some(Disconnect::LeftInKernel), Some(at)) => {
+            Some((at, format!("closed{after}, left in the kernel")))
+        }
         _ => {
             let at = client.resumed_at.unwrap_or(client.joined_at);
             let words = if client.complete {
@@ -329,7 +331,7 @@ mod tests {
             joined_at: 1.0,
             full_at: Some(1.5),
             resumed_at: Some(5.5),
-            ..SlowClientSeen::new(Kind::Paused, 1)
+            ..SlowClientSeen::new(SlowKind::Paused, 1)
         };
         let colours: Vec<_> = parts(&client, 9.0)
             .into_iter()
@@ -340,8 +342,8 @@ mod tests {
             joined_at: 1.0,
             full_at: Some(1.5),
             ended_at: Some(6.5),
-            end: Some(End::Reset),
-            ..SlowClientSeen::new(Kind::Stalled, 1)
+            end: Some(Disconnect::Reset),
+            ..SlowClientSeen::new(SlowKind::Stalled, 1)
         };
         let drawn: Vec<_> = parts(&stalled, 9.0)
             .into_iter()
@@ -352,7 +354,7 @@ mod tests {
 
     #[test]
     fn of_many_clients_an_even_choice_is_drawn() {
-        let client = |port| SlowClientSeen::new(crate::probe::Kind::Stalled, port);
+        let client = |port| SlowClientSeen::new(crate::probe::SlowKind::Stalled, port);
         let clients: Vec<_> = (0..601).map(client).collect();
         let bars = chosen(&clients);
         assert!(bars.len() <= MOST_BARS && bars.len() > MOST_BARS / 2);

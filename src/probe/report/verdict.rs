@@ -4,9 +4,9 @@
 
 use serde::Serialize;
 
-use crate::probe::clients::healthy::End;
-use crate::probe::clients::slow::Kind;
-use crate::probe::plan::{Plan, Protocol};
+use crate::probe::kind::Disconnect;
+use crate::probe::kind::{KindRow, SlowKind};
+use crate::probe::plan::Plan;
 use crate::probe::report::measurement::{Measurement, PhaseFigures, SlowClientSeen};
 
 /// What a finding or the whole probe comes to.
@@ -69,12 +69,12 @@ pub const RSS_ALLOWANCE_BYTES: u64 = 8 << 20;
 #[must_use]
 pub(crate) fn findings(plan: &Plan, seen: &Measurement) -> Vec<Finding> {
     vec![
-        disconnected(seen, Kind::Stalled),
+        disconnected(seen, SlowKind::Stalled),
         in_time(plan, seen),
-        disconnected(seen, Kind::Talker),
-        disconnected(seen, Kind::Trickle),
-        kept(seen, Kind::Paused),
-        kept(seen, Kind::Steady),
+        disconnected(seen, SlowKind::Talker),
+        disconnected(seen, SlowKind::Trickle),
+        kept(seen, SlowKind::Paused),
+        kept(seen, SlowKind::Steady),
         served(seen),
         unaffected(seen),
         memory(plan, seen),
@@ -135,24 +135,24 @@ impl Question {
     }
 }
 
-fn of_kind(seen: &Measurement, kind: Kind) -> Vec<&SlowClientSeen> {
+fn of_kind(seen: &Measurement, kind: SlowKind) -> Vec<&SlowClientSeen> {
     seen.slow.iter().filter(|client| client.kind == kind).collect()
 }
 
 fn is_gone(client: &SlowClientSeen) -> bool {
-    matches!(client.end, Some(End::Reset | End::EndOfFile | End::LeftInKernel))
+    matches!(
+        client.end,
+        Some(Disconnect::Reset | Disconnect::EndOfFile | Disconnect::LeftInKernel)
+    )
 }
 
-fn disconnected(seen: &Measurement, kind: Kind) -> Finding {
-    let (name, who, option) = match kind {
-        Kind::Talker => ("talkers-disconnected", "talkers", "--talkers"),
-        Kind::Trickle => ("tricklers-disconnected", "trickling clients", "--trickle"),
-        _ => ("stalled-disconnected", "stalled clients", "--stalled"),
-    };
+fn disconnected(seen: &Measurement, kind: SlowKind) -> Finding {
+    let KindRow { who, finding, .. } = *kind.row();
+    let name = finding.unwrap_or_default();
     let question = Question::new(name, format!("{who} are disconnected"), "clients").held_against(0.0);
     let clients = of_kind(seen, kind);
     if clients.is_empty() {
-        return question.not_tested(&format!("no {who} took part; see {option}"));
+        return question.not_tested(&format!("no {who} took part"));
     }
     let stayed = clients
         .iter()
@@ -178,9 +178,9 @@ fn in_time(plan: &Plan, seen: &Measurement) -> Finding {
     let within = plan.within.as_secs_f64();
     let question = Question::new("stalled-in-time", format!("within {within} s of filling up"), "s")
         .held_against(within);
-    let clients = of_kind(seen, Kind::Stalled);
+    let clients = of_kind(seen, SlowKind::Stalled);
     if clients.is_empty() {
-        return question.not_tested("no stalled clients took part; see --stalled");
+        return question.not_tested("no stalled clients took part");
     }
     let connected: Vec<_> = clients.iter().filter(|client| client.connected).collect();
     if let Some(stayed) = connected.iter().find(|client| !is_gone(client)) {
@@ -221,16 +221,14 @@ fn in_time(plan: &Plan, seen: &Measurement) -> Finding {
     )
 }
 
-fn kept(seen: &Measurement, kind: Kind) -> Finding {
-    let (name, who, option) = match kind {
-        Kind::Paused => ("paused-kept", "paused clients", "--paused"),
-        _ => ("steady-kept", "steady slow clients", "--steady"),
-    };
+fn kept(seen: &Measurement, kind: SlowKind) -> Finding {
+    let KindRow { who, finding, .. } = *kind.row();
+    let name = finding.unwrap_or_default();
     let question =
         Question::new(name, format!("{who} are kept and lose nothing"), "clients").held_against(0.0);
     let clients = of_kind(seen, kind);
     if clients.is_empty() {
-        return question.not_tested(&format!("no {who} took part; see {option}"));
+        return question.not_tested(&format!("no {who} took part"));
     }
     let count = |test: &dyn Fn(&&&SlowClientSeen) -> bool| clients.iter().filter(test).count();
     let total = clients.len();
@@ -281,7 +279,7 @@ fn served(seen: &Measurement) -> Finding {
     let healthy = &seen.healthy;
     let total = healthy.clients;
     if total == 0 {
-        return question.not_tested("no healthy clients took part; see --fast");
+        return question.not_tested("no healthy clients took part");
     }
     let fail = |number: usize, reason: String| Some((number, reason)).filter(|_| number > 0);
     let why = healthy.first_corruption.as_deref().unwrap_or("");
@@ -331,7 +329,7 @@ fn unaffected(seen: &Measurement) -> Finding {
     )
     .held_against(LEAST_RATE_KEPT);
     if seen.healthy.clients == 0 {
-        return question.not_tested("no healthy clients took part; see --fast");
+        return question.not_tested("no healthy clients took part");
     }
     if seen.slow.is_empty() {
         return question.not_tested("no slow clients took part");
@@ -475,15 +473,15 @@ fn memory(plan: &Plan, seen: &Measurement) -> Finding {
     let to_fill: Vec<_> = seen
         .slow
         .iter()
-        .filter(|client| client.kind != Kind::Steady && client.connected)
+        .filter(|client| client.kind != SlowKind::Steady && client.connected)
         .collect();
     if seen.slow.is_empty() {
         return question.not_tested("no slow clients took part");
     }
-    let echoes = matches!(plan.protocol, Protocol::Echo | Protocol::Framed);
+    let echoes = plan.protocol.traits().echoes;
     let took_all = to_fill
         .iter()
-        .filter(|client| client.offer_exhausted && client.kind != Kind::Trickle)
+        .filter(|client| client.offer_exhausted && client.kind != SlowKind::Trickle)
         .count();
     if echoes && took_all > 0 {
         let reason = format!(
@@ -598,7 +596,7 @@ mod tests {
                 after: phase(rates[2], 1000.0),
                 ..Healthy::default()
             },
-            slow: vec![SlowClientSeen::new(Kind::Stalled, 1)],
+            slow: vec![SlowClientSeen::new(SlowKind::Stalled, 1)],
             server: Some(ServerSeen {
                 others_before_percent: others[0],
                 others_during_percent: others[1],

@@ -2,7 +2,7 @@
 //!
 //! A thread of its own looks some four times a second, so that reading a long
 //! table of sockets never makes the prober's clients wait. Where the server
-//! runs elsewhere there is no observer, and findings that need one say so.
+//! runs elsewhere there is no monitor, and findings that need one say so.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -25,7 +25,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 const MOST_PROCESSES: usize = 256;
 
 /// Looks at the server until it is told to finish.
-pub(crate) struct Observer {
+pub(crate) struct ServerMonitor {
     commands: Sender<Command>,
     shared: Arc<Mutex<Shared>>,
     thread: JoinHandle<()>,
@@ -63,7 +63,7 @@ pub(crate) struct ServerSocket {
     pub(crate) orphan: bool,
 }
 
-impl Observer {
+impl ServerMonitor {
     /// Finds the server's processes and begins to look; `None` where it does
     /// not run on this machine, or is not ours to look at.
     pub(crate) fn of(address: SocketAddr, asked: Option<i32>) -> Option<Self> {
@@ -80,14 +80,14 @@ impl Observer {
             shared.seen.pids.clone_from(&pids);
         }
         let (commands, receiver) = channel();
-        let looker = Looker {
+        let looker = Sampler {
             tables,
             roots: pids,
             phase: None,
             phase_began: None,
             shared: Arc::clone(&shared),
         };
-        let thread = threads::spawn("server observer", move || looker.run(&receiver)).ok()?;
+        let thread = threads::spawn("server monitor", move || looker.run(&receiver)).ok()?;
         Some(Self {
             commands,
             shared,
@@ -183,7 +183,7 @@ impl Observer {
     }
 }
 
-/// What the observer's last look found.
+/// What the monitor's last look found.
 pub(crate) struct LastLook(Arc<Mutex<Shared>>);
 
 impl LastLook {
@@ -204,7 +204,7 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
 }
 
 /// The thread's own state.
-struct Looker {
+struct Sampler {
     tables: SocketTables,
     roots: Vec<i32>,
     phase: Option<Phase>,
@@ -212,7 +212,7 @@ struct Looker {
     shared: Arc<Mutex<Shared>>,
 }
 
-impl Looker {
+impl Sampler {
     fn run(mut self, commands: &Receiver<Command>) {
         loop {
             match commands.recv_timeout(LOOK_EVERY) {
