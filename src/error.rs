@@ -1,8 +1,7 @@
-//! What went wrong: which client, which operation, which OS error; and why a
-//! client was closed.
+//! Why a client was closed, and why a server could not start.
 //!
-//! Owns the reasons that log, counters and tests share. Refuses to log: that
-//! is done once, where the decision is made.
+//! Owns the reasons that log, counters and tests share. Refuses to log: the
+//! place that decides logs once.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -18,33 +17,34 @@ use crate::limits::LimitsError;
 pub enum CloseReason {
     /// Both sides ended in order, and everything sent has arrived.
     Finished,
-    /// Too slow, by the rule that is named.
+    /// Too slow, by the named rule.
     Slow(SlowReason),
-    /// An operation on its socket failed; most often the peer reset it.
+    /// An operation on the client's socket failed; most often the peer reset
+    /// it.
     Failed(Operation, io::Error),
-    /// The service does not want this client; the sentence says why.
+    /// The service rejected the client; the sentence says why.
     Rejected(Cow<'static, str>),
-    /// The service had it reset, as the other side of its conversation is gone.
+    /// The service reset the client, since the other end of its pair is gone.
     Reset,
-    /// Everything was sent and the end announced, but the peer did not take
-    /// the last of it within the grace.
+    /// Everything was sent and FIN announced, but the peer did not acknowledge
+    /// the last bytes within the grace.
     NotAcknowledged,
-    /// The server stopped before the client's queue was empty, or cut a
-    /// stream that was not at its end.
+    /// The server stopped before the client's queue was empty, or while its
+    /// stream was not at its end.
     Stopped,
-    /// The connection to this address could not be made in time.
+    /// The upstream did not accept the connection in time.
     ConnectTimedOut(Duration),
 }
 
-/// Whether an operation failed for want of descriptors, of this process or of
-/// the whole machine (`EMFILE`, `ENFILE`).
+/// Whether an operation failed because descriptors ran out, of this process or
+/// of the machine (`EMFILE`, `ENFILE`).
 #[must_use]
 pub fn is_out_of_descriptors(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
-/// The server is stopping, so no connection is begun any more: what
-/// [`Actions::connect`](crate::event_loop::Actions::connect) answers then.
+/// The server is stopping and begins no new connections: the answer of
+/// [`Actions::connect`](crate::event_loop::Actions::connect).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stopping;
 
@@ -62,7 +62,7 @@ pub fn is_stopping(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.is::<Stopping>())
 }
 
-/// What was being done on a socket when it failed.
+/// The operation on a socket that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// Reading.
@@ -71,7 +71,7 @@ pub enum Operation {
     Write,
     /// Connecting to another server.
     Connect,
-    /// Announcing the end of what is sent.
+    /// Announcing the end of the stream (FIN).
     ShutDown,
 }
 
@@ -87,8 +87,8 @@ impl fmt::Display for Operation {
 }
 
 impl CloseReason {
-    /// Whether the peer must see a reset: everything but an orderly end, for
-    /// a stream that was cut must not look complete.
+    /// Whether the peer must see a reset: always except after an orderly end,
+    /// so that a truncated stream never looks complete.
     #[must_use]
     pub const fn is_reset(&self) -> bool {
         !matches!(self, Self::Finished)
@@ -115,11 +115,11 @@ impl fmt::Display for CloseReason {
 /// Why a server could not start, or had to end.
 #[derive(Debug)]
 pub enum ServerError {
-    /// Two limits contradict each other.
+    /// Limits contradict each other.
     Limits(LimitsError),
-    /// The address could not be listened on.
+    /// The address cannot be listened on.
     Listen(SocketAddr, io::Error),
-    /// The event loop itself could not be set up or could not go on.
+    /// The event loop cannot be set up or cannot go on.
     EventLoop(&'static str, io::Error),
 }
 

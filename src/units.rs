@@ -1,8 +1,9 @@
-//! Sizes and times as people type them: `64KiB`, `1MiB`, `500`; `5s`, `250ms`, `1h`.
+//! Sizes and times as people type them: `64KiB`, `1MiB`, `500`; `5s`, `250ms`,
+//! `1h`.
 //!
-//! Owns the two parsers that every command line of this crate shares, and the
-//! sentences in which they refuse. Knows no option: which sizes and times make
-//! sense for which option is decided where the option is.
+//! Owns the two parsers of the command line, and the sentences in which they
+//! refuse. Refuses to know options: each option decides which values make
+//! sense.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,11 +11,11 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
-/// Reads a size in bytes, such as `64KiB`, `1MiB`, `2GB` or `500`.
+/// Parses a size in bytes, such as `64KiB`, `1MiB`, `2GB` or `500`.
 ///
 /// # Errors
 ///
-/// One sentence that names what was typed and what would be right.
+/// One sentence that names the input and a value that would be right.
 ///
 /// ```
 /// assert_eq!(highwater::units::parse_size("64KiB"), Ok(65_536));
@@ -32,18 +33,18 @@ pub fn parse_size(typed: &str) -> Result<usize, String> {
         return Err(refuse());
     }
     let size = ByteSize::from_str(typed).map_err(|_| refuse())?;
-    // A size is an amount of memory; half of the address space is beyond any.
+    // A size is an amount of memory; half of the address space exceeds any.
     usize::try_from(size.as_u64())
         .ok()
         .filter(|&bytes| bytes <= usize::MAX / 2)
         .ok_or_else(|| format!("`{typed}` is more than this machine can address"))
 }
 
-/// Reads a length of time, such as `5s`, `250ms`, `1h` or `1m 30s`.
+/// Parses a length of time, such as `5s`, `250ms`, `1h` or `1m 30s`.
 ///
 /// # Errors
 ///
-/// One sentence that names what was typed and what would be right.
+/// One sentence that names the input and a value that would be right.
 ///
 /// ```
 /// use std::time::Duration;
@@ -59,7 +60,7 @@ pub fn parse_time(typed: &str) -> Result<Duration, String> {
         };
         format!("`{typed}` is not a time: {hint}")
     };
-    // The parser adds up what it reads without looking for an overflow.
+    // The parser of humantime adds without looking for an overflow.
     if typed.len() > LONGEST_TIME_TEXT_BYTES {
         return Err(refuse());
     }
@@ -76,17 +77,17 @@ pub fn parse_time(typed: &str) -> Result<Duration, String> {
     Ok(time)
 }
 
-/// The longest text that is looked at as a time.
+/// Longest text that is parsed as a time.
 const LONGEST_TIME_TEXT_BYTES: usize = 64;
 
 /// Most digits of one number in a time; a hundred years have ten of seconds.
 const MOST_DIGITS: usize = 10;
 
-/// The longest time that an option takes; adding it to a clock cannot overflow.
+/// Longest time that an option takes; adding it to a clock cannot overflow.
 const LONGEST_TIME: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
-/// Writes a size the way [`parse_size`] reads it: `64KiB`, `1MiB`, or plain
-/// bytes where no unit divides it.
+/// Formats a size the way [`parse_size`] reads it: `64KiB`, `1MiB`, or plain
+/// bytes if no unit divides it.
 #[must_use]
 pub fn format_size(bytes: usize) -> String {
     for (unit, name) in [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")] {
@@ -97,8 +98,8 @@ pub fn format_size(bytes: usize) -> String {
     bytes.to_string()
 }
 
-/// A size in bytes that is read by [`parse_size`] and written by
-/// [`format_size`], for options with a default.
+/// A size in bytes, read by [`parse_size`] and written by [`format_size`], for
+/// options with a default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size(
     /// Bytes.
@@ -119,8 +120,7 @@ impl fmt::Display for Size {
     }
 }
 
-/// A length of time that is read by [`parse_time`], for options with a
-/// default.
+/// A length of time, read by [`parse_time`], for options with a default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Time(
     /// The time itself.

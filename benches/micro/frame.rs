@@ -2,7 +2,7 @@
 
 use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
-use highwater::protocol::frame::cut;
+use highwater::protocol::frame::split;
 
 const READ_BYTES: usize = 64 * 1024;
 const MAX_FRAME_BYTES: usize = 1 << 20;
@@ -15,5 +15,5 @@ fn cut_a_full_buffer(bencher: Bencher, payload: usize) {
     let stream: Vec<u8> = frame.iter().copied().cycle().take(READ_BYTES).collect();
     bencher
         .counter(BytesCount::new(READ_BYTES))
-        .bench_local(move || cut(black_box(&stream), MAX_FRAME_BYTES));
+        .bench_local(move || split(black_box(&stream), MAX_FRAME_BYTES));
 }

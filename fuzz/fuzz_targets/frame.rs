@@ -1,10 +1,10 @@
-//! A stream of frames cut as a whole, cut as it arrives in pieces, and cut by
-//! a parser that is as simple as can be: all three have to agree.
+//! A stream of frames, split as a whole, split as it arrives in pieces, and split
+//! by the simplest parser: all three must agree.
 
 #![no_main]
 
 use arbitrary::Arbitrary;
-use highwater::protocol::frame::{Cut, FrameTooLong, HEADER_BYTES, cut};
+use highwater::protocol::frame::{Split, FrameTooLong, HEADER_BYTES, split};
 use libfuzzer_sys::fuzz_target;
 
 #[derive(Arbitrary, Debug)]
@@ -16,7 +16,7 @@ struct Input<'bytes> {
 }
 
 /// One byte after the other.
-fn simple(stream: &[u8], max_frame_bytes: usize) -> Result<Cut, usize> {
+fn simple(stream: &[u8], max_frame_bytes: usize) -> Result<Split, usize> {
     let mut whole_bytes = 0;
     let mut missing_bytes = 0;
     let mut header = Vec::new();
@@ -38,18 +38,18 @@ fn simple(stream: &[u8], max_frame_bytes: usize) -> Result<Cut, usize> {
             header.clear();
         }
     }
-    Ok(Cut {
+    Ok(Split {
         whole_bytes,
         missing_bytes,
     })
 }
 
-/// As a service does it: keep what is unfinished, cut it again with what
-/// arrives behind it.
-fn in_pieces(input: &Input<'_>, max_frame_bytes: usize) -> Result<Cut, FrameTooLong> {
+/// As a service does it: keep the unfinished rest, and split it again with the
+/// bytes that arrive behind it.
+fn in_pieces(input: &Input<'_>, max_frame_bytes: usize) -> Result<Split, FrameTooLong> {
     let mut pieces = input.pieces.iter().cycle();
     let mut kept = Vec::new();
-    let mut all = Cut {
+    let mut all = Split {
         whole_bytes: 0,
         missing_bytes: 0,
     };
@@ -58,7 +58,7 @@ fn in_pieces(input: &Input<'_>, max_frame_bytes: usize) -> Result<Cut, FrameTooL
         let (first, behind) = rest.split_at(usize::from(piece).clamp(1, rest.len()));
         rest = behind;
         kept.extend_from_slice(first);
-        let now = cut(&kept, max_frame_bytes)?;
+        let now = split(&kept, max_frame_bytes)?;
         assert!(now.whole_bytes <= kept.len());
         kept.drain(..now.whole_bytes);
         assert_eq!(kept.is_empty(), now.missing_bytes == 0);
@@ -71,7 +71,7 @@ fn in_pieces(input: &Input<'_>, max_frame_bytes: usize) -> Result<Cut, FrameTooL
 
 fuzz_target!(|input: Input<'_>| {
     let max_frame_bytes = usize::from(input.max_frame_bytes);
-    let at_once = cut(input.stream, max_frame_bytes);
+    let at_once = split(input.stream, max_frame_bytes);
     assert_eq!(at_once, in_pieces(&input, max_frame_bytes));
     assert_eq!(
         at_once.map_err(|refusal| refusal.announced_bytes),

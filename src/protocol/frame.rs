@@ -1,20 +1,20 @@
-//! Frames: a 4-byte big-endian length, then as many bytes of payload.
+//! Frames: a 4-byte big-endian length, then that many bytes of payload.
 //!
-//! Owns the cutting of a stream into whole frames and the maximum. Refuses to
-//! keep bytes: it is asked how far a piece of the stream is made of whole
-//! frames, and the caller keeps the rest.
+//! Owns the splitting of a stream into whole frames, and the maximum. Refuses
+//! to keep bytes: it answers how much of the stream is whole frames, and the
+//! caller keeps the rest.
 
 use std::fmt;
 
-/// Bytes of the length in front of each payload.
+/// Length in bytes of the header in front of each payload.
 pub const HEADER_BYTES: usize = 4;
 
-/// A frame that announces a longer payload than is allowed.
+/// A frame that announces a longer payload than allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameTooLong {
-    /// The length that was announced.
+    /// The announced length in bytes.
     pub announced_bytes: usize,
-    /// The most that is allowed.
+    /// The largest allowed length in bytes.
     pub max_frame_bytes: usize,
 }
 
@@ -30,32 +30,31 @@ impl fmt::Display for FrameTooLong {
 
 impl std::error::Error for FrameTooLong {}
 
-/// How a piece of a stream is made of frames.
+/// How a piece of a stream consists of frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cut {
+pub struct Split {
     /// Bytes of whole frames at the beginning, headers included.
     pub whole_bytes: usize,
     /// Bytes that the unfinished frame behind them still needs, as far as its
-    /// header is there to tell; at least 1 if anything of it is there, and 0
-    /// if nothing is.
+    /// header tells. At least 1 if any byte of it is there, 0 if none is.
     pub missing_bytes: usize,
 }
 
-/// Cuts `stream`, which begins with a frame's first byte.
+/// Splits `stream`, which begins with a frame's first byte.
 ///
 /// # Errors
 ///
 /// A frame announces more than `max_frame_bytes`. Whole frames before it are
-/// given up too, as the stream makes no sense from there on.
+/// given up too, since the stream makes no sense from there on.
 ///
 /// ```
-/// use highwater::protocol::frame::{Cut, cut};
+/// use highwater::protocol::frame::{Split, split};
 ///
 /// let stream = b"\0\0\0\x02hi\0\0\0\x05wor";
-/// assert_eq!(cut(stream, 100), Ok(Cut { whole_bytes: 6, missing_bytes: 2 }));
-/// assert!(cut(stream, 4).is_err());
+/// assert_eq!(split(stream, 100), Ok(Split { whole_bytes: 6, missing_bytes: 2 }));
+/// assert!(split(stream, 4).is_err());
 /// ```
-pub fn cut(stream: &[u8], max_frame_bytes: usize) -> Result<Cut, FrameTooLong> {
+pub fn split(stream: &[u8], max_frame_bytes: usize) -> Result<Split, FrameTooLong> {
     let mut whole_bytes = 0;
     loop {
         let rest = &stream[whole_bytes..];
@@ -65,7 +64,7 @@ pub fn cut(stream: &[u8], max_frame_bytes: usize) -> Result<Cut, FrameTooLong> {
             } else {
                 HEADER_BYTES - rest.len()
             };
-            return Ok(Cut {
+            return Ok(Split {
                 whole_bytes,
                 missing_bytes,
             });
@@ -79,7 +78,7 @@ pub fn cut(stream: &[u8], max_frame_bytes: usize) -> Result<Cut, FrameTooLong> {
         }
         let frame_bytes = HEADER_BYTES + announced_bytes;
         if rest.len() < frame_bytes {
-            return Ok(Cut {
+            return Ok(Split {
                 whole_bytes,
                 missing_bytes: frame_bytes - rest.len(),
             });
@@ -118,25 +117,25 @@ mod tests {
                     break;
                 }
             }
-            let expected = Cut {
+            let expected = Split {
                 whole_bytes: whole,
                 missing_bytes: needed,
             };
-            assert_eq!(cut(&stream[..end], 300), Ok(expected), "first {end} bytes");
+            assert_eq!(split(&stream[..end], 300), Ok(expected), "first {end} bytes");
         }
     }
 
     #[test]
     fn a_frame_of_the_maximum_is_taken_and_one_byte_more_is_not() {
-        assert!(cut(&frame(&[0; 100]), 100).is_ok());
-        let refusal = cut(&frame(&[0; 101]), 100).unwrap_err();
+        assert!(split(&frame(&[0; 100]), 100).is_ok());
+        let refusal = split(&frame(&[0; 101]), 100).unwrap_err();
         assert_eq!(refusal.announced_bytes, 101);
         assert_eq!(refusal.max_frame_bytes, 100);
     }
 
     #[test]
     fn an_oversize_frame_is_told_by_its_header_alone() {
-        assert!(cut(&u32::MAX.to_be_bytes(), 100).is_err());
-        assert!(cut(&u32::MAX.to_be_bytes()[..3], 100).is_ok());
+        assert!(split(&u32::MAX.to_be_bytes(), 100).is_err());
+        assert!(split(&u32::MAX.to_be_bytes()[..3], 100).is_ok());
     }
 }

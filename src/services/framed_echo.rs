@@ -1,8 +1,8 @@
 //! Echo of whole frames.
 //!
-//! Owns the unfinished frame of each client, and whole ones that found no
-//! room below the mark: at most one frame and one read for each client, which
-//! the memory budget counts. A half frame is never returned.
+//! Owns the unfinished frame of each client, and whole frames that found no
+//! room below the mark: at most one frame and one read per client. The memory
+//! budget counts them. An unfinished frame is never returned.
 
 use std::collections::HashMap;
 
@@ -21,30 +21,30 @@ use crate::units::format_size;
 pub struct FramedEcho {
     max_frame_bytes: usize,
     long_frame_bytes: usize,
-    /// Only clients with something unfinished are here.
+    /// Holds only clients with unfinished bytes.
     unfinished: HashMap<ClientId, Unfinished>,
 }
 
 #[derive(Debug, Default)]
 struct Unfinished {
     buffer: Vec<u8>,
-    /// Where in the buffer that begins which was not sent yet.
+    /// Start of the bytes in the buffer that were not sent yet.
     start: usize,
-    /// Where in the buffer that ends which has been read.
+    /// End of the bytes in the buffer that were read.
     end: usize,
-    /// What the frame at its end still needs, as far as its header tells.
+    /// Bytes that the last frame still needs, as far as its header tells.
     missing_bytes: usize,
     /// Bytes of whole frames at the start, which wait for room in the queue.
-    /// While there are any, the client is paused.
+    /// The client is paused while there are any.
     whole_bytes: usize,
 }
 
 impl FramedEcho {
-    /// Frames with a payload of up to `max_frame_bytes`.
+    /// A service for frames with a payload of at most `max_frame_bytes`.
     ///
     /// # Errors
     ///
-    /// One sentence, if that is nothing or more than four bytes can say.
+    /// One sentence, if that is 0 or more than a 4-byte length can say.
     pub fn new(max_frame_bytes: usize) -> Result<Self, String> {
         if max_frame_bytes == 0 || max_frame_bytes > MAX_FRAME_CEILING_BYTES {
             return Err(format!(
@@ -59,25 +59,25 @@ impl FramedEcho {
         })
     }
 
-    /// Frames of at least this many bytes, headers included, are read into
-    /// their own memory, which saves a copy.
+    /// Reads frames of at least this many bytes, headers included, into their
+    /// own memory, which saves a copy.
     #[must_use]
     pub const fn with_long_frames_from(mut self, long_frame_bytes: usize) -> Self {
         self.long_frame_bytes = long_frame_bytes;
         self
     }
 
-    /// Looks at what has been put behind the unfinished frame of a client.
+    /// Examines the bytes appended to the unfinished frame of a client.
     fn advance(&mut self, client: ClientId, actions: &mut Actions<'_>) {
         let Some(unfinished) = self.unfinished.get_mut(&client) else {
             return;
         };
         let fresh = &unfinished.held()[unfinished.whole_bytes..];
-        match frame::cut(fresh, self.max_frame_bytes) {
+        match frame::split(fresh, self.max_frame_bytes) {
             Err(refusal) => return actions.reject(client, refusal.to_string()),
-            Ok(cut) => {
-                unfinished.whole_bytes += cut.whole_bytes;
-                unfinished.missing_bytes = cut.missing_bytes;
+            Ok(split) => {
+                unfinished.whole_bytes += split.whole_bytes;
+                unfinished.missing_bytes = split.missing_bytes;
             }
         }
         if unfinished.whole_bytes > 0 {
@@ -88,10 +88,10 @@ impl FramedEcho {
         }
     }
 
-    /// Sends whole frames as far as there is room, in pieces, so that a frame
-    /// longer than the mark does not break the mark by as much as a smallest
-    /// read: one of 64 KiB then goes with its header, not behind it. Pauses the
-    /// client while some are left, and as long as its queue says so.
+    /// Sends whole frames while there is room, in pieces, so that a frame
+    /// longer than the mark exceeds the mark by less than a smallest read. A
+    /// frame of 64 KiB then goes out with its header. Pauses the client while
+    /// frames are left or its queue answers *pause*.
     fn send_whole(&mut self, client: ClientId, actions: &mut Actions<'_>) {
         let Some(unfinished) = self.unfinished.get_mut(&client) else {
             return actions.resume(client);
@@ -129,10 +129,10 @@ impl Unfinished {
         self.end += data.len();
     }
 
-    /// Makes room for the rest of a long frame and the next header behind it;
-    /// in a stream of such frames each is then read at once, and only headers
-    /// are moved. Not for short frames, of which many come with one read, nor
-    /// as long as little is there: an announced length alone costs nothing.
+    /// Makes room for the rest of a long frame and the next header. In a stream
+    /// of long frames each is then read at once, and only headers are moved.
+    /// Not for short frames, since one read brings many; and not while few
+    /// bytes are there, so that an announced length alone costs nothing.
     fn make_room_for_rest(&mut self, long_frame_bytes: usize) {
         let held = self.held().len();
         if self.is_long(long_frame_bytes) {
@@ -145,8 +145,8 @@ impl Unfinished {
         }
     }
 
-    /// Where the rest of a long frame is to be read, if there is room for all
-    /// of it or enough to be worth a read.
+    /// Memory for the rest of a long frame, if it holds the whole rest or
+    /// enough to be worth a read.
     fn room_for_rest(&mut self, long_frame_bytes: usize) -> Option<&mut [u8]> {
         let rest = self.missing_bytes + HEADER_BYTES;
         let room = rest.min(self.buffer.len() - self.end);
@@ -154,15 +154,15 @@ impl Unfinished {
         (is_worth_a_read && self.is_long(long_frame_bytes)).then(|| &mut self.buffer[self.end..][..room])
     }
 
-    /// Whether only a long frame is here.
+    /// Whether the buffer holds one long frame and nothing else.
     fn is_long(&self, long_frame_bytes: usize) -> bool {
         self.whole_bytes == 0 && self.held().len() + self.missing_bytes >= long_frame_bytes
     }
 
-    /// Makes room for `more` bytes at the end. The buffer grows by doubling,
-    /// but never past the end of the frame and the next header. One that is
-    /// large enough goes on with the next frame, as fresh memory costs page
-    /// faults; one that is far too large does not.
+    /// Makes room for `more` bytes at the end. The buffer doubles, but never
+    /// beyond the end of the frame and the next header. A buffer that is large
+    /// enough serves the next frame too, since fresh memory costs page faults;
+    /// one that is far too large does not.
     fn make_room(&mut self, more: usize) {
         let held = self.held().len();
         let needed = held + more;
@@ -187,11 +187,11 @@ impl Unfinished {
 impl Service for FramedEcho {
     fn received(&mut self, client: ClientId, data: &[u8], actions: &mut Actions<'_>) {
         let mut rest = data;
-        // Most reads begin with a frame; its bytes then need no copy. A read
+        // Most reads begin with a frame, whose bytes then need no copy. A read
         // is never longer than the room in the queue, so all of them fit.
         if !self.unfinished.contains_key(&client) {
-            let whole_bytes = match frame::cut(data, self.max_frame_bytes) {
-                Ok(cut) => cut.whole_bytes,
+            let whole_bytes = match frame::split(data, self.max_frame_bytes) {
+                Ok(split) => split.whole_bytes,
                 Err(refusal) => return actions.reject(client, refusal.to_string()),
             };
             if whole_bytes > 0 && actions.send(client, &data[..whole_bytes]) == Answer::Pause {

@@ -1,11 +1,11 @@
-//! Tunnel: every client gets a connection of its own to one other server, and
-//! every byte goes from the one to the other, both ways.
+//! Tunnel: each client gets a connection of its own to one other server, and
+//! bytes go both ways.
 //!
-//! Owns who belongs to whom, and the making of the connections: which
-//! addresses, in which order, and what is said when none answers. The pipes
-//! between the two ends carry the bytes, the pauses and the ends; nothing of
-//! that passes through here. Refuses to let one end outlive an error of the
-//! other: a stream that was cut is reset on both sides, never ended.
+//! Owns who belongs to whom, and the making of connections: which address comes
+//! next, and what the log says when none answers. The pipes between both ends
+//! carry bytes, pauses and ends; none of these pass through here. Refuses to
+//! let one end outlive an error of the other: a truncated stream is reset on
+//! both sides, never ended.
 
 mod failures;
 mod proxy_header;
@@ -46,62 +46,63 @@ pub use target::Target;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Tunnel {
-    /// What the log calls the upstream, as it was typed.
+    /// The name of the upstream in the log, as typed.
     target: String,
     proxy_protocol: Option<ProxyProtocol>,
-    /// How long a client waits for the name to be resolved; the engine has
-    /// the same time for each connection.
+    /// Longest wait of a client for the look-up; the engine grants each
+    /// connection the same time.
     connect_timeout: Duration,
     addresses: Addresses,
-    /// Where the target is a name.
+    /// Present if the target is a name.
     resolver: Option<Resolver>,
     ends: HashMap<ClientId, End>,
-    /// Clients that wait for the name to be resolved, in order of arrival;
-    /// those who left meanwhile are stale.
+    /// Clients that wait for the look-up, in order of arrival. Entries of
+    /// clients that left meanwhile are stale.
     unresolved: VecDeque<(ClientId, Instant)>,
     not_connected: Failures,
     not_resolved: Failures,
 }
 
-/// What one connection is to the tunnel.
+/// The part that a connection plays in the tunnel.
 #[derive(Debug)]
 enum End {
-    /// A client that waits for the name to be resolved.
+    /// A client that waits for the look-up.
     Unresolved,
     /// A client whose upstream is being connected.
     Connecting(Box<Attempt>),
     /// An upstream that is being connected for this client.
     UpstreamOf(ClientId),
-    /// A client and its upstream, each with the other.
+    /// One end of a pair, with the other end.
     Joined(ClientId),
 }
 
-/// The addresses of the upstream, as last heard.
+/// The addresses of the upstream after the latest look-up.
 #[derive(Debug)]
 struct Addresses {
     known: Arc<[SocketAddr]>,
-    /// The one to begin with: that which worked last.
+    /// The address to begin with: the one that worked last.
     first: usize,
 }
 
-/// One client's way through the addresses.
+/// One client's attempts at the addresses.
 #[derive(Debug)]
 struct Attempt {
     addresses: Arc<[SocketAddr]>,
     next: usize,
     untried: usize,
     since: Instant,
-    /// The connection that is being made.
+    /// The connection under way.
     upstream: ClientId,
-    /// What went wrong with the addresses tried so far.
+    /// The failures of the addresses tried so far.
     failed: String,
 }
 
 impl Tunnel {
-    /// A tunnel to `target`. If that is a name, a thread begins to look it up
-    /// and rings `remote`; a client waits for that, and for a connection to
-    /// each address, at most `connect_timeout`. Give the same to
-    /// [`Limits::connect_timeout`](crate::limits::Limits::connect_timeout).
+    /// A tunnel to `target`. If `target` is a name, a thread looks it up and
+    /// wakes the loop through `remote`. A client waits for that, and for a
+    /// connection to each address, at most `connect_timeout`. Give
+    /// [`Limits::connect_timeout`](crate::limits::Limits::connect_timeout) the
+    /// same value.
     #[must_use]
     pub fn new(target: Target, connect_timeout: Duration, remote: Remote) -> Self {
         let name = target.to_string();
@@ -111,9 +112,9 @@ impl Tunnel {
         }
     }
 
-    /// As [`new`](Self::new), with a look-up of one's own, which is called on
-    /// a thread of its own, again after failures, and once a minute. `name`
-    /// is what the log calls the upstream.
+    /// A tunnel with a look-up of the caller's own. A thread of its own calls
+    /// it at once, after failures, and once a minute. `name` is the name of the
+    /// upstream in the log.
     #[must_use]
     pub fn to_name(
         name: String,
@@ -126,9 +127,9 @@ impl Tunnel {
         tunnel
     }
 
-    /// As [`new`](Self::new), to addresses that are known, so that nothing is
-    /// looked up: for each client the one that worked last is tried first, and
-    /// then the others. `target` is what the log calls the upstream.
+    /// A tunnel to known addresses, without a look-up. Each client tries the
+    /// address that worked last first, then the others. `target` is the name of
+    /// the upstream in the log.
     #[must_use]
     pub fn to_addresses(target: String, addresses: Vec<SocketAddr>, connect_timeout: Duration) -> Self {
         Self {
@@ -147,14 +148,14 @@ impl Tunnel {
         }
     }
 
-    /// Tells the upstream each client's address, first of all.
+    /// Sends each client's address to the upstream in front of its stream.
     #[must_use]
     pub const fn with_proxy_protocol(mut self, version: Option<ProxyProtocol>) -> Self {
         self.proxy_protocol = version;
         self
     }
 
-    /// Begins the way of a client through the addresses.
+    /// Starts a client's attempts at the addresses.
     fn begin(&mut self, client: ClientId, since: Instant, actions: &mut Actions<'_>) {
         let attempt = Attempt {
             addresses: self.addresses.known.clone(),
@@ -184,7 +185,8 @@ impl Tunnel {
                 }
                 Err(error) => {
                     attempt.note_failure(address, &error.to_string());
-                    // This is our own want, and no other address cures it.
+                    // The process is short of descriptors, and no other address
+                    // cures that.
                     if is_out_of_descriptors(&error) {
                         attempt
                             .failed
@@ -198,7 +200,7 @@ impl Tunnel {
         self.turn_away(client, attempt.since, &failed, actions);
     }
 
-    /// Disconnects a client for which there is no upstream.
+    /// Disconnects a client for which no upstream can be connected.
     fn turn_away(&mut self, client: ClientId, since: Instant, why: &str, actions: &mut Actions<'_>) {
         if let Some(resolver) = &self.resolver {
             resolver.ask();
@@ -218,7 +220,7 @@ impl Tunnel {
         actions.reset(client);
     }
 
-    /// The upstream is there: from here on the pipes do the work.
+    /// Joins client and upstream: from here on the pipes do the work.
     fn join(&mut self, client: ClientId, upstream: ClientId, actions: &mut Actions<'_>) {
         if let Some(address) = actions.peer(upstream) {
             self.addresses.note_success(address);
@@ -246,7 +248,7 @@ impl Tunnel {
         actions.resume(client);
     }
 
-    /// The connection that was being made for a client has failed.
+    /// Goes on after a client's connection attempt has failed.
     fn go_on(&mut self, client: ClientId, reason: &CloseReason, actions: &mut Actions<'_>) {
         let Some(End::Connecting(mut attempt)) = self.ends.remove(&client) else {
             return;
@@ -259,7 +261,8 @@ impl Tunnel {
         self.try_next(client, attempt, actions);
     }
 
-    /// Everybody who waited for the name gets on, or is turned away.
+    /// Ends the wait for the look-up: each waiting client starts its attempts,
+    /// or is turned away.
     fn end_waiting(&mut self, failure: Option<&io::Error>, actions: &mut Actions<'_>) {
         while let Some((client, since)) = self.unresolved.pop_front() {
             if !matches!(self.ends.get(&client), Some(End::Unresolved)) {
@@ -279,7 +282,7 @@ impl Service for Tunnel {
         if let Some(&End::UpstreamOf(client)) = self.ends.get(&id) {
             return self.join(client, id, actions);
         }
-        // What it sends waits in the kernel, which then makes it wait.
+        // Its bytes wait in the kernel, which then makes the client wait.
         actions.pause(id);
         let now = actions.now();
         if !self.addresses.known.is_empty() {
@@ -293,16 +296,16 @@ impl Service for Tunnel {
     }
 
     fn received(&mut self, id: ClientId, _: &[u8], actions: &mut Actions<'_>) {
-        // Both ends are piped before they are read. Should that ever fail,
-        // bytes must not vanish without a sign.
+        // Both ends are piped before they are read. If that ever fails, bytes
+        // must not vanish without a sign.
         actions.reset(id);
     }
 
     fn closed(&mut self, id: ClientId, reason: &CloseReason, actions: &mut Actions<'_>) {
         match self.ends.remove(&id) {
             Some(End::Joined(partner)) => {
-                // One that ended in order has passed its end on; one that was
-                // stopped leaves the other its own time to take what is queued.
+                // An end that closed in order has passed its FIN on. After a
+                // stop the other end keeps its own time to take its queue.
                 if !matches!(reason, CloseReason::Finished | CloseReason::Stopped) {
                     actions.reset(partner);
                 }
@@ -382,7 +385,8 @@ impl Service for Tunnel {
                 self.target
             );
         }
-        // Those who have no upstream yet were never served: not an orderly end.
+        // A client without an upstream was never served, so an orderly end
+        // would be wrong.
         for (&id, end) in &self.ends {
             if matches!(end, End::Unresolved | End::Connecting(_)) {
                 actions.reset(id);
@@ -412,9 +416,8 @@ impl Attempt {
 }
 
 impl Addresses {
-    /// Takes what a look-up found, and says whether that is anything new.
-    /// Servers of names turn the order round to spread the load, which is
-    /// nothing new.
+    /// Stores the result of a look-up, and says whether it is new. Name servers
+    /// rotate the order to spread the load, which is not new.
     fn replace(&mut self, mut found: Vec<SocketAddr>) -> bool {
         found.dedup();
         let is_same = found.len() == self.known.len() && found.iter().all(|new| self.known.contains(new));
@@ -434,7 +437,7 @@ impl Addresses {
     }
 }
 
-/// Addresses with commas between.
+/// Addresses, separated by commas.
 fn list(addresses: &[SocketAddr]) -> String {
     let each: Vec<_> = addresses.iter().map(SocketAddr::to_string).collect();
     each.join(", ")

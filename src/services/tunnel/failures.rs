@@ -1,29 +1,28 @@
-//! Says that something failed, without saying it a thousand times.
+//! Logs repeated failures once.
 //!
-//! Owns when a failure is worth a line: the first at once, then one line for
-//! all within [`LOG_REPEAT_INTERVAL`]. Refuses to log by itself; it answers
-//! what the caller should say.
+//! Owns when a failure deserves a line: the first at once, then one line for
+//! all within [`LOG_REPEAT_INTERVAL`]. Refuses to log; it answers what the
+//! caller should log.
 
 use std::time::{Duration, Instant};
 
 use crate::limits::LOG_REPEAT_INTERVAL;
 
-/// One kind of failure that may come again and again.
+/// One kind of failure that may repeat.
 #[derive(Debug, Default)]
 pub(super) struct Failures {
     last_logged: Option<Instant>,
     /// Failures that were not logged.
     unlogged: u64,
-    /// Since when, and how often, it has been failing without a success
-    /// between.
+    /// Start of the current outage, and its failures.
     outage: Option<(Instant, u64)>,
-    /// The outage was logged, so its end is worth a line too.
+    /// Whether the outage was logged, so that its end deserves a line too.
     outage_logged: bool,
 }
 
 impl Failures {
-    /// Notes a failure. `Some` says to log it, together with so many earlier
-    /// ones that were not.
+    /// Counts a failure. `Some(n)` asks the caller to log it, together with `n`
+    /// earlier ones.
     pub(super) fn note(&mut self, now: Instant) -> Option<u64> {
         let (_, count) = self.outage.get_or_insert((now, 0));
         *count += 1;
@@ -39,8 +38,8 @@ impl Failures {
         Some(self.take_unlogged())
     }
 
-    /// Notes a success. `Some` says to log how long it had been failing, and
-    /// how often.
+    /// Counts a success. `Some` asks the caller to log the length of the outage
+    /// and its failures.
     pub(super) fn recover(&mut self, now: Instant) -> Option<(Duration, u64)> {
         let (since, count) = self.outage.take()?;
         if !std::mem::take(&mut self.outage_logged) {
@@ -50,7 +49,7 @@ impl Failures {
         Some((now.saturating_duration_since(since), count))
     }
 
-    /// Failures that were never logged; from here on they count as such.
+    /// Failures that were never logged; they count as logged from here on.
     pub(super) const fn take_unlogged(&mut self) -> u64 {
         std::mem::replace(&mut self.unlogged, 0)
     }

@@ -1,7 +1,7 @@
-//! The header that tells an upstream who the client is (the PROXY protocol of
+//! The header that tells an upstream the client's address (PROXY protocol of
 //! HAProxy, versions 1 and 2).
 //!
-//! Owns the choice of address family. The bytes are the `ppp` crate's.
+//! Owns the choice of address family. The `ppp` crate writes the bytes.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -17,12 +17,12 @@ pub enum ProxyProtocol {
     V2,
 }
 
-/// The header for a client at `peer` that connected to `local` of ours, or
-/// one that says no more than that there is a client where that is unknown.
+/// Encodes the header for a client at `peer` that connected to our `local`. If
+/// either is unknown, the header says only that there is a client.
 ///
 /// # Errors
 ///
-/// None that is known: the header's memory is bounded and its own.
+/// None is known: the header is built in bounded memory of its own.
 pub(super) fn encode(
     version: ProxyProtocol,
     peer: Option<SocketAddr>,
@@ -46,7 +46,7 @@ pub(super) fn encode(
 }
 
 /// A listener on `::` sees IPv4 clients at mapped IPv6 addresses. Upstreams
-/// know them as IPv4, and the header takes no mixture.
+/// know them as IPv4, and the header allows no mixture.
 fn one_family(peer: SocketAddr, local: SocketAddr) -> (SocketAddr, SocketAddr) {
     let plain = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
     let mapped = |address: SocketAddr| match address.ip() {

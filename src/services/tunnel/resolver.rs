@@ -1,8 +1,7 @@
-//! Looks up the addresses of a name again and again, on a thread of its own.
+//! Looks up the addresses of a name repeatedly, on a thread of its own.
 //!
-//! Owns that thread and how often it asks: once a minute, and sooner when
-//! somebody found the addresses wrong. Refuses to use what it finds; it hands
-//! it over and rings.
+//! Owns that thread and its schedule: once a minute, and sooner after an
+//! address failed. Refuses to use the result; hands it over and wakes the loop.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,7 +12,7 @@ use log::error;
 
 use crate::limits::{RESOLVE_INTERVAL, RESOLVE_SPACING};
 
-/// What a look-up brought.
+/// The result of a look-up.
 pub(super) type Found = io::Result<Vec<SocketAddr>>;
 
 #[derive(Debug)]
@@ -23,9 +22,9 @@ pub(super) struct Resolver {
 }
 
 impl Resolver {
-    /// Starts to look up with `look_up`, at once; `ring` is called whenever
-    /// there is something to [`take`](Self::take). The thread ends with this
-    /// value.
+    /// Starts a thread that calls `look_up` at once. Each result is announced
+    /// by `ring` and fetched by [`take`](Self::take). The thread ends when this
+    /// value is dropped.
     pub(super) fn start(
         look_up: impl Fn() -> Found + Send + 'static,
         ring: impl Fn() + Send + 'static,
@@ -41,13 +40,13 @@ impl Resolver {
         Self { requests, found }
     }
 
-    /// Asks for a look-up before the minute is over, for the addresses proved
-    /// wrong. One that is asked for already is not asked for again.
+    /// Asks for a look-up before the minute is over, since an address failed.
+    /// Does nothing while one is due already.
     pub(super) fn ask(&self) {
         let _ = self.requests.try_send(());
     }
 
-    /// What the latest look-up brought, if there was one since the last call.
+    /// The latest result since the last call, if there is one.
     pub(super) fn take(&self) -> Option<Found> {
         self.found.try_iter().last()
     }
