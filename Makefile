@@ -1,4 +1,4 @@
-# Everything a person or a machine does with this project. `make help` lists it.
+# All commands for people and machines. `make help` lists them.
 
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
@@ -9,7 +9,7 @@ TRACES ?= 100000
 FUZZ_SECONDS ?= 300
 
 .PHONY: help
-help: ## What can be made
+help: ## List all targets
 	@echo "highwater: TCP servers in which no slow client can hurt the others"
 	@echo
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
@@ -23,7 +23,7 @@ tools:
 	@cargo clippy --version >/dev/null 2>&1 || { echo "clippy is missing: install it with 'rustup component add clippy'"; exit 1; }
 
 .PHONY: build
-build: tools ## Build the command, as fast as it gets
+build: tools ## Build the optimized command
 	cargo build --release
 
 .PHONY: run
@@ -32,54 +32,54 @@ run: build ## Start the echo server on port 9000 (PORT=N for another)
 	@echo "Try in another terminal:"
 	@echo "  nc 127.0.0.1 $(PORT)                                     type a line, get it back"
 	@echo "  target/release/highwater probe --port $(PORT)            is it safe from slow clients?"
-	@echo "  cat /dev/zero >/dev/tcp/127.0.0.1/$(PORT)               a client that never reads: out after 5 s"
+	@echo "  cat /dev/zero >/dev/tcp/127.0.0.1/$(PORT)               a client that never reads: reset after 5 s"
 	@echo "Ctrl-C stops it in order."
 	@echo
 	target/release/highwater echo --port $(PORT)
 
 .PHONY: slow-test
-slow-test: build ## Watch slow clients being thrown out while others go on
+slow-test: build ## Watch slow clients being disconnected while others go on
 	scripts/slow-test.sh
 
 .PHONY: simulate
-simulate: tools ## The engine in a simulated world, SEEDS=20000 of them
+simulate: tools ## Run the engine in a simulated world, for SEEDS=20000 seeds
 	cargo run --release --example simulate -- --seeds $(SEEDS)
 
 .PHONY: torture
-torture: tools ## Trouble of all kinds at once on real sockets, for a few minutes
+torture: tools ## Random trouble on real sockets, for a few minutes
 	cargo test --release --test torture -- --ignored --nocapture
 
 .PHONY: slow-network
-slow-network: tools ## A slow, far, lossy link between network namespaces (needs root)
+slow-network: tools ## Test over a slow, far, lossy link (needs root)
 	@if [ "$$(id -u)" = 0 ]; then cargo test --test slow_network -- --ignored --nocapture --test-threads=1; \
-	else echo "slow-network: skipped, as it makes network namespaces: run it as root"; fi
+	else echo "slow-network: skipped: it makes network namespaces, so run it as root"; fi
 
 .PHONY: oracle
-oracle: tools ## Compare with Node's own streams on TRACES=100000 fresh traces
+oracle: tools ## Compare queue and pipe with Node's streams on TRACES=100000 traces
 	HIGHWATER_ORACLE_TRACES=$(TRACES) cargo test --test node_oracle -- --nocapture
 
 .PHONY: prove
-prove: tools ## Put known faults in, one at a time, and see a test fail for each
+prove: tools ## Demand that a test fails for each known fault
 	scripts/prove-simulation.sh
 
 .PHONY: fuzz
-fuzz: tools ## Fuzz each parser and the queue for FUZZ_SECONDS=300
+fuzz: tools ## Fuzz each parser and the queue for FUZZ_SECONDS=300 each
 	@cargo fuzz --version >/dev/null 2>&1 || { echo "cargo-fuzz is missing: install it with 'cargo install cargo-fuzz --locked'"; exit 1; }
 	set -e; for target in frame sizes_and_times send_queue; do \
 	    cargo fuzz run --sanitizer none $$target -- -max_total_time=$(FUZZ_SECONDS) -max_len=2048; done
 
 .PHONY: probe-peers
-probe-peers: build ## What Redis, NATS, nginx, HAProxy, socat and Node do with slow clients
+probe-peers: build ## Probe Redis, NATS, nginx, HAProxy, socat and Node; write docs/servers.md
 	scripts/install-peers.sh
 	scripts/probe-peers.sh
 
 .PHONY: bench
-bench: tools ## Compare the speed with that of other servers, side by side
+bench: tools ## Compare speed with other servers; write docs/benchmarks.md
 	scripts/install-peers.sh
 	cargo bench --bench compare -- --write docs/benchmarks.md
 
 .PHONY: bench-quick
-bench-quick: tools ## The same in three minutes, with the peers that are there
+bench-quick: tools ## Compare speed in three minutes, with the installed peers
 	cargo bench --bench compare -- --quick
 
 .PHONY: bench-micro
@@ -87,12 +87,12 @@ bench-micro: tools ## Time the send queue and the frame parser alone
 	cargo bench --bench micro
 
 .PHONY: check
-check: tools ## Format, lints and documentation
+check: tools ## Check format, lints and documentation
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 
 .PHONY: test
-test: check ## All checks and tests, the slow-client scenarios too
+test: check ## Run all checks, all tests and the slow-client scenarios
 	cargo test
 	$(MAKE) slow-test

@@ -1,16 +1,18 @@
-//! WRONG: one thread for everybody, which waits for readiness to read but not to write.
+//! WRONG: one thread for all clients, which waits until it can read but not
+//! until it can write.
 //!
-//! `poll` says which clients have sent something, so reading never waits. Writing
-//! does: `write_all` on a blocking socket returns when the kernel has room, and for
-//! a client that does not read there is none. Most bugs of this kind look harmless,
-//! since the kernel takes some 4 MB before the first write has to wait.
+//! `poll` tells which clients have sent bytes, so a read never waits. A write
+//! does: `write_all` on a blocking socket returns when the kernel has room, and
+//! for a client that does not read there is none. Most bugs of this kind look
+//! harmless, since the kernel takes some 4 MB before the first write waits.
 //!
-//! What one would see: everything is fine, for weeks. Then one client stalls,
-//! the thread stands in `write_all`, and nobody is served, nobody is accepted, and
-//! nothing is logged, until that one client reads on or leaves.
+//! Symptom: all is well, for weeks. Then one client stalls, and the thread
+//! waits in `write_all`. No client is served, no connection is accepted, and no
+//! line is logged until that one client reads on or leaves.
 //!
-//! What is missing: non-blocking writes, a bounded queue for what the socket
-//! refuses, and a time after which a client that does not drain has to leave.
+//! Missing: non-blocking writes, a bounded queue for bytes that the socket
+//! refuses, and a time after which a client that does not drain is
+//! disconnected.
 
 use std::env::args;
 use std::io::{self, Read, Write};
@@ -49,7 +51,8 @@ fn serve(port: u16) -> io::Result<()> {
     loop {
         let mut ready = wait_readable(&listener, &clients)?.into_iter();
         let listener_ready = ready.next() == Some(true);
-        // The readiness is in the clients' order, and `retain_mut` visits them in that order.
+        // The readiness comes in the clients' order, and `retain_mut` visits
+        // them in that order.
         clients.retain_mut(|client| ready.next() != Some(true) || echo(client, &mut buffer).unwrap_or(false));
         if listener_ready && let Ok((client, _)) = listener.accept() {
             clients.push(client);
@@ -57,7 +60,8 @@ fn serve(port: u16) -> io::Result<()> {
     }
 }
 
-/// Waits until somebody has something to read; answers for the listener first, then for each client.
+/// Waits until a socket is readable; answers for the listener first, then for
+/// each client.
 fn wait_readable(listener: &TcpListener, clients: &[TcpStream]) -> io::Result<Vec<bool>> {
     let mut watched = vec![PollFd::new(listener, PollFlags::IN)];
     watched.extend(clients.iter().map(|client| PollFd::new(client, PollFlags::IN)));
@@ -68,7 +72,7 @@ fn wait_readable(listener: &TcpListener, clients: &[TcpStream]) -> io::Result<Ve
 /// Returns one piece to the client that sent it; false at its end of file.
 fn echo(client: &mut TcpStream, buffer: &mut [u8]) -> io::Result<bool> {
     let length = client.read(buffer)?;
-    // Here everybody waits for this one client: this is the mistake.
+    // Here all clients wait for this one: this is the mistake.
     client.write_all(&buffer[..length])?;
     Ok(length > 0)
 }

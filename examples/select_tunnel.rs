@@ -1,16 +1,16 @@
 //! WRONG: the classic tunnel around `select`, known from a hundred tutorials.
 //!
-//! One thread waits until some socket has bytes, reads them, and writes them to its
-//! partner. The write blocks, so one client (or one upstream) that does not read
+//! One thread waits until a socket has bytes, reads them, and writes them to
+//! its partner. The write blocks, so one client or upstream that does not read
 //! stops the whole tunnel: every other pair, and every new one. Connecting
-//! blocks as well, and an end of file on either side closes both, so that the end
-//! of a request can cut off its answer.
+//! blocks as well. An end of file on either side closes both, so the end of a
+//! request can truncate its answer.
 //!
-//! What one would see: `highwater probe` through this tunnel finds the healthy
-//! clients' rate falling to nothing at the moment when the stalled one is full.
+//! Symptom: `highwater probe` through this tunnel finds that the healthy
+//! clients' rate falls to nothing when the stalled client is full.
 //!
-//! What is missing: `highwater tunnel`, which is two bounded queues, and a pause of
-//! one side for as long as the other is full, but no longer than the grace.
+//! Missing: `highwater tunnel`, which is two bounded queues, and a pause of one
+//! side while the other is full, for at most the grace.
 
 use std::env::args;
 use std::io::{self, Read, Write};
@@ -72,13 +72,15 @@ fn serve(port: u16, to: &str) -> io::Result<()> {
     }
 }
 
-/// Moves one piece from each side that has something; any error, and the end of either side, ends the pair.
+/// Moves one piece from each side that has bytes; an error or the end of either
+/// side ends the pair.
 fn forward(pair: &mut [TcpStream; 2], ready: &[bool], buffer: &mut [u8]) -> io::Result<()> {
     for (from, to) in [(0, 1), (1, 0)] {
         if ready[from] {
             match pair[from].read(buffer)? {
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                // Here everybody waits for this one partner: this is the mistake.
+                // Here all pairs wait for this one partner: this is the
+                // mistake.
                 length => pair[to].write_all(&buffer[..length])?,
             }
         }

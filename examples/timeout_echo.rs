@@ -1,28 +1,30 @@
-//! RIGHT, and simple: a thread for each client, and no write may take longer than 5 s.
+//! RIGHT, and simple: a thread for each client, and no write may take longer
+//! than 5 s.
 //!
-//! `SO_SNDTIMEO` bounds how long a blocking `send` may wait. Three things make the
-//! difference between a rule and a hope:
+//! `SO_SNDTIMEO` bounds how long a blocking `send` waits. Three details decide
+//! whether that works:
 //!
-//! - The option bounds one call, not one message. A call that ran out of time after
-//!   moving a few bytes returns their number, and `write_all` would start again with
-//!   a fresh 5 s: a client that trickles would stretch one message for ever. So each
-//!   message has one absolute deadline, and each call is given what is left of it.
-//! - The kernel wakes a blocked writer only when a third of its send buffer is free,
-//!   1.5 MB by default. A healthy reader of 64 KiB/s needs 24 s for that.
-//!   `TCP_NOTSENT_LOWAT` lets the kernel hold little that is unsent, so that progress
-//!   can be seen while it happens.
-//! - A plain `close` does not end a client that does not read: the kernel keeps what
-//!   was not yet delivered (up to 4 MB by default, some 50 KB here) and goes on trying
+//! - The option bounds one call, not one message. A call that times out after
+//!   moving a few bytes returns their number, and `write_all` would start again
+//!   with a fresh 5 s: a trickling client would stretch one message for ever. So
+//!   each message has one absolute deadline, and each call gets the time that is
+//!   left.
+//! - The kernel wakes a blocked writer only when a third of its send buffer is
+//!   free, 1.5 MB by default. A healthy reader of 64 KiB/s needs 24 s for that.
+//!   With `TCP_NOTSENT_LOWAT` the kernel holds few unsent bytes, so progress
+//!   shows while it happens.
+//! - A plain `close` does not end a client that does not read. The kernel keeps
+//!   the undelivered bytes (up to 4 MB by default, some 50 KB here) and retries
 //!   for about 340 s. `SO_LINGER` of 0 turns the close into a reset, which frees
-//!   everything at once. `--plain-close` leaves that out, so that a tester can see
-//!   what stays: an orphan in `/proc/net/sockstat`, FIN-WAIT-1 in `/proc/net/tcp`.
-//!   (Not after a flood: a socket that is closed with unread input resets by itself,
-//!   which is how the mistake hides from most tests.)
+//!   all of them at once. `--plain-close` leaves that out, so that a tester sees
+//!   what stays: an orphan in `/proc/net/sockstat`, FIN-WAIT-1 in
+//!   `/proc/net/tcp`. (Not after a flood: a socket that is closed with unread
+//!   input resets by itself, which hides the mistake from most tests.)
 //!
-//! What one would see: stalled and trickling clients are reset after 5 s, those that
-//! read 64 KiB/s are kept, the others notice nothing, and memory is bounded by one
-//! buffer and one stack for each client. The price is a thread for each client,
-//! which is why `highwater` does the same with one thread for all.
+//! Result: stalled and trickling clients are reset after 5 s, steady readers of
+//! 64 KiB/s are kept, other clients notice nothing, and memory is bounded by
+//! one buffer and one stack per client. The price is a thread per client, which
+//! is why `highwater` does the same with one thread for all.
 
 use std::env::args;
 use std::io::{self, Read, Write};
@@ -36,16 +38,20 @@ use log::{LevelFilter, info, warn};
 use simplelog::{Config, WriteLogger};
 use socket2::SockRef;
 
-/// How long one message may wait for its client; with 64 KiB a message, 13 KiB/s is the slowest that passes.
+/// Time in which a message must be written. With 64 KiB per message, a client
+/// must take 13 KiB/s.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
-/// One message is what one read returns, so this is also all the memory that a client has here.
+/// Size of one read, which is one message: all the memory that a client has
+/// here.
 const MESSAGE_BYTES: usize = 64 * 1024;
-/// What the kernel may hold unsent: small, so that a slow reader's progress is seen within a second.
+/// Unsent bytes that the kernel may hold: few, so that a slow reader's progress
+/// shows within a second.
 const UNSENT_BYTES: u32 = 16 * 1024;
-/// Pause after a failed accept (descriptors or threads exhausted), so as not to spin.
+/// Pause after a failed accept (descriptors or threads ran out), so that the
+/// loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How a client that is too slow leaves.
+/// How a client that is too slow is closed.
 #[derive(Clone, Copy)]
 enum Disconnect {
     Reset,
@@ -65,7 +71,7 @@ fn main() -> ExitCode {
         eprintln!("usage: timeout_echo --port N (0 takes a free one) [--plain-close]");
         return ExitCode::from(2);
     };
-    // Without a logger the server still serves; there is nowhere to say so.
+    // Without a logger the server still serves; there is nowhere to report it.
     let _ = WriteLogger::init(LevelFilter::Info, Config::default(), io::stderr());
     match serve(port, disconnect) {
         Ok(()) => ExitCode::SUCCESS,
@@ -78,7 +84,7 @@ fn main() -> ExitCode {
 
 fn serve(port: u16, disconnect: Disconnect) -> io::Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
-    // Set on a listener, this is inherited by every accepted socket.
+    // Set on a listener, so every accepted socket inherits it.
     SockRef::from(&listener).set_tcp_notsent_lowat(UNSENT_BYTES)?;
     println!("listening on {}", listener.local_addr()?);
     loop {
@@ -92,7 +98,7 @@ fn serve(port: u16, disconnect: Disconnect) -> io::Result<()> {
     }
 }
 
-/// Serves one client to its end; whatever happens here is nobody else's trouble.
+/// Serves one client to its end; its errors are no other client's trouble.
 fn client(mut stream: TcpStream, disconnect: Disconnect) {
     let number = stream.as_raw_fd();
     match echo(&mut stream) {

@@ -1,16 +1,16 @@
-//! WRONG: an echo server that never blocks and never says no.
+//! WRONG: an echo server that never blocks and never stops reading.
 //!
-//! One thread, non-blocking sockets, and a queue for each client that holds what
-//! the socket refuses. That cures the blocking server's illness: no client waits
-//! for another. But nothing tells the reading side to stop, so a client that sends
-//! and never reads turns the server's memory into its own storage.
+//! One thread, non-blocking sockets, and for each client a queue of bytes that
+//! the socket refused. No client waits for another. But nothing pauses the
+//! reading side, so a client that sends and never reads stores its bytes in the
+//! server's memory.
 //!
-//! What one would see: `highwater probe` finds the healthy clients unharmed, the
-//! stalled ones never disconnected, and the memory of this process growing by as
-//! much as they send, until the kernel kills it and everybody is gone at once.
+//! Symptom: `highwater probe` finds the healthy clients unharmed and the
+//! stalled ones never disconnected. The memory of this process grows by every
+//! byte they send, until the kernel kills it and all clients are gone at once.
 //!
-//! What is missing: a mark at which reading pauses, and a time after which a client
-//! that does not drain has to leave.
+//! Missing: a mark at which reading pauses, and a time after which a client
+//! that does not drain is disconnected.
 
 use std::collections::VecDeque;
 use std::env::args;
@@ -57,7 +57,8 @@ fn serve(port: u16) -> io::Result<()> {
     loop {
         let mut ready = wait(&listener, &clients)?.into_iter();
         let listener_ready = ready.next() == Some(true);
-        // The readiness is in the clients' order, and `retain_mut` visits them in that order.
+        // The readiness comes in the clients' order, and `retain_mut` visits
+        // them in that order.
         clients.retain_mut(|client| ready.next() != Some(true) || client.echo(&mut buffer).unwrap_or(false));
         if listener_ready && let Ok((stream, _)) = listener.accept() {
             stream.set_nonblocking(true)?;
@@ -70,7 +71,8 @@ fn serve(port: u16) -> io::Result<()> {
     }
 }
 
-/// Waits until somebody can be served; answers for the listener first, then for each client.
+/// Waits until a socket is ready; answers for the listener first, then for each
+/// client.
 fn wait(listener: &TcpListener, clients: &[Client]) -> io::Result<Vec<bool>> {
     let mut watched = vec![PollFd::new(listener, PollFlags::IN)];
     watched.extend(clients.iter().map(|client| {
@@ -84,7 +86,8 @@ fn wait(listener: &TcpListener, clients: &[Client]) -> io::Result<Vec<bool>> {
 }
 
 impl Client {
-    /// Reads once, whatever already waits, then writes what the socket takes; false when all is done.
+    /// Reads once, even if bytes wait already, then writes as much as the
+    /// socket takes; false at the end of the client.
     fn echo(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
         if !self.at_end {
             let length = or_nothing(self.stream.read(buffer))?;
@@ -100,7 +103,7 @@ impl Client {
     }
 }
 
-/// A socket that has nothing to give or takes nothing is no error.
+/// A socket without bytes, or without room, is no error.
 fn or_nothing(outcome: io::Result<usize>) -> io::Result<Option<usize>> {
     match outcome {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fifty clients stall together: all of them go together.
+# Fifty clients stall together: all of them are disconnected together.
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Installs, from Debian's packages, what the benchmarks, the tunnel tests and
-# `make probe-peers` compare against. Safe to run again: what is there stays.
-# Needs root. Prints one line for each thing that is missing afterwards, and
-# exits 0 all the same, for whoever uses a peer skips it when it is absent.
+# Installs the programs that the benchmarks, the tunnel tests and
+# `make probe-peers` compare with, from Debian's packages. Needs root. Repeats
+# without harm. Prints one line for each missing program and exits 0 all the
+# same, since every user of a peer skips a missing one.
 set -euo pipefail
 
-# One line each: package, the file that shows it is there, what goes without it.
+# One line each: package, file or command that proves it is installed, its use.
 wanted=(
     "redis-server|redis-server|the probe of redis, the tunnel test with redis"
     "redis-tools|redis-benchmark|the tunnel test with redis"
@@ -76,7 +76,7 @@ if ((${#absent[@]} > 0)); then
         export DEBIAN_FRONTEND=noninteractive
         quiet=(-qq -o Dpkg::Use-Pty=0)
         apt-get "${quiet[@]}" update || echo "install-peers: apt-get update failed; trying with the old lists"
-        # All at once is fastest; when one cannot be had, the others still can.
+        # All at once is fastest; if one fails, the others are installed one by one.
         # PostgreSQL must not create a cluster either: the tests make their own.
         install=(apt-get "${quiet[@]}" install -y --no-install-recommends)
         mkdir -p /etc/postgresql-common

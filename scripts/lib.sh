@@ -1,5 +1,5 @@
-# Shared by the slow-client scenarios: a server on a free port with a log
-# file, the prober as its clients, and one clear line at the end.
+# Shared by the slow-client scenarios: starts a server on a free port with a
+# log file, drives the prober's clients at it, and prints one line at the end.
 # shellcheck shell=bash
 #
 # SERVER_ARGS adds options to every server, so that a scenario can be shown to
@@ -48,7 +48,7 @@ start_server() {
     port=$(sed -n 's/.*listening on .*:\([0-9]*\)$/\1/p' "$log" | head -n 1)
 }
 
-# wait_for_log PATTERN SECONDS: until a line of the log has it.
+# wait_for_log PATTERN SECONDS: waits until a line of the log matches.
 wait_for_log() {
     local tenths=$(($2 * 10))
     until grep -q -- "$1" "$log" 2>/dev/null; do
@@ -59,7 +59,7 @@ wait_for_log() {
     done
 }
 
-# wait_for_exit SECONDS: until the server has ended; sets exit_code.
+# wait_for_exit SECONDS: waits until the server has ended; sets exit_code.
 wait_for_exit() {
     local tenths=$(($1 * 10))
     while kill -0 "$server_pid" 2>/dev/null; do
@@ -74,8 +74,8 @@ wait_for_exit() {
     export exit_code
 }
 
-# probe ARGS...: drives clients at the server; fails the scenario unless the
-# prober's verdict is pass. Only the clients that are asked for take part.
+# probe ARGS...: drives clients at the server. The scenario fails unless the
+# prober's verdict is pass. Only clients named in ARGS take part.
 probe() {
     local report=$work/probe
     if ! "$highwater" probe --port "$port" --fast 0 --stalled 0 --quiet 0 --talkers 0 --paused 0 --steady 0 \
@@ -85,12 +85,13 @@ probe() {
     fi
 }
 
-# disconnected REASON: how many clients the log says were disconnected for it.
+# disconnected REASON: prints the number of clients that the log says were
+# disconnected for this reason.
 disconnected() {
     grep -c -- "$1, disconnecting" "$log" || true
 }
 
-# expect_disconnected N REASON
+# expect_disconnected N REASON: fails the scenario unless that number is N.
 expect_disconnected() {
     local count
     count=$(disconnected "$2")

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A client that stalls for 4 seconds and then reads on stays and loses
-# nothing, while one beside it that never reads goes.
+# A client that pauses for 4 seconds and then reads on is kept and loses
+# nothing. A client beside it that never reads is disconnected.
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
 

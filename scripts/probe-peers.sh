@@ -1,21 +1,22 @@
 #!/usr/bin/env bash
 # Runs `highwater probe` on real servers and on this project's examples, and
-# writes what it found to docs/servers.md, with the plots in docs/servers/.
+# writes the results to docs/servers.md, with plots in docs/servers/.
 #
 #   scripts/probe-peers.sh            all of them, then the page
 #   scripts/probe-peers.sh NAME...    only these, then the page from all results so far
 #   scripts/probe-peers.sh --list     the names
 #
 # Servers get free ports and a temporary directory and are stopped at the end.
-# What is not installed is skipped with a line (scripts/install-peers.sh installs).
-# HIGHWATER names the binary to use; else the release build is made and used.
+# A server that is not installed is skipped with a line (install-peers.sh
+# installs it).
+# HIGHWATER names the binary to use; without it the script builds the release.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 peers=scripts/peers
 results=target/probe-peers
 plots=docs/servers
-# No probe here takes longer; one that does is ended, and its scenario is lost.
+# No probe takes longer; the script ends one that does, without a result.
 probe_seconds=180
 PATH="$PATH:/usr/sbin:/sbin"
 
@@ -47,8 +48,8 @@ fill() {
     sed "${rules[@]}" "$peers/$template" >"$file"
 }
 
-# Each server is the leader of a process group of its own, so that what it forks
-# ends with it, and nothing else does.
+# Each server leads a process group of its own, so that its children end with
+# it, and no other process does.
 pids=()
 spawn() {
     set -m
@@ -76,8 +77,8 @@ stop_servers() {
 }
 
 # --- the servers -------------------------------------------------------------
-# Each function starts one on $port with its files in $dir, and says in $command
-# what was run, with $PORT, $UPSTREAM and $DIR for what differs every time.
+# Each function starts one on $port with its files in $dir, and sets $command to
+# the command line, with $PORT, $UPSTREAM and $DIR for the parts that vary.
 
 start_redis() {
     version=$(redis-server --version | sed -n 's/.* v=\([^ ]*\).*/redis \1/p')
@@ -147,8 +148,8 @@ warm_up() {
     "$highwater" probe --port "$1" --stalled 0 --talkers 0 --paused 0 --steady 0 --baseline 1s >/dev/null 2>&1 || true
 }
 
-# What the proxies stand in front of: an echo that pauses its source, keeps
-# little, and disconnects nobody, so that all that is seen is the proxy's doing.
+# The server behind the proxies: an echo that pauses its source, keeps few
+# bytes, and disconnects no client, so that every effect is the proxy's.
 start_upstream() {
     upstream=$(free_port)
     spawn node "$peers/node_pipe.mjs" "$upstream"
@@ -224,7 +225,7 @@ probe_options() {
     steady) slow=(--stalled 0 --talkers 0 --paused 0 --steady 3 --steady-rate 128KiB/s) ;;
     esac
     case "$1" in
-    # What is published cannot wait for its readers: at 4 MiB/s nobody who reads 64 KiB/s can be kept.
+    # A publisher does not wait for its readers: at 4 MiB/s no reader of 64 KiB/s can be kept.
     redis)
         slow+=(--steady 0)
         printf '%s\n' --protocol push --send 'SUBSCRIBE channel\r\n' --publish "PUBLISH channel $payload\\r\\n"
@@ -234,9 +235,9 @@ probe_options() {
         printf '%s\n' --protocol push --send 'CONNECT {"verbose":false}\r\nSUB subject 1\r\n'
         printf '%s\n' --publish "PUB subject 4096\\r\\n$payload\\r\\n"
         ;;
-    # Whole files take the healthy clients longer than pings, so that fewer of them do.
+    # Whole files take healthy clients longer than pings, so fewer clients suffice.
     nginx_file* | haproxy_3s) printf '%s\n' --protocol http --path /large.bin --fast 2 ;;
-    # Two connections for each client, so the kernel alone hides twice as much both ways.
+    # Two connections per client, so the kernel alone buffers twice as many bytes each way.
     nginx_stream | haproxy | socat | select_tunnel) printf '%s\n' --fill 64MiB ;;
     esac
     printf '%s\n' "${slow[@]}"

@@ -1,6 +1,6 @@
 #!/bin/bash
-# Puts known faults into a copy of the code, one at a time, and shows that a
-# test fails for each. A fault that no test sees is a hole in the tests.
+# Puts known faults into a copy of the code, one at a time, and demands that a
+# test fails for each. A fault that no test notices is a hole in the tests.
 #
 #   scripts/prove-simulation.sh [NAME...]    all of tests/faults, or those named
 set -euo pipefail

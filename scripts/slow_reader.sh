@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A client that reads 64 KiB/s all the time is slow but healthy: it stays,
-# while one beside it that never reads goes.
+# A client that reads 64 KiB/s from its first byte on is slow but healthy: it
+# is kept. A client beside it that never reads is disconnected.
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# One client never reads: it goes after 5 seconds. Twenty fast clients beside
-# it keep their pace and their bytes.
+# One client never reads: it is disconnected after 5 seconds. Twenty healthy
+# clients beside it keep their rate and lose no byte.
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
 

@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
-# One client of a tunnel never reads: it goes after 5 seconds, and its
-# connection to the server behind goes with it. Twenty fast clients of the same
-# tunnel keep their pace and their bytes. The server behind has no defence of
-# its own.
+# One client of a tunnel never reads: it is disconnected after 5 seconds,
+# together with its upstream. Twenty healthy clients of the same tunnel keep
+# their rate and lose no byte. The server behind the tunnel has no defence.
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
 
