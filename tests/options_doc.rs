@@ -15,11 +15,15 @@ use std::process::Command;
 /// The table whose rows a section may take over, by linking to it.
 const SHARED: &str = "Serving options";
 
-/// What is said of one option: its value's name and its default, where there is one.
+/// What is said of one option.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Described {
+    /// The name of its value.
     value: String,
+    /// Its default, where there is one.
     default: Option<String>,
+    /// The values it takes, where they are listed; in a document the whole row.
+    choices: Vec<String>,
 }
 
 type Options = BTreeMap<String, Described>;
@@ -67,7 +71,7 @@ fn options_of_help(help: &str) -> Options {
         let Some(rest) = head else {
             if let Some((_, _, about)) = &mut current {
                 about.push_str(line.trim_end());
-                about.push(' ');
+                about.push('\n');
             }
             continue;
         };
@@ -76,7 +80,13 @@ fn options_of_help(help: &str) -> Options {
                 .split_once("[default: ")
                 .and_then(|(_, rest)| rest.split_once(']'));
             let default = default.map(|(default, _)| default.to_owned());
-            options.insert(name, Described { value, default });
+            let choices = choices(&about);
+            let described = Described {
+                value,
+                default,
+                choices,
+            };
+            options.insert(name, described);
         }
         let head = rest.split_once("  ").map_or(rest, |(head, _)| head);
         let (name, value) = head.split_once(' ').unwrap_or((head, ""));
@@ -86,6 +96,24 @@ fn options_of_help(help: &str) -> Options {
     options.remove("help");
     options.remove("version");
     options
+}
+
+/// The values that an option takes, if the text about it lists them.
+fn choices(about: &str) -> Vec<String> {
+    let listed = about
+        .split_once("Possible values:\n")
+        .map_or("", |(_, list)| list);
+    let long = listed.lines().filter_map(|line| line.strip_prefix("- "));
+    let long = long.filter_map(|line| line.split(':').next());
+    let short = about
+        .split_once("[possible values: ")
+        .map_or("", |(_, list)| list);
+    let short = short.split_once(']').map_or("", |(list, _)| list);
+    let short = short
+        .split(',')
+        .map(str::trim)
+        .filter(|choice| !choice.is_empty());
+    long.chain(short).map(str::to_owned).collect()
 }
 
 /// The sections of a document, by heading.
@@ -104,6 +132,7 @@ fn options_of_section(section: &str) -> Options {
         let described = Described {
             value: value.to_owned(),
             default: cells.next().map(str::to_owned),
+            choices: vec![row.to_owned()],
         };
         (name.to_owned(), described)
     })
@@ -138,9 +167,23 @@ fn differences(subcommand: &str, help: &Options, document: &Options) -> Vec<Stri
                 "{subcommand} --{name} takes {told}, docs/options.md says {written}"
             ));
         }
+        for choice in &told.choices {
+            if !written
+                .choices
+                .iter()
+                .any(|row| row.contains(&format!("`{choice}`")))
+            {
+                found.push(format!(
+                    "{subcommand} --{name} takes `{choice}`, which docs/options.md does not name"
+                ));
+            }
+        }
         let written = written.default.as_deref().unwrap_or_default();
         // A default that is a sentence may be worded otherwise.
-        let exact = told.default.as_deref().filter(|default| !default.contains(' '));
+        let exact = told
+            .default
+            .as_deref()
+            .filter(|default| !default.contains(char::is_whitespace));
         if let Some(default) =
             exact.filter(|default| !written.to_lowercase().contains(&default.to_lowercase()))
         {
@@ -173,6 +216,11 @@ fn a_missing_a_surplus_and_a_changed_option_would_be_noticed() {
                 JSON\n  -h, --help\n          Help\n";
     let help = options_of_help(help);
     assert_eq!(help.keys().collect::<Vec<_>>(), ["grace", "json"]);
+    assert_eq!(
+        choices("Possible values:\n- echo: all\n- http:\n"),
+        ["echo", "http"]
+    );
+    assert_eq!(choices("[possible values: v1, v2]"), ["v1", "v2"]);
     let right = "| `--grace TIME` | 5s | How long |\n| `--json` | off | JSON |\n";
     assert_eq!(differences("x", &help, &options_of_section(right)), [""; 0]);
     for (wrong, complaint) in [
