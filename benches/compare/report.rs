@@ -322,16 +322,18 @@ fn head(workshop: &Workshop) -> String {
 
 Measured on two cores of: {processor}. Each chapter says when, and how to repeat it.
 
-All servers of a table were alive at once, on one core; their clients on the other. In each cycle every server had
-one slice, in random order, and its ratios to the base were taken inside that cycle. The base, named first, took part
-twice; a run counts only when the two agree within {agree} %.
-Ratios are medians, with the quartiles in brackets. *CPU each* is the time that the server spent on its core for
-each message, KiB or connection: the honest figure where *busy* is below 100 %, since there the clients were the
-limit. *With clients* is the same ratio with the time of the clients, and of the far end of a tunnel, in it: on
-loopback one end of a connection often does the work of the other, for whoever sends also receives for its peer, and
-a server with bounded buffers sends in its own time what another leaves to the clients. Latencies are those of the
-slowest run. Every server reads at most 64 KiB at once, unless it is one that people install, which then has its own
-defaults.
+All servers of a table ran at once on one core, their clients on the other. In each cycle every server had one slice, in random
+order, and its ratios to the base were taken inside that cycle. The base, named first, took part twice. A run counts only if both
+entries of the base agree within {agree} %.
+
+| column | meaning |
+| --- | --- |
+| rate, to base | median over all cycles, with the quartiles in brackets |
+| CPU each | the server's CPU time per message, KiB or connection; the honest figure if *busy* is below 100 %, since the clients were the limit then |
+| with clients | the same ratio with the CPU of the clients, and of the far end of a tunnel. On loopback the sender also does the receiver's TCP work, and a server with bounded buffers does work in its own time that another server leaves to its clients. |
+| p50 / p99 / p99.9, longest | latencies of the slowest run |
+
+Every server reads at most 64 KiB at once. Servers that people install keep their own defaults.
 
 | what | version |
 | --- | --- |

@@ -384,7 +384,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "flood-1",
-        title: "bulk echo of as much as sockets take, every byte verified, 1 client",
+        title: "bulk echo, sockets saturated, every byte verified, 1 client",
         goal: "rate at least 1.00 of the floor",
         is_quick: false,
         measure: Measure::Speed(Contest {
@@ -395,7 +395,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "flood-16",
-        title: "bulk echo of as much as sockets take, every byte verified, 16 clients",
+        title: "bulk echo, sockets saturated, every byte verified, 16 clients",
         goal: "rate at least 1.00 of the floor",
         is_quick: false,
         measure: Measure::Speed(Contest {
@@ -406,7 +406,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "framed-flood",
-        title: "bulk echo of as many 64 KiB frames as sockets take, 1 client; the floor knows no frames",
+        title: "bulk echo of 64 KiB frames, sockets saturated, 1 client; the floor knows no frames",
         goal: "rate at least 0.92 of the floor",
         is_quick: false,
         measure: Measure::Speed(Contest {
@@ -419,7 +419,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "tunnel-flood",
-        title: "as much as sockets take through a tunnel, both ways, every byte verified, 1 client",
+        title: "bulk through a tunnel, sockets saturated, both ways, every byte verified, 1 client",
         goal: "CPU per KiB at most 1.00 of the bare C tunnel by recv and send, at most 0.45 by splice",
         is_quick: false,
         measure: Measure::Speed(Contest {
@@ -493,7 +493,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "calls",
-        title: "system calls for each 64-byte message, 50 clients",
+        title: "system calls per 64-byte message, 50 clients",
         goal: "2.00, and at most 0.1 of epoll_wait",
         is_quick: true,
         measure: Measure::Memory(Trial::Calls {
@@ -503,7 +503,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "instructions",
-        title: "instructions for each 64-byte message, 50 clients, counted by callgrind",
+        title: "instructions per 64-byte message, 50 clients, counted by callgrind",
         goal: "a change shows on a noisy machine too",
         is_quick: false,
         measure: Measure::Memory(Trial::Instructions {
@@ -513,7 +513,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "prober",
-        title: "what the prober itself costs for each 64-byte message, 50 clients, to the echo server",
+        title: "CPU of the prober per 64-byte message, 50 clients, to the echo server's",
         goal: "at most 1.00",
         is_quick: false,
         measure: Measure::Memory(Trial::Prober { clients: 50 }),
