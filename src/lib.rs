@@ -61,6 +61,7 @@ pub mod event_loop;
 mod kernel;
 pub mod limits;
 pub mod log_backlog;
+mod log_limit;
 pub mod probe;
 pub mod protocol;
 pub mod services;

@@ -98,6 +98,25 @@ pub fn format_size(bytes: usize) -> String {
     bytes.to_string()
 }
 
+/// Writes a time the way an option takes it: `5s`, `1m 30s`, `250ms`. Less
+/// than a millisecond is left out; no time at all is `0s`.
+#[must_use]
+pub fn format_time(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let parts = [
+        (seconds / 3600, "h"),
+        (seconds / 60 % 60, "m"),
+        (seconds % 60, "s"),
+        (time.subsec_millis().into(), "ms"),
+    ];
+    let there = parts.iter().filter(|(count, _)| *count > 0);
+    let written: Vec<String> = there.map(|(count, unit)| format!("{count}{unit}")).collect();
+    if written.is_empty() {
+        return "0s".to_owned();
+    }
+    written.join(" ")
+}
+
 /// A size in bytes, read by [`parse_size`] and written by [`format_size`], for
 /// options with a default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -212,5 +231,19 @@ mod tests {
             assert_eq!(typed.parse::<Size>().unwrap().to_string(), typed);
         }
         assert_eq!("90s".parse::<Time>().unwrap().to_string(), "1m 30s");
+    }
+
+    #[test]
+    fn times_are_written_with_all_units_that_they_have_and_no_other() {
+        for (milliseconds, written) in [
+            (0, "0s"),
+            (250, "250ms"),
+            (5_000, "5s"),
+            (90_000, "1m 30s"),
+            (3_600_000, "1h"),
+            (7_384_005, "2h 3m 4s 5ms"),
+        ] {
+            assert_eq!(format_time(Duration::from_millis(milliseconds)), written);
+        }
     }
 }

@@ -284,7 +284,14 @@ fn a_service_that_cannot_pause_loses_the_client_at_the_hard_limit_and_no_other()
     assert_eq!(read_to_end(&mut stalled).1, End::Reset);
     let counters = server.stop();
     assert_eq!(counters.slow(SlowReason::HardLimit), 1);
-    assert_eq!(counters.slow_clients.iter().sum::<u64>(), 1, "{counters:?}");
+    assert_eq!(
+        SlowReason::ALL
+            .map(|reason| counters.slow(reason))
+            .iter()
+            .sum::<u64>(),
+        1,
+        "{counters:?}"
+    );
     assert!(reading.join().unwrap() > hard_limit_bytes);
 }
 

@@ -9,5 +9,5 @@ pub mod send_queue;
 pub(crate) mod small_list;
 
 pub use pipe::{Flow, Pipe};
-pub use rules::{Clocks, Policy, SlowReason};
+pub use rules::{Clocks, SlowReason};
 pub use send_queue::{Answer, SendQueue, Sent};

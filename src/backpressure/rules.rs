@@ -1,10 +1,12 @@
-//! The slow-client policy: since when a client is too slow, and at which
-//! instant it has to go.
+//! The rules by which a slow client is disconnected, and the clocks of one
+//! client that they read.
 //!
-//! Owns the two clocks of one client and the rules that read them. Refuses to
-//! sample: the clocks start and stop inside the very write and flush that
-//! changed the queue, so that a queue that drains and fills again between two
-//! looks is seen. Nothing that a client sends resets a clock.
+//! Owns the table of rules. A new rule is a variant, a row, and a clock if no
+//! present one will do, all in this file; its number stands in `limits`.
+//! Timers, log and counters iterate over the table. Refuses to sample: a clock
+//! starts and stops inside the write or flush that changed the queue. A queue
+//! that drains and fills again between two looks is therefore seen. Nothing
+//! that a client sends resets a clock.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -12,12 +14,13 @@ use std::time::{Duration, Instant};
 use super::send_queue::SendQueue;
 use crate::limits::Limits;
 
-/// Why a client is too slow to keep. Log, counters and tests share these.
+/// The rule that a slow client broke. Log, counters and tests share it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum SlowReason {
-    /// Over the limit for longer than the grace.
+    /// The queue was at or over the limit for the grace.
     WriteTimeout,
-    /// Something waited, without a break, for longer than the drain timeout.
+    /// The queue was never empty for the drain timeout.
     DrainTimeout,
     /// A write would have brought the queue over the hard limit.
     HardLimit,
@@ -26,71 +29,137 @@ pub enum SlowReason {
     MemoryBudget,
 }
 
+/// One row of [`RULES`].
+struct Rule {
+    reason: SlowReason,
+    /// The words of the log and of the counters.
+    words: &'static str,
+    /// Since when the client has been slow, as far as this rule sees.
+    since: fn(&Clocks) -> Option<Instant>,
+    /// `None`: judged at the write, which logs its own numbers.
+    timed: Option<Timed>,
+}
+
+/// A rule that a timer judges.
+struct Timed {
+    /// Whether the clock of this rule is among those that have started.
+    starts: fn(Started) -> bool,
+    /// How long the clock may run.
+    after: fn(&Limits) -> Duration,
+    /// The number that the log line gives.
+    detail: fn(&Limits) -> String,
+}
+
+/// Every rule. Of several broken ones the first is named.
+const RULES: [Rule; 4] = [
+    Rule {
+        reason: SlowReason::WriteTimeout,
+        words: "write timeout",
+        since: |clocks| clocks.over_limit_since,
+        timed: Some(Timed {
+            starts: |started| started.over_limit,
+            after: |limits| limits.grace,
+            detail: |limits| format!("limit {}", limits.limit()),
+        }),
+    },
+    Rule {
+        reason: SlowReason::DrainTimeout,
+        words: "not drained",
+        since: |clocks| clocks.waiting_since,
+        timed: Some(Timed {
+            starts: |started| started.waiting,
+            after: Limits::drain_timeout,
+            detail: |limits| format!("not empty for {:?}", limits.drain_timeout()),
+        }),
+    },
+    Rule {
+        reason: SlowReason::HardLimit,
+        words: "hard limit",
+        since: |clocks| clocks.waiting_since,
+        timed: None,
+    },
+    Rule {
+        reason: SlowReason::MemoryBudget,
+        words: "memory budget",
+        since: |clocks| clocks.waiting_since,
+        timed: None,
+    },
+];
+
+/// A reason is the index of its rule.
+const _: () = {
+    let mut index = 0;
+    while index < RULES.len() {
+        assert!(RULES[index].reason as usize == index);
+        index += 1;
+    }
+};
+
 impl SlowReason {
     /// Every reason, in the order in which counters list them.
-    pub const ALL: [Self; 4] = [
-        Self::WriteTimeout,
-        Self::DrainTimeout,
-        Self::HardLimit,
-        Self::MemoryBudget,
-    ];
+    pub const ALL: [Self; RULES.len()] = {
+        let mut all = [Self::WriteTimeout; RULES.len()];
+        let mut index = 0;
+        while index < RULES.len() {
+            all[index] = RULES[index].reason;
+            index += 1;
+        }
+        all
+    };
+
+    const fn rule(self) -> &'static Rule {
+        let rules: &'static [Rule] = &RULES;
+        &rules[self as usize]
+    }
+
+    /// How long the clock of this rule may run. `None` for a rule that is
+    /// judged at a write, not by a timer.
+    #[must_use]
+    pub fn after(self, limits: &Limits) -> Option<Duration> {
+        self.rule().timed.as_ref().map(|timed| (timed.after)(limits))
+    }
+
+    /// The number of this rule, as the log line of a disconnect gives it.
+    /// Empty for a rule that is judged at a write.
+    #[must_use]
+    pub fn detail(self, limits: &Limits) -> String {
+        let timed = self.rule().timed.as_ref();
+        timed.map_or_else(String::new, |timed| (timed.detail)(limits))
+    }
 }
 
 impl fmt::Display for SlowReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::WriteTimeout => "write timeout",
-            Self::DrainTimeout => "not drained",
-            Self::HardLimit => "hard limit",
-            Self::MemoryBudget => "memory budget",
-        })
+        f.write_str(self.rule().words)
     }
 }
 
-/// The numbers by which every client of one server is judged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Policy {
-    /// Queue length in bytes at or above which a client is over the limit.
-    pub limit_bytes: usize,
-    /// Queue length in bytes that no write may exceed.
-    pub hard_limit_bytes: usize,
-    /// How long a client may stay over the limit.
-    pub grace: Duration,
-    /// How long a queue may stay non-empty without a break.
-    pub drain_timeout: Duration,
+/// Whether a write that leaves `rest_bytes` to wait behind `queue_bytes` goes
+/// over the hard limit.
+#[must_use]
+pub fn exceeds_hard_limit(limits: &Limits, queue_bytes: usize, rest_bytes: usize) -> bool {
+    queue_bytes.saturating_add(rest_bytes) > limits.hard_limit()
 }
 
-impl Policy {
-    /// The policy that these limits ask for.
-    #[must_use]
-    pub fn new(limits: &Limits) -> Self {
-        Self {
-            limit_bytes: limits.limit(),
-            hard_limit_bytes: limits.hard_limit(),
-            grace: limits.grace,
-            drain_timeout: limits.drain_timeout(),
-        }
-    }
-
-    /// Whether a write that leaves `rest_bytes` to wait behind `queue_bytes`
-    /// goes over the hard limit.
-    #[must_use]
-    pub const fn exceeds_hard_limit(&self, queue_bytes: usize, rest_bytes: usize) -> bool {
-        queue_bytes.saturating_add(rest_bytes) > self.hard_limit_bytes
-    }
-}
-
-/// Which clocks a change of the queue has started. The caller arms one
-/// deadline for each, and need not hear of clocks that stopped.
+/// The clocks that a change of the queue has started. The caller arms one
+/// timer for each [`reason`](Self::reasons), and may ignore clocks that stop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Started {
-    /// The client came over the limit; ask again after the grace.
+    /// The queue reached the limit.
     pub over_limit: bool,
-    /// Something began to wait; ask again after the drain timeout.
+    /// The queue is no longer empty.
     pub waiting: bool,
 }
 
-/// The clocks of one client.
+impl Started {
+    /// The rules to judge once their time is over.
+    pub fn reasons(self) -> impl Iterator<Item = SlowReason> {
+        let starts = move |rule: &&Rule| rule.timed.as_ref().is_some_and(|timed| (timed.starts)(self));
+        RULES.iter().filter(starts).map(|rule| rule.reason)
+    }
+}
+
+/// The clocks of one client: since when it is slow.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Clocks {
     over_limit_since: Option<Instant>,
@@ -98,10 +167,10 @@ pub struct Clocks {
 }
 
 impl Clocks {
-    /// Notes the queue as it is after a write or a flush. Call it after every
-    /// change of the queue, also when a flush empties it and a write fills it
-    /// again at the same instant.
-    pub fn queue_changed(&mut self, policy: &Policy, queue: &SendQueue, now: Instant) -> Started {
+    /// Starts and stops the clocks by the queue as it is after a write or a
+    /// flush. Call it after every change of the queue, also when a flush
+    /// empties the queue and a write fills it again at the same instant.
+    pub fn queue_changed(&mut self, limits: &Limits, queue: &SendQueue, now: Instant) -> Started {
         let mut started = Started::default();
         if queue.is_empty() {
             *self = Self::default();
@@ -111,7 +180,7 @@ impl Clocks {
             self.waiting_since = Some(now);
             started.waiting = true;
         }
-        if queue.len() >= policy.limit_bytes {
+        if queue.len() >= limits.limit() {
             if self.over_limit_since.is_none() {
                 self.over_limit_since = Some(now);
                 started.over_limit = true;
@@ -122,44 +191,24 @@ impl Clocks {
         started
     }
 
-    /// The first reason that holds at `now`, if any. Before acting on it, try
-    /// one last flush, note its outcome, and ask again.
+    /// The first rule that is broken at `now`, if any. Before you act on it,
+    /// try one last flush, report it by [`queue_changed`](Self::queue_changed),
+    /// and ask again.
     #[must_use]
-    pub fn verdict(&self, policy: &Policy, now: Instant) -> Option<SlowReason> {
-        let longer_than = |since: Option<Instant>, time: Duration| {
-            since.is_some_and(|since| now.saturating_duration_since(since) >= time)
+    pub fn broken(&self, limits: &Limits, now: Instant) -> Option<SlowReason> {
+        let is_broken = |reason: &SlowReason| {
+            let (since, after) = (self.since(*reason), reason.after(limits));
+            since
+                .zip(after)
+                .is_some_and(|(since, after)| now.saturating_duration_since(since) >= after)
         };
-        if longer_than(self.over_limit_since, policy.grace) {
-            Some(SlowReason::WriteTimeout)
-        } else if longer_than(self.waiting_since, policy.drain_timeout) {
-            Some(SlowReason::DrainTimeout)
-        } else {
-            None
-        }
+        SlowReason::ALL.into_iter().find(is_broken)
     }
 
-    /// The instant at which [`verdict`](Self::verdict) will first name a
-    /// reason if the queue does not change until then.
+    /// Since when the client has been slow by this rule.
     #[must_use]
-    pub fn deadline(&self, policy: &Policy) -> Option<Instant> {
-        let over_limit = self.over_limit_since.map(|since| since + policy.grace);
-        let waiting = self.waiting_since.map(|since| since + policy.drain_timeout);
-        match (over_limit, waiting) {
-            (Some(one), Some(other)) => Some(one.min(other)),
-            (one, other) => one.or(other),
-        }
-    }
-
-    /// Since when the client is over the limit.
-    #[must_use]
-    pub const fn over_limit_since(&self) -> Option<Instant> {
-        self.over_limit_since
-    }
-
-    /// Since when something has been waiting without a break.
-    #[must_use]
-    pub const fn waiting_since(&self) -> Option<Instant> {
-        self.waiting_since
+    pub fn since(&self, reason: SlowReason) -> Option<Instant> {
+        (reason.rule().since)(self)
     }
 }
 
@@ -170,12 +219,14 @@ mod tests {
     const MARK: usize = 100;
     const MILLISECOND: Duration = Duration::from_millis(1);
 
-    fn policy() -> Policy {
-        Policy {
-            limit_bytes: MARK,
-            hard_limit_bytes: 16 * MARK,
+    fn limits() -> Limits {
+        Limits {
+            high_water_mark_bytes: MARK,
+            limit_bytes: Some(MARK),
+            hard_limit_bytes: Some(16 * MARK),
             grace: Duration::from_secs(5),
-            drain_timeout: Duration::from_secs(60),
+            drain_timeout: Some(Duration::from_secs(60)),
+            ..Limits::default()
         }
     }
 
@@ -190,31 +241,31 @@ mod tests {
 
     struct Client {
         queue: SendQueue,
-        slow: Clocks,
-        policy: Policy,
+        clocks: Clocks,
+        limits: Limits,
     }
 
     impl Client {
         fn new() -> Self {
             Self {
                 queue: SendQueue::new(MARK),
-                slow: Clocks::default(),
-                policy: policy(),
+                clocks: Clocks::default(),
+                limits: limits(),
             }
         }
 
         fn write(&mut self, count: usize, now: Instant) -> Started {
             self.queue.write(&vec![0; count]);
-            self.slow.queue_changed(&self.policy, &self.queue, now)
+            self.clocks.queue_changed(&self.limits, &self.queue, now)
         }
 
         fn flush(&mut self, count: usize, now: Instant) -> Started {
             self.queue.sent(count);
-            self.slow.queue_changed(&self.policy, &self.queue, now)
+            self.clocks.queue_changed(&self.limits, &self.queue, now)
         }
 
-        fn verdict(&self, now: Instant) -> Option<SlowReason> {
-            self.slow.verdict(&self.policy, now)
+        fn broken(&self, now: Instant) -> Option<SlowReason> {
+            self.clocks.broken(&self.limits, now)
         }
     }
 
@@ -231,10 +282,9 @@ mod tests {
         let t0 = start();
         let mut client = Client::new();
         assert!(client.write(MARK, t0).over_limit);
-        let deadline = t0 + policy().grace;
-        assert_eq!(client.verdict(deadline - MILLISECOND), None);
-        assert_eq!(client.verdict(deadline), Some(SlowReason::WriteTimeout));
-        assert_eq!(client.slow.deadline(&policy()), Some(deadline));
+        let deadline = t0 + limits().grace;
+        assert_eq!(client.broken(deadline - MILLISECOND), None);
+        assert_eq!(client.broken(deadline), Some(SlowReason::WriteTimeout));
     }
 
     #[test]
@@ -249,7 +299,7 @@ mod tests {
                 waiting: true
             }
         );
-        assert_eq!(client.verdict(t0 + policy().grace), None);
+        assert_eq!(client.broken(t0 + limits().grace), None);
     }
 
     #[test]
@@ -258,10 +308,7 @@ mod tests {
         let mut client = Client::new();
         client.write(MARK, t0);
         client.flush(MARK - 1, t0 + 4_999 * MILLISECOND);
-        assert_eq!(
-            client.verdict(t0 + policy().grace),
-            Some(SlowReason::WriteTimeout)
-        );
+        assert_eq!(client.broken(t0 + limits().grace), Some(SlowReason::WriteTimeout));
     }
 
     #[test]
@@ -271,12 +318,12 @@ mod tests {
         client.write(MARK, t0);
         let drained = t0 + 4_999 * MILLISECOND;
         client.flush(MARK, drained);
-        assert_eq!(client.slow.deadline(&policy()), None);
+        assert_eq!(client.broken(t0 + 60 * limits().grace), None);
         // Full again at the same instant, as one turn does it.
         assert!(client.write(MARK, drained).over_limit);
-        assert_eq!(client.verdict(t0 + policy().grace), None);
+        assert_eq!(client.broken(t0 + limits().grace), None);
         assert_eq!(
-            client.verdict(drained + policy().grace),
+            client.broken(drained + limits().grace),
             Some(SlowReason::WriteTimeout)
         );
     }
@@ -285,24 +332,24 @@ mod tests {
     fn with_a_limit_above_the_mark_the_clock_stops_below_it_only_once_drained() {
         let t0 = start();
         let mut client = Client::new();
-        client.policy.limit_bytes = 3 * MARK;
+        client.limits.limit_bytes = Some(3 * MARK);
         assert!(!client.write(2 * MARK, t0).over_limit);
         assert!(client.write(MARK, t0).over_limit);
         client.flush(MARK, t0);
-        assert!(client.slow.over_limit_since().is_some(), "a pause stands");
+        assert!(client.clocks.over_limit_since.is_some(), "a pause stands");
         client.flush(2 * MARK, t0);
-        assert!(client.slow.over_limit_since().is_none());
+        assert!(client.clocks.over_limit_since.is_none());
     }
 
     #[test]
     fn with_a_limit_below_the_mark_the_clock_stops_below_it_as_nobody_paused() {
         let t0 = start();
         let mut client = Client::new();
-        client.policy.limit_bytes = MARK / 2;
+        client.limits.limit_bytes = Some(MARK / 2);
         assert!(client.write(MARK / 2, t0).over_limit);
         client.flush(1, t0);
-        assert!(client.slow.over_limit_since().is_none());
-        assert!(client.slow.waiting_since().is_some());
+        assert!(client.clocks.over_limit_since.is_none());
+        assert!(client.clocks.waiting_since.is_some());
     }
 
     #[test]
@@ -311,14 +358,14 @@ mod tests {
         let mut client = Client::new();
         client.write(50, t0);
         let mut now = t0;
-        while now < t0 + policy().drain_timeout - MILLISECOND {
-            assert_eq!(client.verdict(now), None);
+        while now < t0 + limits().drain_timeout() - MILLISECOND {
+            assert_eq!(client.broken(now), None);
             client.flush(10, now);
             client.write(10, now);
             now += Duration::from_millis(100);
         }
         assert_eq!(
-            client.verdict(t0 + policy().drain_timeout),
+            client.broken(t0 + limits().drain_timeout()),
             Some(SlowReason::DrainTimeout)
         );
     }
@@ -331,9 +378,9 @@ mod tests {
         let later = t0 + Duration::from_secs(59);
         client.flush(50, later);
         assert!(client.write(50, later).waiting);
-        assert_eq!(client.verdict(t0 + policy().drain_timeout), None);
+        assert_eq!(client.broken(t0 + limits().drain_timeout()), None);
         assert_eq!(
-            client.verdict(later + policy().drain_timeout),
+            client.broken(later + limits().drain_timeout()),
             Some(SlowReason::DrainTimeout)
         );
     }
@@ -347,18 +394,15 @@ mod tests {
             let started = client.write(10, t0 + Duration::from_secs(seconds));
             assert_eq!(started, Started::default());
         }
-        assert_eq!(
-            client.verdict(t0 + policy().grace),
-            Some(SlowReason::WriteTimeout)
-        );
+        assert_eq!(client.broken(t0 + limits().grace), Some(SlowReason::WriteTimeout));
     }
 
     #[test]
     fn the_hard_limit_may_be_reached_but_not_exceeded() {
-        let hard = policy().hard_limit_bytes;
-        assert!(!policy().exceeds_hard_limit(0, hard));
-        assert!(policy().exceeds_hard_limit(1, hard));
-        assert!(policy().exceeds_hard_limit(usize::MAX, usize::MAX));
+        let hard = limits().hard_limit();
+        assert!(!exceeds_hard_limit(&limits(), 0, hard));
+        assert!(exceeds_hard_limit(&limits(), 1, hard));
+        assert!(exceeds_hard_limit(&limits(), usize::MAX, usize::MAX));
     }
 
     #[test]
@@ -366,6 +410,6 @@ mod tests {
         let t0 = start();
         let mut client = Client::new();
         client.write(MARK, t0 + Duration::from_secs(10));
-        assert_eq!(client.verdict(t0), None);
+        assert_eq!(client.broken(t0), None);
     }
 }

@@ -8,7 +8,6 @@ use std::net::SocketAddr;
 
 use super::acceptor::Admission;
 use super::client::Client;
-use super::client::readiness::Readiness;
 use super::client_table::ClientId;
 use super::core::{Core, Engine};
 use super::network::{Network, Stream};
@@ -16,6 +15,7 @@ use super::service::{Actions, Service};
 use crate::limits::ACCEPTS_PER_TURN;
 
 impl<N: Network, S: Service> Engine<N, S> {
+    /// Accepts connections that wait, at most so many in one turn.
     pub(super) fn accept(&mut self) {
         for _ in 0..ACCEPTS_PER_TURN {
             if !self.acceptor.is_due(self.core.now) {
@@ -24,35 +24,33 @@ impl<N: Network, S: Service> Engine<N, S> {
             let accepted = self.core.network.accept();
             let clients = self.core.client_count();
             match self.acceptor.judge(accepted, clients, self.core.now) {
-                Admission::Serve(stream, peer) => match self.core.admit(stream, peer, Readiness::NEW) {
-                    Ok(id) => {
-                        self.core.counters.served_clients += 1;
-                        self.service.connected(id, &mut Actions::new(&mut self.core));
-                    }
-                    Err(error) => self.acceptor.fail(&error, self.core.now),
-                },
+                Admission::Serve(stream, peer) => self.begin_serving(stream, peer),
                 Admission::Refuse(mut stream) => {
-                    self.core.counters.refused_clients += 1;
+                    self.core.journal.refused();
                     stream.reset_on_close();
                 }
                 Admission::Nobody => {}
-                Admission::Failed => self.core.counters.failed_accepts += 1,
+                Admission::Failed => self.core.journal.accept_failed(),
             }
+        }
+    }
+
+    fn begin_serving(&mut self, stream: N::Stream, peer: SocketAddr) {
+        let client = Client::new(stream, peer, self.core.limits.high_water_mark_bytes);
+        match self.core.admit(client) {
+            Ok(id) => {
+                self.core.journal.served();
+                self.service.connected(id, &mut Actions::new(&mut self.core));
+            }
+            Err(error) => self.acceptor.fail(&error, self.core.now),
         }
     }
 }
 
 impl<N: Network> Core<N> {
-    /// Takes a connection in and registers it. `None` if that failed, which
-    /// ends this connection and no other.
-    pub(super) fn admit(
-        &mut self,
-        stream: N::Stream,
-        peer: SocketAddr,
-        readiness: Readiness,
-    ) -> io::Result<ClientId> {
-        let mut client = Client::new(stream, peer, self.limits.high_water_mark_bytes);
-        client.readiness = readiness;
+    /// Puts a client into the table and registers its socket. A failure ends
+    /// this connection and no other.
+    pub(super) fn admit(&mut self, client: Client<N::Stream>) -> io::Result<ClientId> {
         let id = self
             .clients
             .insert(client)
@@ -65,7 +63,7 @@ impl<N: Network> Core<N> {
             }
             return Err(error);
         }
-        self.counters.most_clients = self.counters.most_clients.max(self.clients.len());
+        self.journal.admitted(self.clients.len());
         Ok(id)
     }
 }

@@ -32,14 +32,14 @@ impl ClientId {
     /// Whether this client came at or after the time at which the next
     /// generation was this one. One that came two thousand million others
     /// before may be taken for a newcomer.
-    pub(crate) const fn is_since(self, generation: u32) -> bool {
+    pub(super) const fn is_since(self, generation: u32) -> bool {
         self.generation.wrapping_sub(generation) < GENERATIONS / 2
     }
 }
 
 /// A slab in which each slot carries the generation of its tenant.
 #[derive(Debug)]
-pub(crate) struct ClientTable<C> {
+pub(super) struct ClientTable<C> {
     slots: Slab<Slot<C>>,
     next_generation: u32,
 }
@@ -55,7 +55,7 @@ struct Slot<C> {
 const GENERATIONS: u32 = u32::MAX - 1;
 
 impl<C> ClientTable<C> {
-    pub(crate) const fn new() -> Self {
+    pub(super) const fn new() -> Self {
         Self {
             slots: Slab::new(),
             next_generation: 0,
@@ -63,7 +63,7 @@ impl<C> ClientTable<C> {
     }
 
     /// Takes a client in. `None` if four thousand million are there already.
-    pub(crate) fn insert(&mut self, client: C) -> Option<ClientId> {
+    pub(super) fn insert(&mut self, client: C) -> Option<ClientId> {
         let entry = self.slots.vacant_entry();
         let index = u32::try_from(entry.key()).ok()?;
         let generation = self.next_generation;
@@ -72,18 +72,18 @@ impl<C> ClientTable<C> {
         Some(ClientId { index, generation })
     }
 
-    pub(crate) fn get(&self, id: ClientId) -> Option<&C> {
+    pub(super) fn get(&self, id: ClientId) -> Option<&C> {
         let slot = self.slots.get(id.index as usize)?;
         (slot.generation == id.generation).then_some(&slot.client)
     }
 
-    pub(crate) fn get_mut(&mut self, id: ClientId) -> Option<&mut C> {
+    pub(super) fn get_mut(&mut self, id: ClientId) -> Option<&mut C> {
         let slot = self.slots.get_mut(id.index as usize)?;
         (slot.generation == id.generation).then_some(&mut slot.client)
     }
 
     /// Two clients at once; `None` unless both are there and differ.
-    pub(crate) fn get_two_mut(&mut self, one: ClientId, other: ClientId) -> Option<(&mut C, &mut C)> {
+    pub(super) fn get_two_mut(&mut self, one: ClientId, other: ClientId) -> Option<(&mut C, &mut C)> {
         if one.index == other.index {
             return None;
         }
@@ -92,21 +92,21 @@ impl<C> ClientTable<C> {
         both.then_some((&mut first.client, &mut second.client))
     }
 
-    pub(crate) fn remove(&mut self, id: ClientId) -> Option<C> {
+    pub(super) fn remove(&mut self, id: ClientId) -> Option<C> {
         self.get(id)?;
         Some(self.slots.remove(id.index as usize).client)
     }
 
     /// The generation of the next client to come.
-    pub(crate) const fn next_generation(&self) -> u32 {
+    pub(super) const fn next_generation(&self) -> u32 {
         self.next_generation
     }
 
-    pub(crate) fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.slots.len()
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (ClientId, &C)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (ClientId, &C)> {
         self.slots.iter().map(|(index, slot)| {
             let id = ClientId {
                 index: index as u32,
@@ -117,7 +117,7 @@ impl<C> ClientTable<C> {
     }
 
     /// Gives the memory of vacated slots at the end back to the allocator.
-    pub(crate) fn shrink(&mut self) {
+    pub(super) fn shrink(&mut self) {
         self.slots.shrink_to_fit();
     }
 }

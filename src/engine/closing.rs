@@ -1,15 +1,13 @@
 //! Closing: every way out, orderly or by a reset.
 //!
-//! Owns the steps of an orderly end, and the sweep that takes marked clients
+//! Owns the steps of an orderly end, and the sweep that takes closed clients
 //! out of the table. Refuses to decide why a client goes.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
 
-use log::{debug, info, warn};
-
 use super::client::readiness::Event;
-use super::client::{Client, Phase, UpstreamOf};
+use super::client::{Client, Ending, Input, Phase, UpstreamOf};
 use super::client_table::ClientId;
 use super::core::{Core, Engine};
 use super::network::{Network, Stream};
@@ -19,6 +17,7 @@ use crate::backpressure::SlowReason;
 use crate::error::{CloseReason, Operation};
 
 impl<N: Network> Core<N> {
+    /// Sends our FIN to a client once its queue is empty.
     pub(super) fn end(&mut self, id: ClientId) {
         if let Some(client) = self.clients.get_mut(id) {
             client.queue.end();
@@ -26,13 +25,19 @@ impl<N: Network> Core<N> {
         }
     }
 
+    /// Ends a client, and drops what it still sends.
     pub(super) fn close(&mut self, id: ClientId) {
+        self.close_with(id, Ending::Complete);
+    }
+
+    /// Ends a client; `ending` says how its stream may end.
+    pub(super) fn close_with(&mut self, id: ClientId, ending: Ending) {
         let Some(client) = self.clients.get_mut(id) else {
             return;
         };
         match client.phase {
             Phase::Open => {
-                client.phase = Phase::Closing;
+                client.phase = Phase::Closing(ending);
                 client.queue.end();
                 // It may have sent something that no event has announced yet.
                 client.readiness.announce(Event {
@@ -43,93 +48,82 @@ impl<N: Network> Core<N> {
                 self.advance_end(id);
             }
             Phase::Connecting => self.mark_closed(id, CloseReason::Finished),
-            Phase::Closing | Phase::Closed => {}
+            Phase::Closing(_) | Phase::Closed => {}
         }
     }
 
+    /// Disconnects a client that the service does not want.
     pub(super) fn reject(&mut self, id: ClientId, why: Cow<'static, str>) {
         self.mark_closed(id, CloseReason::Rejected(why));
     }
 
+    /// Disconnects a client without a line in the log.
     pub(super) fn reset(&mut self, id: ClientId) {
         self.mark_closed(id, CloseReason::Reset);
     }
 
-    /// Disconnects a slow client, and says so.
+    /// Disconnects a client that broke a rule; `detail` has the number of that
+    /// rule.
     pub(super) fn disconnect(&mut self, id: ClientId, reason: SlowReason, detail: &str) {
-        let Some(client) = self.clients.get(id) else {
-            return;
-        };
-        if client.phase == Phase::Closed {
-            return;
+        if let Some(client) = self.clients.get(id)
+            && client.phase != Phase::Closed
+        {
+            self.journal.slow(client, reason, self.now, detail);
+            self.mark_closed(id, CloseReason::Slow(reason));
         }
-        let since = match reason {
-            SlowReason::WriteTimeout => client.clocks.over_limit_since(),
-            _ => client.clocks.waiting_since(),
-        };
-        let slow_for = since.map_or(0.0, |since| {
-            self.now.saturating_duration_since(since).as_secs_f64()
-        });
-        warn!(
-            "{} {reason}, disconnecting: slow for {slow_for:.3} s, {} bytes queued (peak {}), {detail}, {} sent, {} ({})",
-            client.name(),
-            client.queue.len(),
-            client.peak_bytes,
-            client.sent_bytes,
-            client.stream.peer_state(),
-            client.peer,
-        );
-        self.mark_closed(id, CloseReason::Slow(reason));
     }
 
-    /// Goes one step further in the orderly end of a client, if one is due.
-    /// Call it whenever its queue has become empty, an end was read or
-    /// asked for, or an event came in for one that lingers.
+    /// Takes the next step in the orderly end of a client, if one is due. Call
+    /// it when its queue has become empty, when a FIN was read or asked for,
+    /// and at every event of a client that is ending.
     pub(super) fn advance_end(&mut self, id: ClientId) {
         let Some(client) = self.clients.get_mut(id) else {
             return;
         };
-        let is_open = matches!(client.phase, Phase::Open | Phase::Closing);
-        if !is_open || !client.queue.is_ended() || !client.queue.is_empty() {
-            // An end sent before the connection is made would break it off.
+        let ending = match client.phase {
+            Phase::Open => None,
+            Phase::Closing(ending) => Some(ending),
+            // A FIN sent before the connection is made would break it off.
+            Phase::Connecting | Phase::Closed => return,
+        };
+        if !client.queue.is_ended() || !client.queue.is_empty() {
             return;
         }
-        let both_ended = client.read_ended || client.phase == Phase::Closing;
-        // Closing with unread input would reset, so what is there is read
-        // first; the end itself is announced by the close.
+        let both_ended = ending.is_some() || client.input == Input::Ended;
+        // Closing with unread input would reset, so input is read first; the
+        // close itself sends the FIN.
         if both_ended && !client.may_have_unread() && client.stream.is_settled() {
-            let reason = if client.cut {
-                CloseReason::Stopped
-            } else {
-                CloseReason::Finished
+            let reason = match ending {
+                Some(Ending::Truncated) => CloseReason::Stopped,
+                _ => CloseReason::Finished,
             };
-            self.mark_closed(id, reason);
-            return;
+            return self.mark_closed(id, reason);
         }
-        if client.stopped && client.may_have_unread() {
-            // Only a read can tell whether its stream is cut; a clean end
+        if matches!(ending, Some(Ending::IfNothingElseCame | Ending::Truncated)) && client.may_have_unread() {
+            // Only a read can tell whether its stream is truncated, and a FIN
             // could not be taken back.
             return;
         }
-        if !client.fin_sent && !client.cut {
+        if !client.fin_sent && ending != Some(Ending::Truncated) {
             client.fin_sent = true;
             if let Err(error) = client.stream.shut_down_write() {
-                self.mark_closed(id, CloseReason::Failed(Operation::ShutDown, error));
-                return;
+                return self.mark_closed(id, CloseReason::Failed(Operation::ShutDown, error));
             }
         }
         if both_ended && client.awaiting_since.is_none() {
             client.awaiting_since = Some(self.now);
-            self.arm(Timer::CloseTimeout, id);
+            self.timers.arm(Timer::CloseTimeout, id, self.now);
         }
     }
 
-    /// Takes a client that is to be closed out of all pipes.
+    /// Takes a client that leaves the table out of all pipes.
     fn unlink(&mut self, id: ClientId, client: &Client<N::Stream>) {
         for &from in client.sources.as_slice() {
             if let Some(source) = self.clients.get_mut(from) {
                 source.pipe.remove(id);
-                self.list_if_work(from);
+                if source.has_work() {
+                    self.ready.list(from, &mut source.place);
+                }
             }
         }
         for to in client.pipe.names() {
@@ -139,30 +133,23 @@ impl<N: Network> Core<N> {
         }
     }
 
-    /// Says that a client is gone.
-    fn log_closed(client: &Client<N::Stream>, reason: &CloseReason) {
-        let (name, peer) = (client.name(), client.peer);
-        let (received, sent) = (client.received_bytes, client.sent_bytes);
-        match reason {
-            CloseReason::Slow(_) => {}
-            CloseReason::Rejected(why) => warn!("{name} disconnecting: {why} ({peer})"),
-            CloseReason::NotAcknowledged => warn!(
-                "{name} {reason}, disconnecting: {sent} bytes sent, the last not taken in time, {} ({peer})",
-                client.stream.peer_state(),
-            ),
-            CloseReason::Stopped => {
-                info!("{name} {reason}, disconnecting: {received} bytes received, {sent} sent ({peer})");
-            }
-            _ => debug!("{name} closed: {reason}, {received} bytes received, {sent} sent ({peer})"),
+    /// Closes the socket of a client that has left the table.
+    fn drop_client(&mut self, mut client: Client<N::Stream>, reason: &CloseReason) {
+        self.upstreams -= usize::from(client.upstream_of != UpstreamOf::NO_CLIENT);
+        self.journal.closed(&client, reason);
+        if reason.is_reset() {
+            client.stream.reset_on_close();
+        } else {
+            client.stream.bound_close(self.limits.grace);
         }
     }
 }
 
 impl<N: Network, S: Service> Engine<N, S> {
-    /// Closes those that were marked. Their service may mark others while it
-    /// hears of it, so this goes on until nobody is left; only connections
-    /// that it begins meanwhile are left for the next turn, as it could begin
-    /// and end them for ever.
+    /// Takes clients that are marked as closed out of the table. The service
+    /// may mark others when it hears of one, so this goes on until none is
+    /// left. Connections that the service begins meanwhile are left for the
+    /// next turn, because it could begin and end them for ever.
     pub(super) fn sweep(&mut self) {
         let begun = self.core.clients.next_generation();
         let mut later = VecDeque::new();
@@ -171,20 +158,11 @@ impl<N: Network, S: Service> Engine<N, S> {
                 later.push_back((id, reason));
                 continue;
             }
-            let Some(mut client) = self.core.clients.remove(id) else {
+            let Some(client) = self.core.clients.remove(id) else {
                 continue;
             };
             self.core.unlink(id, &client);
-            self.core.upstreams -= usize::from(client.upstream_of != UpstreamOf::NO_CLIENT);
-            self.core.counters.sent_bytes += client.sent_bytes;
-            self.core.counters.count_closed(&reason);
-            Core::<N>::log_closed(&client, &reason);
-            if reason.is_reset() {
-                client.stream.reset_on_close();
-            } else {
-                client.stream.bound_close(self.core.limits.grace);
-            }
-            drop(client);
+            self.core.drop_client(client, &reason);
             self.acceptor.descriptor_freed();
             self.service
                 .closed(id, &reason, &mut Actions::new(&mut self.core));

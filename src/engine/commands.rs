@@ -25,8 +25,12 @@ impl<N: Network> Commands for Core<N> {
         Self::write_shared(self, id, data)
     }
 
-    fn pause(&mut self, id: ClientId, paused: bool) {
-        Self::pause(self, id, paused);
+    fn pause(&mut self, id: ClientId) {
+        Self::pause(self, id);
+    }
+
+    fn resume(&mut self, id: ClientId) {
+        Self::resume(self, id);
     }
 
     fn pipe(&mut self, from: ClientId, to: ClientId) {

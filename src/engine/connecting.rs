@@ -7,54 +7,61 @@ use std::io;
 use std::net::SocketAddr;
 
 use super::client::readiness::Readiness;
-use super::client::{Phase, UpstreamOf};
+use super::client::{Client, Phase, UpstreamOf};
 use super::client_table::ClientId;
-use super::core::{Core, Engine};
+use super::core::{Core, Engine, Stop};
 use super::network::{Network, Stream};
 use super::service::{Actions, Service};
 use super::timers::Timer;
 use crate::error::{CloseReason, Operation, Stopping};
 
 impl<N: Network> Core<N> {
+    /// Begins a connection to `address` for a client.
     pub(super) fn connect(&mut self, address: SocketAddr, for_client: ClientId) -> io::Result<ClientId> {
         let Some(client) = self.clients.get(for_client) else {
             return Err(io::ErrorKind::NotConnected.into());
         };
-        let upstream_of = client.stream.descriptor();
-        let stream = match self.stopping {
-            true => Err(io::Error::other(Stopping)),
-            false => self.network.connect(address),
-        };
-        let admitted = stream.and_then(|stream| self.admit(stream, address, Readiness::CONNECTING));
-        let id = admitted.inspect_err(|_| self.counters.failed_connects += 1)?;
+        let upstream_of = UpstreamOf::of(client.stream.descriptor());
+        let begun = self.begin_connect(address, upstream_of);
+        let id = begun.inspect_err(|_| self.journal.connect_failed())?;
         self.upstreams += 1;
-        if let Some(client) = self.clients.get_mut(id) {
-            client.phase = Phase::Connecting;
-            client.upstream_of = UpstreamOf::of(upstream_of);
-            client.awaiting_since = Some(self.now);
-        }
-        self.arm(Timer::ConnectTimeout, id);
+        self.timers.arm(Timer::ConnectTimeout, id, self.now);
         Ok(id)
+    }
+
+    fn begin_connect(&mut self, address: SocketAddr, upstream_of: UpstreamOf) -> io::Result<ClientId> {
+        if matches!(self.stop, Stop::Draining { .. }) {
+            return Err(io::Error::other(Stopping));
+        }
+        let stream = self.network.connect(address)?;
+        let mut upstream = Client::new(stream, address, self.limits.high_water_mark_bytes);
+        upstream.phase = Phase::Connecting;
+        upstream.readiness = Readiness::CONNECTING;
+        upstream.upstream_of = upstream_of;
+        upstream.awaiting_since = Some(self.now);
+        self.admit(upstream)
     }
 }
 
 impl<N: Network, S: Service> Engine<N, S> {
+    /// Asks whether a connection was made, after an event of its socket.
     pub(super) fn finish_connect(&mut self, id: ClientId) {
-        let Some(client) = self.core.clients.get_mut(id) else {
+        let Some(upstream) = self.core.clients.get_mut(id) else {
             return;
         };
-        match client.stream.finish_connect() {
+        match upstream.stream.finish_connect() {
             Ok(false) => {}
             Ok(true) => {
-                client.phase = Phase::Open;
-                client.awaiting_since = None;
-                self.core.counters.upstreams += 1;
+                upstream.phase = Phase::Open;
+                upstream.awaiting_since = None;
+                self.core.journal.connected();
                 self.service.connected(id, &mut Actions::new(&mut self.core));
                 self.flush(id);
             }
-            Err(error) => self
-                .core
-                .mark_closed(id, CloseReason::Failed(Operation::Connect, error)),
+            Err(error) => {
+                let reason = CloseReason::Failed(Operation::Connect, error);
+                self.core.mark_closed(id, reason);
+            }
         }
     }
 }

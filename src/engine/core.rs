@@ -11,127 +11,146 @@ use std::time::Instant;
 use super::acceptor::Acceptor;
 use super::client::{Client, Phase};
 use super::client_table::{ClientId, ClientTable};
-use super::journal::Counters;
+use super::journal::Journal;
 use super::network::{Network, Stream};
 use super::ready_list::ReadyList;
-use super::timers::{Entry, Timer, TimerQueue};
-use crate::backpressure::Policy;
+use super::timers::{Entry, Timer, Timers};
+use crate::backpressure::SlowReason;
 use crate::error::CloseReason;
 use crate::limits::Limits;
 
-/// An event loop without its waiting.
+/// A server without its waiting: clients, a service, and what happens to them
+/// in one turn.
 ///
-/// Feed it with [`handle_event`](Self::hear) and [`handle_listener`](Self::handle_listener),
-/// then [`take`](Self::take) one turn; it answers how long to wait for events
-/// before the next.
+/// Feed it with [`handle_event`](Self::handle_event) and
+/// [`handle_listener`](Self::handle_listener), then take one
+/// [`turn`](Self::turn), which answers how long to wait for events before the
+/// next.
 pub struct Engine<N: Network, S> {
     pub(super) core: Core<N>,
     pub(super) service: S,
     pub(super) acceptor: Acceptor,
+    /// Lent to each client in turn; between two reads it holds nothing.
     pub(super) read_buffer: Box<[u8]>,
     pub(super) next_tick: Option<Instant>,
+    /// Another thread has called.
     pub(super) woken: bool,
-    pub(super) stop_by: Option<Instant>,
 }
 
+/// The engine without its service, so that both can be used at once.
 pub(super) struct Core<N: Network> {
     pub(super) network: N,
     pub(super) limits: Limits,
-    pub(super) counters: Counters,
     /// The charged instant of this turn.
     pub(super) now: Instant,
     pub(super) clients: ClientTable<Client<N::Stream>>,
-    /// Clients with work that no further edge will announce; each at most
-    /// once.
-    pub(super) ready: ReadyList,
-    pub(super) marked: VecDeque<(ClientId, CloseReason)>,
-    /// Connections in the table that we made ourselves.
+    /// How many of the clients are upstreams.
     pub(super) upstreams: usize,
-    /// Set once the server is asked to stop.
-    pub(super) stop_requested: bool,
-    /// Bytes that were read, and that were written from queues, so far.
+    /// Clients with work that no edge will announce.
+    pub(super) ready: ReadyList,
+    pub(super) timers: Timers,
+    pub(super) budget: Budget,
+    /// Clients that are closed and not yet swept.
+    pub(super) marked: VecDeque<(ClientId, CloseReason)>,
+    pub(super) journal: Journal,
+    pub(super) stop: Stop,
+    /// Bytes read, and bytes written from queues, so far.
     pub(super) moved_bytes: u64,
-    /// Set once the server stops: nobody is connected to any more.
-    pub(super) stopping: bool,
-    pub(super) policy: Policy,
-    /// One queue for each kind of timer, in their order.
-    deadlines: [TimerQueue; Timer::ALL.len()],
-    pub(super) started: Instant,
-    /// The sum of all queues and of all that services hold.
-    pub(super) queued_bytes: usize,
-    pub(super) memory_budget_bytes: usize,
+}
+
+/// How far the server has come in stopping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    No,
+    /// Somebody asked for it; the next turn begins it.
+    Asked,
+    /// Clients may take what is queued until then.
+    Draining {
+        by: Instant,
+    },
+}
+
+/// The memory budget: the sum of all queues, and of all bytes that services
+/// hold.
+pub(super) struct Budget {
+    queued_bytes: usize,
+    budget_bytes: usize,
+}
+
+impl Budget {
+    pub(super) const fn new(budget_bytes: usize) -> Self {
+        Self {
+            queued_bytes: 0,
+            budget_bytes,
+        }
+    }
+
+    pub(super) const fn grow(&mut self, bytes: usize) {
+        self.queued_bytes += bytes;
+    }
+
+    pub(super) const fn shrink(&mut self, bytes: usize) {
+        self.queued_bytes -= bytes;
+    }
+
+    pub(super) const fn is_over(&self) -> bool {
+        self.queued_bytes > self.budget_bytes
+    }
+
+    pub(super) const fn queued_bytes(&self) -> usize {
+        self.queued_bytes
+    }
+
+    pub(super) const fn budget_bytes(&self) -> usize {
+        self.budget_bytes
+    }
 }
 
 impl<N: Network> Core<N> {
     pub(super) fn new(network: N, limits: Limits, memory_budget_bytes: usize, now: Instant) -> Self {
         Self {
             network,
-            counters: Counters::default(),
             now,
             clients: ClientTable::new(),
-            ready: ReadyList::default(),
-            marked: VecDeque::new(),
             upstreams: 0,
-            stop_requested: false,
+            ready: ReadyList::default(),
+            timers: Timers::new(&limits),
+            budget: Budget::new(memory_budget_bytes),
+            marked: VecDeque::new(),
+            journal: Journal::new(now),
+            stop: Stop::No,
             moved_bytes: 0,
-            stopping: false,
-            policy: Policy::new(&limits),
-            deadlines: Timer::ALL.map(|timer| {
-                TimerQueue::new(match timer {
-                    Timer::AckCheck => limits.unheard_delay(),
-                    Timer::WriteTimeout | Timer::CloseTimeout => limits.grace,
-                    Timer::DrainTimeout => limits.drain_timeout(),
-                    Timer::ConnectTimeout => limits.connect_timeout,
-                })
-            }),
-            started: now,
-            queued_bytes: 0,
-            memory_budget_bytes,
             limits,
         }
     }
 
-    /// The sum of all queues and of all that services hold, in bytes.
-    pub(super) const fn queued_bytes(&self) -> usize {
-        self.queued_bytes
-    }
-
-    /// Clients that were accepted and are still there.
+    /// Clients that are connected, upstreams left out.
     pub(super) fn client_count(&self) -> usize {
         self.clients.len() - self.upstreams
     }
 
-    pub(super) const fn policy(&self) -> &Policy {
-        &self.policy
+    pub(super) fn ids(&self) -> Vec<ClientId> {
+        self.clients.iter().map(|(id, _)| id).collect()
     }
 
-    /// Puts a client with work at the end of the ready list, once.
+    /// Puts a client with work on the ready list.
     pub(super) fn list_if_work(&mut self, id: ClientId) {
         if let Some(client) = self.clients.get_mut(id)
-            && !client.listed
             && client.has_work()
         {
-            client.listed = true;
-            self.ready.push(id, client.lane);
+            self.ready.list(id, &mut client.place);
         }
     }
 
-    /// Arms a deadline for a timer that has begun to run in this turn.
-    pub(super) fn arm(&mut self, timer: Timer, id: ClientId) {
-        let clients = &self.clients;
-        self.deadlines[timer as usize].push(self.now, id, |entry| is_live(clients, timer, entry));
+    /// The next client that a rule about slow clients may concern.
+    pub(super) fn pop_slow_due(&mut self) -> Option<ClientId> {
+        let rules = SlowReason::ALL.into_iter();
+        rules.map(Timer::Slow).find_map(|timer| self.pop_due(timer))
     }
 
-    /// Whether some client may have been slow for too long by now.
-    pub(super) fn has_slow_due(&self) -> bool {
-        [Timer::WriteTimeout, Timer::DrainTimeout]
-            .into_iter()
-            .any(|timer| self.deadlines[timer as usize].has_due(self.now))
-    }
-
-    /// The next client for which this timer is over.
+    /// The next client for which this timer has expired.
     pub(super) fn pop_due(&mut self, timer: Timer) -> Option<ClientId> {
-        while let Some(entry) = self.deadlines[timer as usize].pop_due(self.now) {
+        while let Some(entry) = self.timers.pop_due(timer, self.now) {
             if is_live(&self.clients, timer, &entry) {
                 return Some(entry.client);
             }
@@ -139,17 +158,21 @@ impl<N: Network> Core<N> {
         None
     }
 
-    /// The next instant at which a timer is over for anybody.
+    /// The next instant at which a timer of any client expires.
     pub(super) fn next_deadline(&mut self) -> Option<Instant> {
         let clients = &self.clients;
-        let queues = Timer::ALL.into_iter().zip(&mut self.deadlines);
-        queues
-            .filter_map(|(timer, queue)| queue.next(|entry| is_live(clients, timer, entry)))
-            .min()
+        self.timers.next(|timer, entry| is_live(clients, timer, entry))
     }
 
-    /// Marks a client to be closed for this reason. Its queue is given up at
-    /// once, so that the sum of all queues is right from here on.
+    /// Drops timers whose clocks have stopped, where there are many.
+    pub(super) fn weed_timers(&mut self) {
+        let clients = &self.clients;
+        self.timers.weed(|timer, entry| is_live(clients, timer, entry));
+    }
+
+    /// Marks a client as closed, for this reason; the sweep takes it out of
+    /// the table. Its queue is given up at once, so that the sum of all queues
+    /// is right from here on.
     pub(super) fn mark_closed(&mut self, id: ClientId, reason: CloseReason) {
         let Some(client) = self.clients.get_mut(id) else {
             return;
@@ -159,12 +182,12 @@ impl<N: Network> Core<N> {
         }
         client.phase = Phase::Closed;
         let given_up = client.queue.discard() + std::mem::take(&mut client.held_bytes);
-        self.queued_bytes -= given_up;
+        self.budget.shrink(given_up);
         self.marked.push_back((id, reason));
     }
 }
 
-/// Whether a timer that once began still runs for the client.
+/// Whether the clock that a timer was armed for still runs.
 fn is_live<S: Stream>(clients: &ClientTable<Client<S>>, timer: Timer, entry: &Entry) -> bool {
     let client = clients.get(entry.client);
     client.is_some_and(|client| client.since(timer) == Some(entry.start))

@@ -1,54 +1,63 @@
-//! What happened so far, in numbers.
+//! What happened: the counters, and every sentence that the log has about a
+//! client.
 //!
-//! Owns the counters of one event loop and the line that sums them up.
-//! Refuses to decide anything by them.
+//! Owns numbers and words. Refuses to decide anything by them.
 
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use log::{debug, info, warn};
+
+use super::client::Client;
+use super::network::Stream;
 use crate::backpressure::SlowReason;
 use crate::error::{CloseReason, Operation};
+use crate::limits::LOG_REPEAT_INTERVAL;
 
-/// Counters of one server, from its start on.
+/// Counters of one server since its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Counters {
     /// Clients that were accepted and served.
     pub served_clients: u64,
-    /// Clients that were refused, as the server was full.
+    /// Clients that were refused because the server was full.
     pub refused_clients: u64,
     /// Connections that were made to other servers.
     pub upstreams: u64,
     /// Attempts to connect to another server that failed.
     pub failed_connects: u64,
-    /// Most clients (and upstreams) at a time.
+    /// Most clients and upstreams at a time.
     pub most_clients: usize,
     /// Bytes read from all clients.
     pub received_bytes: u64,
-    /// Bytes written to all clients.
+    /// Bytes written to all clients that are closed.
     pub sent_bytes: u64,
     /// Clients that ended in order.
     pub finished_clients: u64,
-    /// Clients disconnected by policy, in the order of [`SlowReason::ALL`].
-    pub slow_clients: [u64; SlowReason::ALL.len()],
-    /// Clients whose socket failed; mostly the peer reset it.
+    /// Clients disconnected by a rule, in the order of [`SlowReason::ALL`].
+    slow_clients: [u64; SlowReason::ALL.len()],
+    /// Clients whose socket failed, mostly because the peer reset it.
     pub failed_clients: u64,
     /// Clients that the service rejected.
     pub rejected_clients: u64,
-    /// Clients reset by the service, as their partner was gone.
+    /// Clients that the service reset because their partner was gone.
     pub reset_clients: u64,
-    /// Clients that never took the last of what was sent to them.
+    /// Clients that never acknowledged the last bytes sent to them.
     pub unacknowledged_clients: u64,
     /// Clients that were still busy when the server stopped.
     pub stopped_clients: u64,
-    /// Times that accepting failed for want of descriptors or memory.
+    /// Times that accepting failed because descriptors or memory ran out.
     pub failed_accepts: u64,
 }
 
 impl Counters {
-    /// Clients disconnected for this reason.
+    /// Clients disconnected by this rule.
     #[must_use]
     pub const fn slow(&self, reason: SlowReason) -> u64 {
         self.slow_clients[reason as usize]
     }
 
-    pub(crate) const fn count_closed(&mut self, reason: &CloseReason) {
+    const fn count_closed(&mut self, reason: &CloseReason) {
         let counter = match reason {
             CloseReason::Finished => &mut self.finished_clients,
             CloseReason::Slow(reason) => &mut self.slow_clients[*reason as usize],
@@ -64,7 +73,7 @@ impl Counters {
         *counter += 1;
     }
 
-    /// The one line that sums a server up when it stops. `done` says what
+    /// The one line that sums up a server when it stops. `done` says what
     /// became of the bytes, such as `echoed`.
     #[must_use]
     pub fn summary(&self, done: &str) -> String {
@@ -90,5 +99,118 @@ impl Counters {
             ));
         }
         line
+    }
+}
+
+/// The counters of one engine, and its part of the log.
+pub(super) struct Journal {
+    counters: Counters,
+    started: Instant,
+}
+
+impl Journal {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            counters: Counters::default(),
+            started: now,
+        }
+    }
+
+    pub(super) const fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// A connection is in the table, which now has so many.
+    pub(super) fn admitted(&mut self, clients: usize) {
+        self.counters.most_clients = self.counters.most_clients.max(clients);
+    }
+
+    pub(super) const fn served(&mut self) {
+        self.counters.served_clients += 1;
+    }
+
+    pub(super) const fn refused(&mut self) {
+        self.counters.refused_clients += 1;
+    }
+
+    pub(super) const fn accept_failed(&mut self) {
+        self.counters.failed_accepts += 1;
+    }
+
+    pub(super) const fn connected(&mut self) {
+        self.counters.upstreams += 1;
+    }
+
+    pub(super) const fn connect_failed(&mut self) {
+        self.counters.failed_connects += 1;
+    }
+
+    pub(super) const fn received(&mut self, count_bytes: usize) {
+        self.counters.received_bytes += count_bytes as u64;
+    }
+
+    /// The queue of a client has reached the limit. A fast client that moves
+    /// much data gets there all the time, so not every time is logged.
+    pub(super) fn blocked<S: Stream>(&self, client: &mut Client<S>, limit_bytes: usize, now: Instant) {
+        let elapsed = now.saturating_duration_since(self.started);
+        let Some(unlogged) = client.blocked_log.admit(elapsed, LOG_REPEAT_INTERVAL) else {
+            return;
+        };
+        let repeated = match unlogged {
+            0 => String::new(),
+            times => format!(", and {times} times before"),
+        };
+        info!(
+            "{} write blocked: {} bytes queued, over the limit of {limit_bytes}{repeated} ({})",
+            client.name(),
+            client.queue.len(),
+            client.peer,
+        );
+    }
+
+    /// A rule disconnects a client; `detail` has the number of that rule.
+    pub(super) fn slow<S: Stream>(&self, client: &Client<S>, reason: SlowReason, now: Instant, detail: &str) {
+        let since = client.clocks.since(reason);
+        let slow_for = since.map_or(0.0, |since| now.saturating_duration_since(since).as_secs_f64());
+        warn!(
+            "{} {reason}, disconnecting: slow for {slow_for:.3} s, {} bytes queued (peak {}), {detail}, {} sent, {} ({})",
+            client.name(),
+            client.queue.len(),
+            client.peak_bytes,
+            client.sent_bytes,
+            client.stream.peer_state(),
+            client.peer,
+        );
+    }
+
+    /// The receive buffer of a client was enlarged to let its ACKs in.
+    pub(super) fn acks_let_in<S: Stream>(&self, client: &Client<S>, silence: Duration) {
+        debug!(
+            "{} sent no ACK for {} ms: receive buffer enlarged, in case our kernel dropped its ACKs ({})",
+            client.name(),
+            silence.as_millis(),
+            client.peer,
+        );
+    }
+
+    /// A client is gone.
+    pub(super) fn closed<S: Stream>(&mut self, client: &Client<S>, reason: &CloseReason) {
+        self.counters.sent_bytes += client.sent_bytes;
+        self.counters.count_closed(reason);
+        let (name, peer): (_, SocketAddr) = (client.name(), client.peer);
+        let (received, sent) = (client.received_bytes, client.sent_bytes);
+        match reason {
+            // Logged when the rule was found to be broken.
+            CloseReason::Slow(_) => {}
+            CloseReason::Rejected(why) => warn!("{name} disconnecting: {why} ({peer})"),
+            CloseReason::NotAcknowledged => warn!(
+                "{name} {reason}, disconnecting: {sent} bytes sent, the last not taken in time, {} ({peer})",
+                client.stream.peer_state(),
+            ),
+            CloseReason::Stopped => {
+                info!("{name} {reason}, disconnecting: {received} bytes received, {sent} sent ({peer})");
+            }
+            _ => debug!("{name} closed: {reason}, {received} bytes received, {sent} sent ({peer})"),
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Judging: what an expired timer leads to.
 //!
-//! Owns the last flush before a client is disconnected, and the order in which
-//! timers are looked at. Refuses the rules (`backpressure`) and the closing.
+//! Owns the order in which timers are looked at, and the last flush before a
+//! client is disconnected. Refuses the rules (`backpressure`) and the closing.
 
 use super::client::readiness::Event;
 use super::client_table::ClientId;
@@ -14,21 +14,20 @@ use crate::error::CloseReason;
 use crate::limits::EXPIRIES_PER_TURN;
 
 impl<N: Network, S: Service> Engine<N, S> {
-    /// Disconnects those whose time is over, after one last flush.
+    /// Acts on expired timers, at most so many of each kind in one turn.
     pub(super) fn expire(&mut self) {
         for _ in 0..EXPIRIES_PER_TURN {
-            let over_limit = self.core.pop_due(Timer::WriteTimeout);
-            let Some(id) = over_limit.or_else(|| self.core.pop_due(Timer::DrainTimeout)) else {
+            let Some(id) = self.core.pop_slow_due() else {
                 break;
             };
-            // The two of a tunnel are often held up by each other. The service
-            // hears of the one that went before the other can be blamed too.
+            // The two ends of a tunnel often block each other. The service
+            // must hear that one is closed before the other can be blamed too.
             self.sweep();
             self.judge_slow(id);
         }
         self.expire_each(Timer::AckCheck, Core::check_acknowledgements);
         self.expire_each(Timer::CloseTimeout, |core, id| {
-            // The last of it may have arrived without an event.
+            // The last ACK may have come without an event.
             core.advance_end(id);
             core.mark_closed(id, CloseReason::NotAcknowledged);
         });
@@ -38,23 +37,18 @@ impl<N: Network, S: Service> Engine<N, S> {
         });
     }
 
-    fn expire_each(&mut self, delay: Timer, act: impl Fn(&mut Core<N>, ClientId)) {
+    fn expire_each(&mut self, timer: Timer, act: impl Fn(&mut Core<N>, ClientId)) {
         for _ in 0..EXPIRIES_PER_TURN {
-            let Some(id) = self.core.pop_due(delay) else {
+            let Some(id) = self.core.pop_due(timer) else {
                 return;
             };
             act(&mut self.core, id);
         }
     }
 
+    /// Disconnects a client that breaks a rule even after one last flush.
     fn judge_slow(&mut self, id: ClientId) {
-        let now = self.core.now;
-        let policy = *self.core.policy();
-        let verdict = |engine: &Self| {
-            let client = engine.core.clients.get(id)?;
-            client.clocks.verdict(&policy, now)
-        };
-        if verdict(self).is_none() {
+        if self.core.broken_rule(id).is_none() {
             return;
         }
         if let Some(client) = self.core.clients.get_mut(id) {
@@ -67,11 +61,15 @@ impl<N: Network, S: Service> Engine<N, S> {
         }
         self.flush(id);
         self.core.list_if_work(id);
-        let Some(reason) = verdict(self) else { return };
-        let detail = match reason {
-            SlowReason::DrainTimeout => format!("not empty for {:?}", policy.drain_timeout),
-            _ => format!("limit {}", policy.limit_bytes),
-        };
-        self.core.disconnect(id, reason, &detail);
+        if let Some(reason) = self.core.broken_rule(id) {
+            let detail = reason.detail(&self.core.limits);
+            self.core.disconnect(id, reason, &detail);
+        }
+    }
+}
+
+impl<N: Network> Core<N> {
+    fn broken_rule(&self, id: ClientId) -> Option<SlowReason> {
+        self.clients.get(id)?.clocks.broken(&self.limits, self.now)
     }
 }

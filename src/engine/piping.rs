@@ -1,12 +1,11 @@
 //! Piping: what one client sends goes to others without asking the service.
 //!
-//! Owns who feeds whom, and the bytes that the kernel moves from socket to
-//! socket. Refuses to hold bytes in memory: what the kernel cannot move is
-//! written.
+//! Owns who feeds whom, and splicing: the kernel moves bytes from socket to
+//! socket. Refuses to keep bytes: what the destination refuses is written.
 
 use std::io;
 
-use super::client::Phase;
+use super::client::{Input, Phase};
 use super::client_table::ClientId;
 use super::core::{Core, Engine};
 use super::network::Network;
@@ -15,6 +14,7 @@ use crate::backpressure::Answer;
 use crate::error::{CloseReason, Operation};
 
 impl<N: Network> Core<N> {
+    /// Sends everything that `from` sends to `to`.
     pub(super) fn pipe(&mut self, from: ClientId, to: ClientId) {
         if self.clients.get(to).is_none() {
             return;
@@ -27,21 +27,26 @@ impl<N: Network> Core<N> {
         }
         source.pipe.add(to);
         source.receive_buffer.end_rest();
-        let source_ended = source.read_ended;
-        if let Some(destination) = self.clients.get_mut(to) {
-            let alone_so_far = destination.sources.as_slice().first().copied();
-            destination.sources.push(from);
-            if destination.queue.needs_drain()
-                && let Some(source) = self.clients.get_mut(from)
-            {
-                source.pipe.answered(to, Answer::Pause);
-            }
-            if let Some(other) = alone_so_far.and_then(|other| self.clients.get_mut(other)) {
-                other.receive_buffer.end_rest();
-            }
-        }
-        if source_ended {
+        let has_ended = source.input == Input::Ended;
+        self.add_source(to, from);
+        if has_ended {
             self.end(to);
+        }
+    }
+
+    fn add_source(&mut self, to: ClientId, from: ClientId) {
+        let Some(destination) = self.clients.get_mut(to) else {
+            return;
+        };
+        let alone_so_far = destination.sources.as_slice().first().copied();
+        destination.sources.push(from);
+        if destination.queue.needs_drain()
+            && let Some(source) = self.clients.get_mut(from)
+        {
+            source.pipe.answered(to, Answer::Pause);
+        }
+        if let Some(other) = alone_so_far.and_then(|other| self.clients.get_mut(other)) {
+            other.receive_buffer.end_rest();
         }
     }
 
@@ -54,8 +59,8 @@ impl<N: Network> Core<N> {
         }
     }
 
-    /// The client to which what `from` sends can be moved without copying: its
-    /// only destination, with nothing waiting for it.
+    /// The client to which the bytes of `from` can be spliced: its only
+    /// destination, with an empty queue.
     fn splice_destination(&self, from: ClientId) -> Option<ClientId> {
         let source = self.clients.get(from)?;
         if source.phase != Phase::Open {
@@ -69,7 +74,8 @@ impl<N: Network> Core<N> {
 
     /// Moves what `from` has sent to `to`, at most as much as `rest` has room
     /// for. What `to` refuses is queued for it, by way of `rest`. Answers as
-    /// [`Client::read`] does, and `None` where nothing can be moved in this way.
+    /// [`Client::read`](super::client::Client::read) does, and `None` where
+    /// nothing can be moved in this way.
     fn splice(&mut self, from: ClientId, to: ClientId, rest: &mut [u8]) -> Option<io::Result<Option<usize>>> {
         let (source, destination) = self.clients.get_two_mut(from, to)?;
         let outcome = self
@@ -81,32 +87,28 @@ impl<N: Network> Core<N> {
         };
         // Few bytes say nothing: the pipe may have been full.
         let taken = source.after_read(taken, 0);
-        if let Ok(Some(taken_bytes)) = taken {
-            match destination.after_write(sent, taken_bytes) {
-                Ok(sent_bytes) if sent_bytes < taken_bytes => {
-                    self.write_to_destination(from, to, &rest[..taken_bytes - sent_bytes]);
-                }
-                Ok(_) => {}
-                Err(error) => self.mark_closed(to, CloseReason::Failed(Operation::Write, error)),
+        let Ok(Some(taken_bytes @ 1..)) = taken else {
+            return Some(taken);
+        };
+        source.is_bulk = self.limits.is_bulk(taken_bytes);
+        let received_bytes = source.received_bytes;
+        match destination.after_write(sent, taken_bytes) {
+            Ok(sent_bytes) if sent_bytes < taken_bytes => {
+                self.write_to_destination(from, to, &rest[..taken_bytes - sent_bytes]);
             }
+            Ok(_) => {}
+            Err(error) => self.mark_closed(to, CloseReason::Failed(Operation::Write, error)),
         }
+        self.count_read(from, taken_bytes, received_bytes);
         Some(taken)
     }
 }
 
 impl<N: Network, S: Service> Engine<N, S> {
-    /// Has at most `allowed` bytes go on without being copied. `None` where
-    /// they cannot; else as [`read_once`](Self::read_once).
+    /// Splices at most `allowed` bytes. `None` where that cannot be done; else
+    /// as a read.
     pub(super) fn splice(&mut self, id: ClientId, allowed: usize) -> Option<io::Result<Option<usize>>> {
         let to = self.core.splice_destination(id)?;
-        let outcome = self.core.splice(id, to, &mut self.read_buffer[..allowed])?;
-        if let Ok(Some(count @ 1..)) = outcome
-            && let Some(client) = self.core.clients.get_mut(id)
-        {
-            client.is_bulk = self.core.limits.is_bulk(count);
-            let received_bytes = client.received_bytes;
-            self.count_read(id, count, received_bytes);
-        }
-        Some(outcome)
+        self.core.splice(id, to, &mut self.read_buffer[..allowed])
     }
 }

@@ -1,12 +1,11 @@
-//! Reading: bytes and ends of a client, taken from its socket.
+//! Reading: bytes and FIN of a client, taken from its socket.
 //!
-//! Owns how much is read, and to whom it is handed. Refuses to know where the
-//! bytes end up: `writing` and `piping` do.
+//! Owns how much is read, and to whom it is handed: the service or the pipe.
+//! Refuses to know what they do with it.
 
 use std::io;
 
-use super::client::Client;
-use super::client::Phase;
+use super::client::{Client, Ending, Input, Phase};
 use super::client_table::ClientId;
 use super::core::{Core, Engine};
 use super::network::{Network, Stream};
@@ -15,7 +14,7 @@ use crate::error::{CloseReason, Operation};
 use crate::limits::{SMALLEST_READ_BYTES, TURN_BUDGET_BYTES, WINDOW_CHECK_BYTES};
 
 impl<N: Network, S: Service> Engine<N, S> {
-    /// Reads a client until it has nothing more, must wait, or has used up
+    /// Reads a client until nothing is left, it must wait, or it has used up
     /// its budget.
     pub(super) fn read(&mut self, id: ClientId) {
         let mut budget = TURN_BUDGET_BYTES;
@@ -24,12 +23,12 @@ impl<N: Network, S: Service> Engine<N, S> {
                 return;
             };
             if !client.wants_read() {
-                return self.notice_error(id);
+                return self.core.notice_error(id);
             }
             if budget == 0 || !client.readiness.is_readable() {
                 return;
             }
-            let allowed = self.core.read_allowance(client).min(self.read_buffer.len());
+            let allowed = self.core.read_allowance(id, client).min(self.read_buffer.len());
             let is_bulk = client.is_bulk;
             if client.receive_buffer.is_shrinking() {
                 self.core.follow_window(id, allowed);
@@ -40,9 +39,8 @@ impl<N: Network, S: Service> Engine<N, S> {
                 Ok(Some(0)) => return self.read_end(id),
                 Ok(Some(count)) => budget = budget.saturating_sub(count),
                 Err(error) => {
-                    return self
-                        .core
-                        .mark_closed(id, CloseReason::Failed(Operation::Read, error));
+                    let reason = CloseReason::Failed(Operation::Read, error);
+                    return self.core.mark_closed(id, reason);
                 }
             }
         }
@@ -55,8 +53,8 @@ impl<N: Network, S: Service> Engine<N, S> {
         let Some(client) = self.core.clients.get_mut(id) else {
             return Ok(None);
         };
-        let is_heard = client.phase == Phase::Open && client.pipe.is_empty();
-        let lent = if is_heard {
+        let is_piped = !client.pipe.is_empty();
+        let lent = if client.phase == Phase::Open && !is_piped {
             self.service.read_buffer(id).filter(|lent| !lent.is_empty())
         } else {
             None
@@ -74,47 +72,26 @@ impl<N: Network, S: Service> Engine<N, S> {
         };
         client.is_bulk = self.core.limits.is_bulk(count);
         let received_bytes = client.received_bytes;
-        if client.phase == Phase::Closing {
-            // Its reply to this is missing, if the server is what stopped it.
-            client.cut |= client.stopped;
+        if let Phase::Closing(ending) = &mut client.phase {
+            // The server's stop leaves this without a reply.
+            if *ending == Ending::IfNothingElseCame {
+                *ending = Ending::Truncated;
+            }
+        } else if is_piped {
+            let only = client.pipe.only();
+            let data = &self.read_buffer[..count];
+            self.core.write_to_destinations(id, only, data);
         } else if is_lent {
             self.service.filled(id, count, &mut Actions::new(&mut self.core));
-        } else if client.pipe.is_empty() {
+        } else {
             let data = &self.read_buffer[..count];
             self.service.received(id, data, &mut Actions::new(&mut self.core));
-        } else {
-            self.core.write_to_destinations(id, &self.read_buffer[..count]);
         }
-        self.count_read(id, count, received_bytes);
+        self.core.count_read(id, count, received_bytes);
         Ok(outcome)
     }
 
-    /// Counts `count` bytes more, which make `received_bytes` of this client,
-    /// and now and then looks at where they go.
-    pub(super) fn count_read(&mut self, id: ClientId, count: usize, received_bytes: u64) {
-        self.core.counters.received_bytes += count as u64;
-        self.core.moved_bytes += count as u64;
-        if passes_multiple(received_bytes, count as u64, WINDOW_CHECK_BYTES)
-            && let Some(client) = self.core.clients.get_mut(id)
-            && client.receive_buffer.is_look_due()
-        {
-            self.core.follow_window(id, 0);
-        }
-    }
-
-    /// A client that may not be read now can still be gone, by a reset that
-    /// its partner should hear of at once.
-    fn notice_error(&mut self, id: ClientId) {
-        if let Some(client) = self.core.clients.get_mut(id)
-            && client.phase == Phase::Open
-            && client.readiness.may_have_ended()
-            && let Some(error) = client.stream.take_error()
-        {
-            self.core
-                .mark_closed(id, CloseReason::Failed(Operation::Read, error));
-        }
-    }
-
+    /// Hands on the FIN of a client.
     fn read_end(&mut self, id: ClientId) {
         let Some(client) = self.core.clients.get(id) else {
             return;
@@ -131,34 +108,63 @@ impl<N: Network, S: Service> Engine<N, S> {
 }
 
 impl<N: Network> Core<N> {
-    /// How much a client may be read at once: what its destinations, or its
-    /// own queue, still take below the mark, and never less than one small
-    /// read.
-    fn read_allowance(&self, client: &Client<N::Stream>) -> usize {
-        let room = match client.pipe.len() {
-            0 => client.queue.room(),
-            _ => client
-                .pipe
-                .names()
-                .filter_map(|to| self.clients.get(to))
-                .map(|to| to.queue.room())
-                .min()
-                .unwrap_or(0),
+    /// How much of a client may be read at once: the room below the mark in
+    /// the queues of its destinations, or in its own queue without a pipe, and
+    /// never less than one small read.
+    fn read_allowance(&self, id: ClientId, client: &Client<N::Stream>) -> usize {
+        let is_own_destination = match client.pipe.only() {
+            Some(only) => only == id,
+            None => client.pipe.is_empty(),
+        };
+        let room = if is_own_destination {
+            client.queue.room()
+        } else {
+            let destinations = client.pipe.names().filter_map(|to| self.clients.get(to));
+            destinations.map(|to| to.queue.room()).min().unwrap_or(0)
         };
         room.max(SMALLEST_READ_BYTES)
     }
 
-    pub(super) fn pause(&mut self, id: ClientId, paused: bool) {
-        let Some(client) = self.clients.get_mut(id) else {
-            return;
-        };
-        if client.paused == paused {
-            return;
-        }
-        client.paused = paused;
-        if paused {
+    /// Counts `count` bytes more, which make `received_bytes` of this client,
+    /// and now and then follows the window of its destination.
+    pub(super) fn count_read(&mut self, id: ClientId, count: usize, received_bytes: u64) {
+        self.journal.received(count);
+        self.moved_bytes += count as u64;
+        if passes_multiple(received_bytes, count as u64, WINDOW_CHECK_BYTES)
+            && let Some(client) = self.clients.get_mut(id)
+            && client.receive_buffer.is_look_due()
+        {
             self.follow_window(id, 0);
-        } else {
+        }
+    }
+
+    /// A client that may not be read now can still be gone, by a reset of
+    /// which its partner should hear at once.
+    fn notice_error(&mut self, id: ClientId) {
+        if let Some(client) = self.clients.get_mut(id)
+            && client.phase == Phase::Open
+            && client.readiness.may_have_ended()
+            && let Some(error) = client.stream.take_error()
+        {
+            self.mark_closed(id, CloseReason::Failed(Operation::Read, error));
+        }
+    }
+
+    /// Reads no more from a client until [`resume`](Self::resume).
+    pub(super) fn pause(&mut self, id: ClientId) {
+        if let Some(client) = self.clients.get_mut(id)
+            && client.input == Input::Flowing
+        {
+            client.input = Input::Paused;
+            self.follow_window(id, 0);
+        }
+    }
+
+    pub(super) fn resume(&mut self, id: ClientId) {
+        if let Some(client) = self.clients.get_mut(id)
+            && client.input == Input::Paused
+        {
+            client.input = Input::Flowing;
             self.list_if_work(id);
         }
     }

@@ -114,7 +114,8 @@ pub struct Actions<'a> {
 pub(crate) trait Commands {
     fn write(&mut self, client: ClientId, data: &[u8]) -> Answer;
     fn write_shared(&mut self, client: ClientId, data: &Bytes) -> Answer;
-    fn pause(&mut self, client: ClientId, paused: bool);
+    fn pause(&mut self, client: ClientId);
+    fn resume(&mut self, client: ClientId);
     fn pipe(&mut self, from: ClientId, to: ClientId);
     fn end(&mut self, client: ClientId);
     fn close(&mut self, client: ClientId);
@@ -153,12 +154,12 @@ impl<'a> Actions<'a> {
     /// Reads no more from this client until [`resume`](Self::resume). The
     /// kernel's buffers fill, and then the peer must wait.
     pub fn pause(&mut self, client: ClientId) {
-        self.commands.pause(client, true);
+        self.commands.pause(client);
     }
 
     /// Reads from this client again, starting with what came in meanwhile.
     pub fn resume(&mut self, client: ClientId) {
-        self.commands.pause(client, false);
+        self.commands.resume(client);
     }
 
     /// Sends everything that `from` sends to `to`, in order, and reads `from`

@@ -1,59 +1,32 @@
 //! Stopping: nobody is accepted any more, and clients are drained for at most
 //! the grace.
 //!
-//! Owns the steps of a stop, and which streams it cuts. Refuses signals: the
-//! program hears them.
+//! Owns the steps of a stop, and which streams it truncates. Refuses signals:
+//! the program hears them.
 
 use log::info;
 
-use super::client::Phase;
+use super::client::{Ending, Input, Phase};
 use super::client_table::ClientId;
-use super::core::{Core, Engine};
+use super::core::{Core, Engine, Stop};
 use super::network::Network;
 use super::service::{Actions, Service};
 use crate::error::CloseReason;
-
-impl<N: Network> Core<N> {
-    pub(super) fn stop(&mut self) {
-        self.stop_requested = true;
-    }
-}
+use crate::units::format_time;
 
 impl<N: Network, S: Service> Engine<N, S> {
-    /// Goes on with stopping, if asked to.
+    /// Takes the next step of a stop, if somebody asked for one.
     pub(super) fn advance_stop(&mut self) {
-        if !self.core.stop_requested {
-            return;
-        }
-        let now = self.core.now;
-        match self.stop_by {
-            None => {
-                let grace = self.core.limits.grace;
-                info!(
-                    "stopping: {} clients have {} to take what is queued",
-                    self.core.client_count(),
-                    humantime::format_duration(grace)
-                );
-                self.stop_by = Some(now + grace);
-                self.core.stopping = true;
-                self.core.network.stop_listening();
-                self.acceptor.stop();
-                self.service.stopping(&mut Actions::new(&mut self.core));
-                let ids = self.ids();
-                for &id in &ids {
-                    self.mark_cut(id);
-                }
-                for id in ids {
-                    self.core.close(id);
-                }
-            }
-            Some(by) if now >= by => {
-                for id in self.ids() {
+        match self.core.stop {
+            Stop::No => return,
+            Stop::Asked => self.begin_stop(),
+            Stop::Draining { by } if self.core.now >= by => {
+                for id in self.core.ids() {
                     self.core.mark_closed(id, CloseReason::Stopped);
                 }
             }
-            Some(_) => {
-                for id in self.ids() {
+            Stop::Draining { .. } => {
+                for id in self.core.ids() {
                     self.core.advance_end(id);
                 }
             }
@@ -61,33 +34,55 @@ impl<N: Network, S: Service> Engine<N, S> {
         self.sweep();
     }
 
-    fn ids(&self) -> Vec<ClientId> {
-        self.core.clients.iter().map(|(id, _)| id).collect()
+    fn begin_stop(&mut self) {
+        let grace = self.core.limits.grace;
+        info!(
+            "stopping: {} clients have {} to take what is queued",
+            self.core.client_count(),
+            format_time(grace)
+        );
+        self.core.stop = Stop::Draining {
+            by: self.core.now + grace,
+        };
+        self.core.network.stop_listening();
+        self.acceptor.stop();
+        self.service.stopping(&mut Actions::new(&mut self.core));
+        for id in self.core.ids() {
+            self.core.close_for_stop(id);
+        }
+    }
+}
+
+impl<N: Network> Core<N> {
+    /// Asks for a stop in order. Further calls change nothing.
+    pub(super) fn stop(&mut self) {
+        if self.stop == Stop::No {
+            self.stop = Stop::Asked;
+        }
     }
 
-    /// What another connection was still to send to this client is lost when
-    /// the server stops, and so is what the service still holds for it, so
-    /// its end must not look complete. A client to which its service has said
-    /// its last word loses nothing.
-    fn mark_cut(&mut self, id: ClientId) {
-        let Some(client) = self.core.clients.get(id) else {
-            return;
+    /// Ends a client that the stop interrupts.
+    fn close_for_stop(&mut self, id: ClientId) {
+        let ending = if self.loses_bytes(id) {
+            Ending::Truncated
+        } else {
+            Ending::IfNothingElseCame
         };
-        if client.phase != Phase::Open {
-            return;
-        }
-        let cut = client.held_bytes > 0
-            || client.sources.as_slice().iter().any(|&source| {
-                source != id
-                    && self
-                        .core
-                        .clients
-                        .get(source)
-                        .is_some_and(|client| !client.read_ended)
-            });
-        if let Some(client) = self.core.clients.get_mut(id) {
-            client.stopped = true;
-            client.cut |= cut;
-        }
+        self.close_with(id, ending);
+    }
+
+    /// Whether bytes for a client are lost by a stop: what the service holds
+    /// for it, and what another client has not sent to the end. A client that
+    /// its service has already closed loses nothing.
+    fn loses_bytes(&self, id: ClientId) -> bool {
+        let Some(client) = self.clients.get(id) else {
+            return false;
+        };
+        let flows_on = |&source: &ClientId| {
+            let source = self.clients.get(source).filter(|_| source != id);
+            source.is_some_and(|source| source.input != Input::Ended)
+        };
+        let is_open = client.phase == Phase::Open;
+        is_open && (client.held_bytes > 0 || client.sources.as_slice().iter().any(flows_on))
     }
 }

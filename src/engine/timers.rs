@@ -1,90 +1,186 @@
-//! Deadlines that are all the same time away.
+//! Timers of clients, one queue for each kind.
 //!
-//! Owns the order: with equal delays a queue in order of arrival is sorted by
-//! itself. An entry is pushed once per transition, with that instant and never
-//! an older one, and is looked at again only when it is due. Refuses to
-//! decide: whether an entry still means something is asked of the client.
+//! Owns the order: all timers of one kind run for the same time, so a queue in
+//! order of arrival is sorted. An entry is pushed once for each start of a
+//! clock, with the instant of that turn and never an older one. Refuses to
+//! decide: an entry of a clock that has stopped is stale, and whether one is
+//! stale is asked of the client when the entry is due.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::client_table::ClientId;
+use crate::backpressure::SlowReason;
+use crate::backpressure::rules::Started;
+use crate::limits::Limits;
 
-/// What a client may have due. Each kind has one delay for all clients.
+/// What a client may have due. Each kind runs for one time for all clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Timer {
-    /// Over the limit for a share of the grace: time to see that it is not
-    /// our own kernel that keeps its acknowledgements out.
+pub(super) enum Timer {
+    /// The clock of a rule about slow clients.
+    Slow(SlowReason),
+    /// Over the limit for a share of the grace: time to check that our own
+    /// kernel does not drop the ACKs of this client.
     AckCheck,
-    /// Over the limit for the grace.
-    WriteTimeout,
-    /// Not empty for the drain timeout.
-    DrainTimeout,
-    /// The last of what was sent is not taken for the grace.
+    /// The peer has not acknowledged the last bytes of an orderly close.
     CloseTimeout,
-    /// Not connected for the connect timeout.
+    /// The connection that we asked for is not made.
     ConnectTimeout,
 }
 
+const RULES: usize = SlowReason::ALL.len();
+const KINDS: usize = RULES + 3;
+
 impl Timer {
-    pub(crate) const ALL: [Self; 5] = [
-        Self::AckCheck,
-        Self::WriteTimeout,
-        Self::DrainTimeout,
-        Self::CloseTimeout,
-        Self::ConnectTimeout,
-    ];
+    /// Every timer, at its index.
+    const ALL: [Self; KINDS] = {
+        let mut all = [Self::AckCheck; KINDS];
+        let mut rule = 0;
+        while rule < RULES {
+            all[rule] = Self::Slow(SlowReason::ALL[rule]);
+            rule += 1;
+        }
+        all[Self::CloseTimeout.index()] = Self::CloseTimeout;
+        all[Self::ConnectTimeout.index()] = Self::ConnectTimeout;
+        all
+    };
+
+    const fn index(self) -> usize {
+        match self {
+            Self::Slow(reason) => reason as usize,
+            Self::AckCheck => RULES,
+            Self::CloseTimeout => RULES + 1,
+            Self::ConnectTimeout => RULES + 2,
+        }
+    }
+
+    /// How long this timer runs.
+    fn after(self, limits: &Limits) -> Duration {
+        match self {
+            // A rule without a time is judged at a write, and never armed.
+            Self::Slow(reason) => reason.after(limits).unwrap_or_default(),
+            Self::AckCheck => limits.unheard_delay(),
+            Self::CloseTimeout => limits.grace,
+            Self::ConnectTimeout => limits.connect_timeout,
+        }
+    }
 }
 
-/// Clients that each have something due one fixed delay after a start.
+/// All timers of all clients.
 #[derive(Debug)]
-pub(crate) struct TimerQueue {
-    delay: Duration,
+pub(super) struct Timers {
+    queues: [TimerQueue; KINDS],
+    /// A queue has grown to the length at which it is weeded.
+    is_weeding_due: bool,
+}
+
+impl Timers {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self {
+            queues: Timer::ALL.map(|timer| TimerQueue::new(timer.after(limits))),
+            is_weeding_due: false,
+        }
+    }
+
+    /// Arms a timer that begins to run at `now`, the instant of this turn.
+    pub(super) fn arm(&mut self, timer: Timer, id: ClientId, now: Instant) {
+        self.is_weeding_due |= self.queues[timer.index()].push(now, id);
+    }
+
+    /// Arms a timer for each clock of a client that has started.
+    pub(super) fn arm_started(&mut self, started: Started, id: ClientId, now: Instant) {
+        for reason in started.reasons() {
+            self.arm(Timer::Slow(reason), id, now);
+        }
+        if started.over_limit {
+            self.arm(Timer::AckCheck, id, now);
+        }
+    }
+
+    /// Whether a rule about slow clients may be broken by now.
+    pub(super) fn has_slow_due(&self, now: Instant) -> bool {
+        self.queues[..RULES].iter().any(|queue| queue.has_due(now))
+    }
+
+    /// Takes out the next entry of this kind that is due at `now`. It may be
+    /// stale.
+    pub(super) fn pop_due(&mut self, timer: Timer, now: Instant) -> Option<Entry> {
+        self.queues[timer.index()].pop_due(now)
+    }
+
+    /// The next instant at which a live entry is due. Stale entries in front
+    /// are dropped.
+    pub(super) fn next(&mut self, is_live: impl Fn(Timer, &Entry) -> bool) -> Option<Instant> {
+        let queues = Timer::ALL.into_iter().zip(&mut self.queues);
+        queues
+            .filter_map(|(timer, queue)| queue.next(|entry| is_live(timer, entry)))
+            .min()
+    }
+
+    /// Drops stale entries of queues that have grown long, so that a queue
+    /// stays below twice its live entries plus those of one turn, or below
+    /// 1,024. Call it once a turn.
+    pub(super) fn weed(&mut self, is_live: impl Fn(Timer, &Entry) -> bool) {
+        if !std::mem::take(&mut self.is_weeding_due) {
+            return;
+        }
+        for (timer, queue) in Timer::ALL.into_iter().zip(&mut self.queues) {
+            queue.weed(|entry| is_live(timer, entry));
+        }
+    }
+}
+
+/// Clients that each have something due one fixed time after a start.
+#[derive(Debug)]
+struct TimerQueue {
+    after: Duration,
     /// Sorted by start.
     entries: VecDeque<Entry>,
-    /// Length at which stale entries are weeded out.
+    /// Length from which stale entries are dropped.
     weed_at: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Entry {
-    pub(crate) start: Instant,
-    pub(crate) client: ClientId,
+pub(super) struct Entry {
+    pub(super) start: Instant,
+    pub(super) client: ClientId,
 }
 
 /// A short queue is not worth weeding.
 const SMALLEST_WEEDING_ENTRIES: usize = 1024;
 
 impl TimerQueue {
-    pub(crate) const fn new(delay: Duration) -> Self {
+    const fn new(after: Duration) -> Self {
         Self {
-            delay,
+            after,
             entries: VecDeque::new(),
             weed_at: SMALLEST_WEEDING_ENTRIES,
         }
     }
 
-    /// Arms a deadline one delay after `start`. A client that comes and goes
-    /// leaves stale entries behind; `is_live` says which still count, so that
-    /// the queue stays below twice the number of those, or below 1,024.
-    pub(crate) fn push(&mut self, start: Instant, client: ClientId, is_live: impl Fn(&Entry) -> bool) {
+    /// Adds an entry that is due one timer's length after `start`. Answers
+    /// whether the queue is so long that it should be weeded.
+    fn push(&mut self, start: Instant, client: ClientId) -> bool {
         debug_assert!(self.entries.back().is_none_or(|last| last.start <= start));
-        if self.entries.len() >= self.weed_at {
+        self.entries.push_back(Entry { start, client });
+        self.entries.len() > self.weed_at
+    }
+
+    fn weed(&mut self, is_live: impl Fn(&Entry) -> bool) {
+        if self.entries.len() > self.weed_at {
             self.entries.retain(is_live);
             self.weed_at = SMALLEST_WEEDING_ENTRIES.max(2 * self.entries.len());
         }
-        self.entries.push_back(Entry { start, client });
     }
 
-    /// Whether an entry is due at `now`; it may be stale.
-    pub(crate) fn has_due(&self, now: Instant) -> bool {
+    /// Whether an entry is due at `now`. It may be stale.
+    fn has_due(&self, now: Instant) -> bool {
         self.entries
             .front()
-            .is_some_and(|first| first.start + self.delay <= now)
+            .is_some_and(|first| first.start + self.after <= now)
     }
 
-    /// Takes out the next entry that is due at `now`.
-    pub(crate) fn pop_due(&mut self, now: Instant) -> Option<Entry> {
+    fn pop_due(&mut self, now: Instant) -> Option<Entry> {
         if self.has_due(now) {
             self.entries.pop_front()
         } else {
@@ -92,12 +188,10 @@ impl TimerQueue {
         }
     }
 
-    /// The next instant at which a live entry is due. Stale ones in front are
-    /// thrown away on the way.
-    pub(crate) fn next(&mut self, is_live: impl Fn(&Entry) -> bool) -> Option<Instant> {
+    fn next(&mut self, is_live: impl Fn(&Entry) -> bool) -> Option<Instant> {
         while let Some(first) = self.entries.front() {
             if is_live(first) {
-                return Some(first.start + self.delay);
+                return Some(first.start + self.after);
             }
             self.entries.pop_front();
         }
@@ -130,8 +224,8 @@ mod tests {
         let t0 = start();
         let second = Duration::from_secs(1);
         let mut queue = TimerQueue::new(5 * second);
-        queue.push(t0, client(1), |_| true);
-        queue.push(t0 + second, client(2), |_| true);
+        queue.push(t0, client(1));
+        queue.push(t0 + second, client(2));
         assert_eq!(queue.pop_due(t0 + 5 * second - Duration::from_nanos(1)), None);
         assert_eq!(queue.next(|_| true), Some(t0 + 5 * second));
         assert_eq!(
@@ -149,13 +243,37 @@ mod tests {
     fn stale_entries_do_not_wake_the_loop() {
         let t0 = start();
         let mut queue = TimerQueue::new(Duration::from_secs(5));
-        queue.push(t0, client(1), |_| true);
-        queue.push(t0, client(2), |_| true);
+        queue.push(t0, client(1));
+        queue.push(t0, client(2));
         assert_eq!(
             queue.next(|entry| entry.client == client(2)),
             Some(t0 + Duration::from_secs(5))
         );
         assert_eq!(queue.next(|_| false), None);
+    }
+
+    #[test]
+    fn each_kind_of_timer_has_a_queue_of_its_own() {
+        for (index, timer) in Timer::ALL.into_iter().enumerate() {
+            assert_eq!(timer.index(), index);
+        }
+    }
+
+    #[test]
+    fn stale_timers_are_dropped_once_a_turn_and_live_ones_are_not() {
+        let t0 = start();
+        let mut timers = Timers::new(&Limits::default());
+        let timer = Timer::Slow(SlowReason::WriteTimeout);
+        for number in 0..=SMALLEST_WEEDING_ENTRIES {
+            timers.arm(timer, client(number), t0);
+        }
+        timers.weed(|_, entry| entry.client == client(7));
+        let later = t0 + Limits::default().grace;
+        assert_eq!(
+            timers.pop_due(timer, later).map(|entry| entry.client),
+            Some(client(7))
+        );
+        assert_eq!(timers.pop_due(timer, later), None);
     }
 
     #[test]
@@ -165,10 +283,12 @@ mod tests {
         let looks = std::cell::Cell::new(0);
         let pushes = 10 * SMALLEST_WEEDING_ENTRIES;
         for number in 0..pushes {
-            queue.push(t0, client(number), |_| {
-                looks.set(looks.get() + 1);
-                true
-            });
+            if queue.push(t0, client(number)) {
+                queue.weed(|_| {
+                    looks.set(looks.get() + 1);
+                    true
+                });
+            }
         }
         assert_eq!(queue.entries.len(), pushes, "all of them count");
         assert!(looks.get() <= 4 * pushes, "{} looks", looks.get());
@@ -180,7 +300,8 @@ mod tests {
         let mut queue = TimerQueue::new(Duration::from_secs(5));
         for turn in 0..100_000 {
             let now = t0 + Duration::from_micros(turn);
-            queue.push(now, client(1), |entry| entry.start == now);
+            queue.push(now, client(1));
+            queue.weed(|entry| entry.start == now);
             assert!(queue.entries.len() <= SMALLEST_WEEDING_ENTRIES + 1);
         }
     }

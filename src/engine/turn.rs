@@ -1,9 +1,8 @@
-//! One turn of the engine, in a fixed order: accept, read, serve, write,
-//! expire, sweep.
+//! One turn of the engine, in a fixed order: accept, wake, tick, serve, judge,
+//! sweep, stop.
 //!
-//! Owns the order, and who is served first. Refuses to wait and to read the
-//! clock: events and the instant come in, and how long nothing has to be done
-//! goes out.
+//! Owns that order, and who is served first. Refuses to wait and to read the
+//! clock: events and the instant come in, and the time to wait goes out.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +10,7 @@ use super::acceptor::Acceptor;
 use super::client::Phase;
 use super::client::readiness::Event;
 use super::client_table::ClientId;
-use super::core::{Core, Engine};
+use super::core::{Core, Engine, Stop};
 use super::journal::Counters;
 use super::network::Network;
 use super::ready_list::Lane;
@@ -22,23 +21,21 @@ use crate::limits::{
     TURN_BUDGET_NEW_BYTES,
 };
 
-/// Places on the ready list that are kept when memory is given back.
-const READY_KEPT: usize = 64;
-
 /// What to do after a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     /// Wait for events at most this long; zero if there is more to do now.
     WaitFor(Duration),
-    /// Nothing is due: wait for events without end.
+    /// Nothing is due: wait for events without a limit.
     Wait,
     /// The server has stopped.
     Stopped,
 }
 
 impl<N: Network, S: Service> Engine<N, S> {
-    /// A loop over `network` that serves with `service`. `memory_budget_bytes`
-    /// and `max_clients` stand in where `limits` leave them to the machine.
+    /// An engine over `network` that serves with `service`.
+    /// `memory_budget_bytes` and `max_clients` apply where `limits` leave them
+    /// open.
     ///
     /// # Errors
     ///
@@ -55,42 +52,38 @@ impl<N: Network, S: Service> Engine<N, S> {
         let budget = limits.memory_budget_bytes.unwrap_or(memory_budget_bytes);
         let max_clients = limits.max_clients.unwrap_or(max_clients);
         Ok(Self {
-            next_tick: None,
             core: Core::new(network, limits.clone(), budget, now),
             service,
-            acceptor: Acceptor::new(max_clients),
+            acceptor: Acceptor::new(max_clients, now),
             read_buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
+            next_tick: None,
             woken: false,
-            stop_by: None,
         })
     }
 
-    /// Notes an event of a client's socket. A stale id is nobody's.
+    /// Takes in an event of a client's socket. A stale id finds nobody.
     pub fn handle_event(&mut self, id: ClientId, event: Event) {
         if let Some(client) = self.core.clients.get_mut(id) {
             client.readiness.announce(event);
-            if !client.listed {
-                client.listed = true;
-                self.core.ready.push(id, client.lane);
-            }
+            self.core.ready.list(id, &mut client.place);
         }
     }
 
-    /// Notes that connections wait to be accepted.
+    /// Takes in that connections wait to be accepted.
     pub const fn handle_listener(&mut self) {
         self.acceptor.announce();
     }
 
-    /// Notes that somebody called from another thread. The service is told in
-    /// the next turn, for only there the instant is that of the present.
+    /// Takes in that another thread has called. The service hears of it in the
+    /// next turn, because only then the instant is that of the present.
     pub const fn handle_wake(&mut self) {
         self.woken = true;
     }
 
     /// Begins to stop: accepts nobody any more, and drains the clients for at
-    /// most the grace. Asking again changes nothing.
+    /// most the grace. Further calls change nothing.
     pub fn stop(&mut self) {
-        self.core.stop_requested = true;
+        self.core.stop();
     }
 
     /// Takes one turn at the charged instant `now`.
@@ -104,16 +97,17 @@ impl<N: Network, S: Service> Engine<N, S> {
         self.sweep();
         self.advance_stop();
         self.arm_tick();
+        self.core.weed_timers();
         self.next()
     }
 
     /// What happened so far.
     #[must_use]
     pub const fn counters(&self) -> &Counters {
-        &self.core.counters
+        self.core.journal.counters()
     }
 
-    /// Clients (and upstreams) that are connected.
+    /// Clients and upstreams that are connected.
     #[must_use]
     pub fn client_count(&self) -> usize {
         self.core.clients.len()
@@ -122,10 +116,10 @@ impl<N: Network, S: Service> Engine<N, S> {
     /// The sum of all queues and of all that the service holds, in bytes.
     #[must_use]
     pub const fn queued_bytes(&self) -> usize {
-        self.core.queued_bytes()
+        self.core.budget.queued_bytes()
     }
 
-    /// The network that the loop runs on.
+    /// The network that the engine runs on.
     pub const fn network(&mut self) -> &mut N {
         &mut self.core.network
     }
@@ -133,7 +127,7 @@ impl<N: Network, S: Service> Engine<N, S> {
     /// Gives memory of places that nobody uses back to the allocator.
     pub(crate) fn shrink(&mut self) {
         self.core.clients.shrink();
-        self.core.ready.shrink_to(READY_KEPT);
+        self.core.ready.shrink();
     }
 
     fn wake(&mut self) {
@@ -169,8 +163,8 @@ impl<N: Network, S: Service> Engine<N, S> {
     }
 
     /// Serves everybody on the ready list once, until together they have used
-    /// up what a turn may move; what comes back to the list meanwhile is left
-    /// for the next turn.
+    /// up what a turn may move. Clients that come back to the list meanwhile
+    /// are left for the next turn.
     fn serve(&mut self) {
         let lengths = self.core.ready.lengths();
         let begun = self.core.moved_bytes;
@@ -186,17 +180,17 @@ impl<N: Network, S: Service> Engine<N, S> {
         }
     }
 
-    /// How far this turn, which began with so many bytes moved, may go with
-    /// those in a lane. Newcomers have a part of it, as one who waits behind
-    /// floods for the first answer waits too; and many disconnects at once are
-    /// paid for by those who flood.
+    /// How far this turn, which began with so many bytes moved, may go with a
+    /// lane. Newcomers get a share, so that one who waits behind floods for
+    /// its first answer is served too. Many disconnects at once take their
+    /// time from the bulk clients.
     fn serves_until(&self, lane: Lane, begun: u64) -> u64 {
         let until = begun + TURN_BUDGET_ALL_BYTES;
         let moved = self.core.moved_bytes;
         match lane {
             Lane::Interactive => until,
             Lane::New => until.min(moved + TURN_BUDGET_NEW_BYTES),
-            Lane::Bulk if self.core.has_slow_due() => moved,
+            Lane::Bulk if self.core.timers.has_slow_due(self.core.now) => moved,
             Lane::Bulk => until,
         }
     }
@@ -208,12 +202,12 @@ impl<N: Network, S: Service> Engine<N, S> {
         let Some(client) = self.core.clients.get_mut(id) else {
             return;
         };
-        client.listed = false;
+        client.place.taken_off();
         let moved_before = self.core.moved_bytes;
         match client.phase {
             Phase::Closed => return,
             Phase::Connecting => self.finish_connect(id),
-            Phase::Open | Phase::Closing => {
+            Phase::Open | Phase::Closing(_) => {
                 if !client.queue.is_empty() {
                     self.flush(id);
                 }
@@ -226,14 +220,15 @@ impl<N: Network, S: Service> Engine<N, S> {
 
     fn next(&mut self) -> Next {
         let now = self.core.now;
-        if self.stop_by.is_some() && self.core.clients.len() == 0 {
-            return Next::Stopped;
-        }
+        let stop_poll = match self.core.stop {
+            Stop::Draining { .. } if self.core.clients.len() == 0 => return Next::Stopped,
+            Stop::Draining { .. } => Some(now + STOP_POLL),
+            Stop::No | Stop::Asked => None,
+        };
         let has_more = !self.core.ready.is_empty() || !self.core.marked.is_empty();
         if has_more || self.acceptor.is_due(now) {
             return Next::WaitFor(Duration::ZERO);
         }
-        let stop_poll = self.stop_by.map(|_| now + STOP_POLL);
         let deadline = self.core.next_deadline().map(|due| due.min(now + LONGEST_WAIT));
         let due = [deadline, stop_poll, self.next_tick, self.acceptor.retry_at()];
         match due.into_iter().flatten().min() {
@@ -244,19 +239,19 @@ impl<N: Network, S: Service> Engine<N, S> {
 }
 
 impl<N: Network> Core<N> {
-    /// After a client was served, which moved so many bytes: what was read may
-    /// have been all that its end waited for, and what is left to do goes on
-    /// the ready list.
+    /// Finishes the turn of a client, which moved so many bytes: its end may
+    /// have waited for the last input, and what is left to do goes on the
+    /// ready list.
     fn after_serving(&mut self, id: ClientId, moved_bytes: u64) {
         let Some(client) = self.clients.get_mut(id) else {
             return;
         };
-        client.lane = client.lane.after_turn(moved_bytes);
+        client.place.after_turn(moved_bytes);
         if client.queue.is_ended() {
             self.advance_end(id);
             self.list_if_work(id);
         } else if client.has_work() {
-            self.list_if_work(id);
+            self.ready.list(id, &mut client.place);
         }
     }
 }

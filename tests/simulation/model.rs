@@ -686,7 +686,7 @@ impl Model {
             (CloseReason::Slow(SlowReason::DrainTimeout), None) => {
                 over(ledger.waiting_since, limits.drain_timeout())
             }
-            (CloseReason::Slow(SlowReason::MemoryBudget | SlowReason::HardLimit), None) => false,
+            (CloseReason::Slow(_), None) => false,
             (CloseReason::Finished, None) => {
                 ledger.ended
                     && ledger.queue == 0

@@ -1,13 +1,12 @@
 //! One client over any stream.
 //!
-//! Owns the stream, the send queue, the clocks, the edges, and how far the
-//! client has come between connecting and gone. Refuses to know the other
-//! clients, the service and the kernel: what it does to its stream goes
-//! through [`Stream`], so that the same code runs on sockets and in a
-//! simulation.
+//! Owns the stream, the send queue, the clocks, the edges, and the states of
+//! the client. Refuses to know other clients, the service and the kernel: what
+//! it does to its stream goes through [`Stream`], so that the same code runs
+//! on sockets and in a simulation.
 
-pub(crate) mod readiness;
-pub(crate) mod receive_buffer;
+pub(super) mod readiness;
+pub(super) mod receive_buffer;
 
 use std::fmt;
 use std::io::{self, ErrorKind, IoSlice};
@@ -18,98 +17,104 @@ use self::readiness::Readiness;
 use self::receive_buffer::ReceiveBuffer;
 use super::client_table::ClientId;
 use super::network::Stream;
-use super::ready_list::Lane;
+use super::ready_list::Place;
 use super::timers::Timer;
 use crate::backpressure::small_list::SmallList;
-use crate::backpressure::{Clocks, Flow, Pipe, SendQueue, Sent};
+use crate::backpressure::{Answer, Clocks, Flow, Pipe, SendQueue, Sent, SlowReason};
+use crate::log_limit::LogLimit;
 
 /// Most pieces of a queue that one write offers to the socket.
 const SLICES_PER_WRITE: usize = 32;
 
 /// How far a client has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Phase {
-    /// The connection that we asked for is not there yet.
+pub(super) enum Phase {
+    /// The connection that we asked for is not made yet.
     Connecting,
     /// Data may flow both ways.
     Open,
-    /// The service is done with it: input is read and thrown away, and the
-    /// client goes once everything sent has arrived.
-    Closing,
-    /// Closed in all but name; it is swept at the end of the turn.
+    /// The service is done with the client: input is read and dropped, and the
+    /// client goes once everything sent was acknowledged.
+    Closing(Ending),
+    /// The client is marked as closed; the sweep takes it out of the table.
     Closed,
 }
 
-#[derive(Debug)]
-pub(crate) struct Client<S> {
-    pub(crate) stream: S,
-    pub(crate) peer: SocketAddr,
-    pub(crate) queue: SendQueue,
-    pub(crate) clocks: Clocks,
-    /// Where what it sends goes without asking the service.
-    pub(crate) pipe: Pipe<ClientId>,
-    /// Whose pipes end here.
-    pub(crate) sources: SmallList<ClientId>,
-    pub(crate) received_bytes: u64,
-    pub(crate) sent_bytes: u64,
-    /// The longest that its queue has been, in bytes; more than four thousand
-    /// million count as that.
-    pub(crate) peak_bytes: u32,
-    /// Bytes that the service holds for it, such as an unfinished frame.
-    pub(crate) held_bytes: usize,
-    /// The client for whose sake this connection was made.
-    pub(crate) upstream_of: UpstreamOf,
-    /// Since when we wait for the peer: to take the connection that we asked
-    /// for, or the last of what was sent.
-    pub(crate) awaiting_since: Option<Instant>,
-    pub(crate) readiness: Readiness,
-    pub(crate) phase: Phase,
-    /// The service does not want to hear from it for now.
-    pub(crate) paused: bool,
-    /// It is on the ready list.
-    pub(crate) listed: bool,
-    /// Where on that list it goes.
-    pub(crate) lane: Lane,
-    /// It has sent its end.
-    pub(crate) read_ended: bool,
-    /// Our end was announced to it.
-    pub(crate) fin_sent: bool,
-    /// The stop of the server closed it, in the middle of its stream.
-    pub(crate) stopped: bool,
-    /// Something meant for it was thrown away: its end must be a reset.
-    pub(crate) cut: bool,
-    /// The last read brought much.
-    pub(crate) is_bulk: bool,
-    pub(crate) receive_buffer: ReceiveBuffer,
-    pub(crate) blocked: BlockedLog,
+/// What the peer of a closing client may see at the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// The service has said its last word: FIN.
+    Complete,
+    /// The stop of the server closed the client. If it sends anything more,
+    /// the reply to that is missing, and the stream is truncated.
+    IfNothingElseCame,
+    /// Something meant for the client was lost: only a reset may end its
+    /// stream.
+    Truncated,
 }
 
-/// The descriptor of a client, or nobody's, in four bytes.
+/// What comes from the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct UpstreamOf(i32);
+pub(super) enum Input {
+    Flowing,
+    /// The service wants no more of it for now.
+    Paused,
+    /// The client has sent its FIN, and it was read.
+    Ended,
+}
+
+#[derive(Debug)]
+pub(super) struct Client<S> {
+    pub(super) stream: S,
+    pub(super) peer: SocketAddr,
+    pub(super) queue: SendQueue,
+    pub(super) clocks: Clocks,
+    /// Where its bytes go without asking the service.
+    pub(super) pipe: Pipe<ClientId>,
+    /// The clients whose pipes lead here.
+    pub(super) sources: SmallList<ClientId>,
+    pub(super) received_bytes: u64,
+    pub(super) sent_bytes: u64,
+    /// The longest that the queue has been, in bytes, up to 4 GiB.
+    pub(super) peak_bytes: u32,
+    /// Bytes that the service holds for it, such as an unfinished frame.
+    pub(super) held_bytes: usize,
+    pub(super) upstream_of: UpstreamOf,
+    /// Since when we wait for the peer: to accept our connection, or to
+    /// acknowledge the last bytes sent.
+    pub(super) awaiting_since: Option<Instant>,
+    pub(super) readiness: Readiness,
+    pub(super) phase: Phase,
+    pub(super) input: Input,
+    pub(super) place: Place,
+    /// Our FIN was sent.
+    pub(super) fin_sent: bool,
+    /// The last read brought so much that more is worth splicing.
+    pub(super) is_bulk: bool,
+    pub(super) receive_buffer: ReceiveBuffer,
+    pub(super) blocked_log: LogLimit,
+}
+
+/// The descriptor of the client that an upstream was opened for, or none, in
+/// four bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct UpstreamOf(i32);
 
 impl UpstreamOf {
     /// No descriptor is negative.
-    pub(crate) const NO_CLIENT: Self = Self(-1);
+    pub(super) const NO_CLIENT: Self = Self(-1);
 
-    pub(crate) const fn of(descriptor: i32) -> Self {
+    pub(super) const fn of(descriptor: i32) -> Self {
         Self(descriptor)
     }
 
-    pub(crate) const fn descriptor(self) -> Option<i32> {
+    pub(super) const fn descriptor(self) -> Option<i32> {
         if self.0 < 0 { None } else { Some(self.0) }
     }
 }
 
-/// When this client was last said to be blocked, and how often since.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct BlockedLog {
-    pub(crate) last_s: Option<std::num::NonZeroU32>,
-    pub(crate) since: u32,
-}
-
 impl<S: Stream> Client<S> {
-    pub(crate) fn new(stream: S, peer: SocketAddr, high_water_mark_bytes: usize) -> Self {
+    pub(super) fn new(stream: S, peer: SocketAddr, high_water_mark_bytes: usize) -> Self {
         Self {
             stream,
             peer,
@@ -125,65 +130,60 @@ impl<S: Stream> Client<S> {
             awaiting_since: None,
             readiness: Readiness::NEW,
             phase: Phase::Open,
-            paused: false,
-            listed: false,
-            lane: Lane::New,
-            read_ended: false,
+            input: Input::Flowing,
+            place: Place::NEW,
             fin_sent: false,
-            stopped: false,
-            cut: false,
             is_bulk: false,
             receive_buffer: ReceiveBuffer::default(),
-            blocked: BlockedLog::default(),
+            blocked_log: LogLimit::default(),
         }
     }
 
-    /// Whether it may be read now, edges aside.
-    pub(crate) fn wants_read(&self) -> bool {
+    /// Whether the client may be read now, edges aside.
+    pub(super) fn wants_read(&self) -> bool {
         match self.phase {
-            Phase::Open => !self.read_ended && !self.paused && self.pipe.flow() == Flow::Read,
-            Phase::Closing => !self.read_ended,
+            Phase::Open => self.input == Input::Flowing && self.pipe.flow() == Flow::Read,
+            Phase::Closing(_) => self.input != Input::Ended,
             Phase::Connecting | Phase::Closed => false,
         }
     }
 
-    /// Whether there is something to do for it that no further edge will
-    /// announce.
-    pub(crate) fn has_work(&self) -> bool {
+    /// Whether there is something to do that no edge will announce.
+    pub(super) fn has_work(&self) -> bool {
         let can_write = self.readiness.is_writable() && !self.queue.is_empty();
         let can_read = self.readiness.is_readable() && self.wants_read();
         // While it connects, only an event can bring it on.
-        let is_open = matches!(self.phase, Phase::Open | Phase::Closing);
+        let is_open = matches!(self.phase, Phase::Open | Phase::Closing(_));
         (can_write || can_read) && is_open
     }
 
-    /// Whether something that it sent may wait to be read. Behind its end
-    /// there is nothing, though every later event still says *readable*.
-    pub(crate) const fn may_have_unread(&self) -> bool {
-        !self.read_ended && self.readiness.is_readable()
+    /// Whether input may wait to be read. Behind the client's FIN there is
+    /// none, though every later event still says *readable*.
+    pub(super) fn may_have_unread(&self) -> bool {
+        self.input != Input::Ended && self.readiness.is_readable()
     }
 
-    pub(crate) const fn accepts_writes(&self) -> bool {
+    pub(super) const fn accepts_writes(&self) -> bool {
         matches!(self.phase, Phase::Open | Phase::Connecting) && !self.queue.is_ended()
     }
 
     /// Reads once, into `buffer`. `Ok(None)` says that nothing is there now,
-    /// `Ok(Some(0))` that the peer has ended.
-    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+    /// `Ok(Some(0))` that the peer has sent its FIN.
+    pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         let result = self.stream.read(buffer);
         self.after_read(result, buffer.len())
     }
 
-    /// Notes what a read led to. Fewer bytes than `short_below` mean that
-    /// nothing is left.
-    pub(crate) fn after_read(
+    /// Updates the client after a read. Fewer bytes than `short_below` mean
+    /// that nothing is left.
+    pub(super) fn after_read(
         &mut self,
         result: io::Result<usize>,
         short_below: usize,
     ) -> io::Result<Option<usize>> {
         match result {
             Ok(0) => {
-                self.read_ended = true;
+                self.input = Input::Ended;
                 self.readiness.read_ended();
                 Ok(Some(0))
             }
@@ -204,10 +204,9 @@ impl<S: Stream> Client<S> {
         }
     }
 
-    /// Tries the socket before anything is queued, and answers how much of
-    /// `data` it took. What already waits goes first, so with a queue nothing
-    /// is tried.
-    pub(crate) fn write_directly(&mut self, data: &[u8]) -> io::Result<usize> {
+    /// Offers `data` to the socket, and answers how much of it the socket
+    /// took. Queued bytes go first, so with a queue nothing is tried.
+    pub(super) fn write_directly(&mut self, data: &[u8]) -> io::Result<usize> {
         if !self.queue.is_empty() || !self.readiness.is_writable() || data.is_empty() {
             return Ok(0);
         }
@@ -215,8 +214,16 @@ impl<S: Stream> Client<S> {
         self.after_write(result, data.len())
     }
 
+    /// Puts bytes into the queue, by `put`.
+    pub(super) fn enqueue(&mut self, put: impl FnOnce(&mut SendQueue) -> Answer) -> Answer {
+        let answer = put(&mut self.queue);
+        let length_bytes = u32::try_from(self.queue.len()).unwrap_or(u32::MAX);
+        self.peak_bytes = self.peak_bytes.max(length_bytes);
+        answer
+    }
+
     /// Writes from the queue, once.
-    pub(crate) fn write_queue(&mut self) -> io::Result<Sent> {
+    pub(super) fn write_queue(&mut self) -> io::Result<Sent> {
         let mut slices = [IoSlice::new(&[]); SLICES_PER_WRITE];
         let filled = self.queue.fill_slices(&mut slices);
         let offered = slices[..filled].iter().map(|slice| slice.len()).sum();
@@ -228,8 +235,9 @@ impl<S: Stream> Client<S> {
         Ok(self.queue.sent(count))
     }
 
-    /// Notes what a write led to that offered so many bytes.
-    pub(crate) fn after_write(&mut self, result: io::Result<usize>, offered: usize) -> io::Result<usize> {
+    /// Updates the client after a write that offered so many bytes. Answers
+    /// how many the socket took.
+    pub(super) fn after_write(&mut self, result: io::Result<usize>, offered: usize) -> io::Result<usize> {
         match result {
             Ok(count) => {
                 if count < offered {
@@ -247,18 +255,18 @@ impl<S: Stream> Client<S> {
         }
     }
 
-    /// Since when this delay is running for the client, if it is.
-    pub(crate) fn since(&self, delay: Timer) -> Option<Instant> {
-        match delay {
-            Timer::AckCheck | Timer::WriteTimeout => self.clocks.over_limit_since(),
-            Timer::DrainTimeout => self.clocks.waiting_since(),
+    /// Since when the clock of this timer has been running, if it is.
+    pub(super) fn since(&self, timer: Timer) -> Option<Instant> {
+        match timer {
+            Timer::Slow(reason) => self.clocks.since(reason),
+            Timer::AckCheck => self.clocks.since(SlowReason::WriteTimeout),
             Timer::ConnectTimeout if self.phase == Phase::Connecting => self.awaiting_since,
             Timer::CloseTimeout if self.phase != Phase::Connecting => self.awaiting_since,
             Timer::ConnectTimeout | Timer::CloseTimeout => None,
         }
     }
 
-    pub(crate) fn name(&self) -> ClientName {
+    pub(super) fn name(&self) -> ClientName {
         ClientName {
             descriptor: self.stream.descriptor(),
             upstream_of: self.upstream_of.descriptor(),
@@ -266,7 +274,8 @@ impl<S: Stream> Client<S> {
     }
 }
 
-/// How the log calls a client: `client 12`, or `upstream 13 of client 12`.
+/// The name of a client in the log: `client 12`, or `upstream 13 of client
+/// 12`. The numbers are descriptors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientName {
     descriptor: i32,

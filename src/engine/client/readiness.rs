@@ -21,7 +21,7 @@ pub struct Event {
 
 /// The edges of one socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Readiness {
+pub(in crate::engine) struct Readiness {
     readable: bool,
     writable: bool,
     read_again: bool,
@@ -29,61 +29,61 @@ pub(crate) struct Readiness {
 
 impl Readiness {
     /// A new socket is tried before anything was announced.
-    pub(crate) const NEW: Self = Self {
+    pub(in crate::engine) const NEW: Self = Self {
         readable: false,
         writable: true,
         read_again: false,
     };
 
     /// A socket that is still connecting: nothing can be done before its edge.
-    pub(crate) const CONNECTING: Self = Self {
+    pub(in crate::engine) const CONNECTING: Self = Self {
         readable: false,
         writable: false,
         read_again: false,
     };
 
-    pub(crate) fn announce(&mut self, event: Event) {
+    pub(in crate::engine) fn announce(&mut self, event: Event) {
         self.readable |= event.readable;
         self.writable |= event.writable;
         self.read_again |= event.read_again;
     }
 
-    pub(crate) const fn is_readable(self) -> bool {
+    pub(in crate::engine) const fn is_readable(self) -> bool {
         self.readable
     }
 
-    pub(crate) const fn is_writable(self) -> bool {
+    pub(in crate::engine) const fn is_writable(self) -> bool {
         self.writable
     }
 
     /// Whether an end or an error was announced and not yet read.
-    pub(crate) const fn may_have_ended(self) -> bool {
+    pub(in crate::engine) const fn may_have_ended(self) -> bool {
         self.read_again
     }
 
     /// A read brought fewer bytes than it asked for: the socket is empty,
     /// unless something stands behind the data of which no further edge will
     /// tell: an end, an error, or the mark of urgent data.
-    pub(crate) const fn read_short(&mut self) {
+    pub(in crate::engine) const fn read_short(&mut self) {
         if !self.read_again {
             self.readable = false;
         }
     }
 
     /// A read was refused: nothing is left, and the next edge will tell.
-    pub(crate) const fn read_refused(&mut self) {
+    pub(in crate::engine) const fn read_refused(&mut self) {
         self.readable = false;
         self.read_again = false;
     }
 
     /// A read brought the end: nothing will ever be read again.
-    pub(crate) const fn read_ended(&mut self) {
+    pub(in crate::engine) const fn read_ended(&mut self) {
         self.readable = false;
         self.read_again = false;
     }
 
     /// A write was refused or came back short: the next edge will tell.
-    pub(crate) const fn write_refused(&mut self) {
+    pub(in crate::engine) const fn write_refused(&mut self) {
         self.writable = false;
     }
 }

@@ -25,7 +25,7 @@ const WINDOW_SHARE: u64 = 6;
 
 /// What is to be done to a receive buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Resize {
+pub(in crate::engine) enum Resize {
     /// It is as it should be.
     Keep,
     /// Give it this size at once; `None` is the kernel's own sizing.
@@ -38,7 +38,7 @@ pub(crate) enum Resize {
 /// The size that a receive buffer was last told to have; the kernel's own
 /// sizing until then, which begins at 128 KiB.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct ReceiveBuffer {
+pub(in crate::engine) struct ReceiveBuffer {
     /// The widest window seen, in bytes.
     widest_bytes: u32,
     /// How often the base is doubled; `None`: sized by the kernel.
@@ -70,7 +70,12 @@ impl ReceiveBuffer {
     /// clients) it is the largest doubling of the base that is at most a sixth
     /// of the window. A long path needs what the kernel gives it, as long as
     /// its window is open at all.
-    pub(crate) fn follow(&mut self, peer: PeerWindow, base_bytes: usize, clients: usize) -> Resize {
+    pub(in crate::engine) fn follow(
+        &mut self,
+        peer: PeerWindow,
+        base_bytes: usize,
+        clients: usize,
+    ) -> Resize {
         let window = peer.window_bytes;
         self.looks_to_skip = 0;
         self.widest_bytes = self.widest_bytes.max(window);
@@ -89,7 +94,7 @@ impl ReceiveBuffer {
     /// to shrink: a receiver never takes back what it allowed to send (RFC 9293,
     /// 3.8.6). Call it after [`follow`](Self::follow), with the same window,
     /// if nobody else sends to that peer. A buffer that could grow waits as long.
-    pub(crate) fn rest(&mut self, peer: PeerWindow, base_bytes: usize) {
+    pub(in crate::engine) fn rest(&mut self, peer: PeerWindow, base_bytes: usize) {
         let shrinks_below = match self.doublings {
             Some(doublings @ 1..) if !self.is_shrinking => {
                 narrowest_window_bytes(size(base_bytes), doublings)
@@ -101,12 +106,12 @@ impl ReceiveBuffer {
     }
 
     /// Others send to that peer from now on, or more peers are sent to.
-    pub(crate) const fn end_rest(&mut self) {
+    pub(in crate::engine) const fn end_rest(&mut self) {
         self.looks_to_skip = 0;
     }
 
     /// Whether it is time to follow the window, every [`WINDOW_CHECK_BYTES`].
-    pub(crate) const fn is_look_due(&mut self) -> bool {
+    pub(in crate::engine) const fn is_look_due(&mut self) -> bool {
         let is_due = self.looks_to_skip == 0;
         self.looks_to_skip = self.looks_to_skip.saturating_sub(1);
         is_due
@@ -130,12 +135,12 @@ impl ReceiveBuffer {
 
     /// Notes whether the buffer now has the smaller size. As long as it has
     /// not, follow the window again before every read.
-    pub(crate) const fn shrunk(&mut self, is_shrunk: bool) {
+    pub(in crate::engine) const fn shrunk(&mut self, is_shrunk: bool) {
         self.is_shrinking = !is_shrunk;
     }
 
     /// Whether it is on the way to a smaller size.
-    pub(crate) const fn is_shrinking(&self) -> bool {
+    pub(in crate::engine) const fn is_shrinking(&self) -> bool {
         self.is_shrinking
     }
 }
