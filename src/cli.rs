@@ -1,7 +1,7 @@
-//! The command line: what was typed, and what it means.
+//! The command line: the options, and the limits they ask for.
 //!
-//! Owns the names, defaults and help texts of all options. Sizes and times
-//! are parsed into numbers here; what they do is in [`limits`].
+//! Owns the names, defaults and help texts of all options. Refuses to act:
+//! [`limits`] has the numbers, `command` runs the server.
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -17,60 +17,59 @@ use crate::units::{Size, Time};
 
 /// TCP servers in which no slow client can hurt the others.
 ///
-/// A client that reads more slowly than the server writes gets a bounded
-/// queue. While it is full the client's own input is not read; when it has
-/// been full for longer than the grace, the client is disconnected. All
-/// others go on unaffected.
+/// Each client has a bounded send queue. At its high-water mark the server
+/// pauses the source of the bytes. A client whose queue stays full for longer
+/// than the grace is disconnected with a reset. All other clients go on.
 #[derive(Debug, Parser)]
 #[command(name = "highwater", version, arg_required_else_help = true, args_override_self = true, after_help = EXAMPLES)]
 pub struct Cli {
-    /// What to do.
+    /// The subcommand.
     #[command(subcommand)]
     pub command: Command,
 }
 
 const EXAMPLES: &str = "\
 Examples:
-  highwater echo                          serve on 127.0.0.1:9000
-  highwater echo --port 0 --grace 2s      take a free port, be stricter
-  highwater tunnel --to 127.0.0.1:6379    stand in front of a redis
-  nc 127.0.0.1 9000                       talk to it
-  highwater probe --port 9000             is it safe? (works on any TCP server)
+  highwater echo                          echo on 127.0.0.1:9000; try `nc 127.0.0.1 9000`
+  highwater echo --port 0 --grace 2s      echo on a free port, with a shorter grace
+  highwater tunnel --to 127.0.0.1:6379    protect a Redis from slow clients
+  highwater probe --port 9000             test any TCP server with slow clients
 
-Exit codes: 0 fine, 1 failed, 2 wrong usage.";
+Exit codes: 0 stopped in order, 1 failed, 2 wrong usage.";
 
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Return every byte to the client that sent it.
     Echo(EchoArgs),
-    /// Carry every client's bytes to another server and back.
+    /// Carry the bytes of every client to another server and back.
     ///
-    /// Each client gets a connection of its own to the other server. A slow
-    /// client pauses its connection there, and the other way round; one that
-    /// is too slow for too long is disconnected together with its partner.
+    /// Each client gets an upstream: a connection of its own to the other
+    /// server. A slow client pauses its upstream, and a slow upstream its
+    /// client. If one stays too slow for too long, both are reset.
     Tunnel(TunnelArgs),
-    /// Find out whether a server, any server, survives slow clients.
+    /// Test whether a TCP server survives slow clients.
     Probe(Box<ProbeArgs>),
 }
 
-/// What `highwater tunnel` was given.
+/// The arguments of `highwater tunnel`.
 #[derive(Debug, Args)]
 pub struct TunnelArgs {
-    /// The server to stand in front of, by name or address, such as
-    /// `redis:6379`, `127.0.0.1:80` or `[::1]:80`. A name is looked up again
-    /// once a minute and after failures; all its addresses are tried in turn.
+    /// Connect each client to this server, such as `redis:6379`,
+    /// `127.0.0.1:80` or `[::1]:80`. A name is looked up once a minute and
+    /// after failures; its addresses are tried in turn.
     #[arg(long, value_name = "HOST:PORT")]
     pub to: Target,
-    /// How long to wait for a connection to each address of the other server.
+    /// Give up an address of the other server that does not accept within
+    /// this time.
     #[arg(long, value_name = "TIME", default_value_t = Time(limits::CONNECT_TIMEOUT))]
     pub connect_timeout: Time,
-    /// A client whose last read brought at least this much has what it sends
-    /// next moved by the kernel alone (splice); 0 copies everything.
+    /// After a read of at least this many bytes, have the kernel move the
+    /// bytes that follow from socket to socket (splice); 0 copies everything.
     #[arg(long, value_name = "SIZE", default_value_t = Size(limits::SPLICE_FROM_BYTES))]
     pub splice_from: Size,
-    /// Tell the other server each client's address, by a header of the PROXY
-    /// protocol in front of the stream [default: no header]
+    /// Send each client's address to the other server in a PROXY protocol
+    /// header in front of the stream [default: no header]
     #[arg(long, value_enum, value_name = "VERSION")]
     pub proxy_protocol: Option<ProxyProtocol>,
     /// Where to listen.
@@ -82,7 +81,7 @@ pub struct TunnelArgs {
 }
 
 impl TunnelArgs {
-    /// The limits that were asked for.
+    /// The limits that these arguments ask for.
     ///
     /// # Errors
     ///
@@ -98,18 +97,16 @@ impl TunnelArgs {
     }
 }
 
-/// What `highwater echo` was given.
+/// The arguments of `highwater echo`.
 #[derive(Debug, Args)]
 pub struct EchoArgs {
     /// Where to listen.
     #[command(flatten)]
     pub listen: ListenArgs,
-    /// How the stream is cut: `none` returns bytes as they come, `length`
-    /// whole frames of a 4-byte big-endian length and a payload.
+    /// Return bytes as they come (`none`), or whole frames (`length`).
     #[arg(long, value_enum, default_value_t = Framing::None)]
     pub framing: Framing,
-    /// The longest frame payload; a client that announces more is
-    /// disconnected.
+    /// Disconnect a client that announces a frame with a longer payload.
     #[arg(long, value_name = "SIZE", default_value_t = Size(limits::MAX_FRAME_BYTES))]
     pub max_frame: Size,
     /// What all servers share.
@@ -117,12 +114,12 @@ pub struct EchoArgs {
     pub serving: ServingArgs,
 }
 
-/// How a stream is cut.
+/// How a stream is split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Framing {
     /// Bytes as they come.
     None,
-    /// Frames of a 4-byte big-endian length and a payload.
+    /// Frames: a 4-byte big-endian length, then that many bytes.
     Length,
 }
 
@@ -130,17 +127,18 @@ pub enum Framing {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Listening")]
 pub struct ListenArgs {
-    /// Address or name to listen on; `::1` and `::` for IPv6, `0.0.0.0` for
-    /// everybody.
+    /// Listen on this address or name; `0.0.0.0` and `::` (IPv6) admit other
+    /// machines.
     #[arg(long, default_value = "127.0.0.1")]
     pub host: String,
-    /// Port to listen on; 0 takes a free one, which the log names.
+    /// Listen on this port; with 0 the kernel chooses one, and the log names
+    /// it.
     #[arg(long, default_value_t = 9000)]
     pub port: u16,
 }
 
 impl ListenArgs {
-    /// The address that is meant.
+    /// The address that these arguments name.
     ///
     /// # Errors
     ///
@@ -157,49 +155,51 @@ impl ListenArgs {
     }
 }
 
-/// What all servers share.
+/// The options that all servers share.
 #[derive(Debug, Args)]
 pub struct ServingArgs {
-    /// Queue length at which a client's source is paused.
+    /// Pause the source of a client when its queue reaches this length.
     #[arg(long, value_name = "SIZE", default_value_t = Size(limits::HIGH_WATER_MARK_BYTES), help_heading = SLOW)]
     pub high_water_mark: Size,
-    /// Queue length at which a client is over the limit [default: the
-    /// high-water mark]
+    /// Start the grace of a client when its queue reaches this length
+    /// [default: the high-water mark]
     #[arg(long, value_name = "SIZE", help_heading = SLOW)]
     pub limit: Option<Size>,
-    /// How long a client may stay over the limit before it is disconnected.
-    /// With the mark this amounts to a rate that a busy client must take:
-    /// 64KiB in 5s is 13 KiB/s.
+    /// Disconnect a client that stays over the limit for this long. An
+    /// orderly end and a stop also wait at most this long.
     #[arg(long, value_name = "TIME", default_value_t = Time(limits::GRACE), help_heading = SLOW)]
     pub grace: Time,
-    /// How long something may wait for a client without its queue ever
-    /// being empty [default: 60s, or the grace where that is longer]
+    /// Disconnect a client whose queue has not been empty for this long
+    /// [default: 60s, or the grace if that is longer]
     #[arg(long, value_name = "TIME", help_heading = SLOW)]
     pub drain_timeout: Option<Time>,
-    /// Queue length that no write may exceed [default: 16 times the mark]
+    /// Disconnect a client when a write would make its queue longer than this
+    /// [default: 16 times the mark]
     #[arg(long, value_name = "SIZE", help_heading = SLOW)]
     pub hard_limit: Option<Size>,
-    /// What all queues together may hold; over it the longest goes first
-    /// [default: a quarter of memory]
+    /// Disconnect the client with the longest queue while all queues together
+    /// hold more than this [default: a quarter of memory]
     #[arg(long, value_name = "SIZE", help_heading = BOUNDS)]
     pub memory_budget: Option<Size>,
-    /// Clients served at a time; more are refused [default: what the
-    /// descriptor limit allows]
+    /// Refuse more clients than this [default: what the descriptor limit
+    /// allows]
     #[arg(long, value_name = "N", help_heading = BOUNDS)]
     pub max_clients: Option<usize>,
-    /// Unsent bytes that the kernel may hold for a client
-    /// (TCP_NOTSENT_LOWAT); 0 for the kernel's own way.
+    /// Let the kernel hold at most this many unsent bytes for a client
+    /// (TCP_NOTSENT_LOWAT); 0 leaves the kernel's own default.
     #[arg(long, value_name = "SIZE", default_value_t = Size(limits::UNSENT_BYTES), help_heading = BOUNDS)]
     pub unsent: Size,
-    /// Receive buffer that the kernel may use for a client that takes back
-    /// nothing (SO_RCVBUF); it grows up to four times for one that does, and
-    /// up to sixteen while there are few clients. 0 for the kernel's own way.
+    /// Give a client that takes nothing a receive buffer of this size in the
+    /// kernel (SO_RCVBUF). For a client that takes bytes it grows up to 4 times,
+    /// up to 16 times while there are at most 4 clients. 0 leaves the kernel's
+    /// own sizing.
     #[arg(long, value_name = "SIZE", default_value_t = Size(limits::RECEIVE_BUFFER_BYTES), help_heading = BOUNDS)]
     pub receive_buffer: Size,
-    /// Append the log to this file, besides standard error.
+    /// Append the log to this file as well as to standard error.
     #[arg(long, value_name = "PATH", help_heading = LOG)]
     pub log_file: Option<PathBuf>,
-    /// How much to log: off, error, warn, info, debug or trace.
+    /// Log this level and those above it: off, error, warn, info, debug or
+    /// trace.
     #[arg(long, value_name = "LEVEL", default_value_t = LevelFilter::Info, help_heading = LOG)]
     pub log_level: LevelFilter,
 }
@@ -209,7 +209,7 @@ const BOUNDS: &str = "What all clients together may take";
 const LOG: &str = "Log";
 
 impl ServingArgs {
-    /// The limits that were asked for.
+    /// The limits that these arguments ask for.
     ///
     /// # Errors
     ///

@@ -23,7 +23,7 @@ use crate::units::{parse_size, parse_time};
 /// The arguments of `highwater probe`.
 #[derive(Debug, Clone, Args)]
 #[command(
-    about = "Find out whether a server survives slow clients",
+    about = "Test whether a TCP server survives slow clients",
     after_help = EXAMPLES
 )]
 pub struct ProbeArgs {
@@ -33,75 +33,76 @@ pub struct ProbeArgs {
     /// The server's port on this machine, instead of HOST:PORT
     #[arg(long, value_name = "N", conflicts_with = "target")]
     pub port: Option<u16>,
-    /// The way in which the server is made to send
+    /// Make the server send in this way
     #[arg(long, value_parser = protocol_parser(), default_value = "echo")]
     pub protocol: &'static Choice,
-    /// What --protocol http asks for
+    /// Request this path with --protocol http
     #[arg(long, value_name = "PATH", default_value = "/", value_parser = parse_path)]
     pub path: String,
-    /// What every client of --protocol push says once; with escapes \\r \\n \\t \\0 \\\\ \\xHH
+    /// Line that every client of --protocol push sends once; escapes \r \n \t \0 \\ \xHH
     #[arg(long, value_name = "LINE", value_parser = parse_line)]
     pub send: Option<Line>,
-    /// What one more connection says again and again, so that the server pushes; with escapes
+    /// Line that an extra connection sends repeatedly so that the server has something to push;
+    /// escapes \r \n \t \0 \\ \xHH
     #[arg(long, value_name = "LINE", value_parser = parse_line)]
     pub publish: Option<Line>,
-    /// How much it says in a second
+    /// Bytes per second of these lines
     #[arg(long, value_name = "SIZE[/s]", value_parser = parse_rate, default_value = "4MiB/s")]
     pub publish_rate: u64,
 
-    /// Healthy clients: send a message, read the answer at once, send the next
+    /// Healthy clients: each sends a message, reads the answer at once, sends the next
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub fast: usize,
     /// Bytes of one message of a healthy client [default: 64, with --bulk 64KiB]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub size: Option<usize>,
-    /// Messages that a healthy client has on the way at once [default: 1, with --bulk 16]
+    /// Messages that a healthy client has in flight [default: 1, with --bulk 16]
     #[arg(long, value_name = "N")]
     pub pipeline: Option<u32>,
-    /// Healthy clients send and receive as much as they can
+    /// Let healthy clients send large messages in deep pipelines
     #[arg(long)]
     pub bulk: bool,
 
-    /// Clients that fill up and never read
+    /// Clients that fill up and never read; to be disconnected
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub stalled: usize,
-    /// Clients that never read although the server has read all that they sent:
-    /// they show what a plain close leaves in the kernel (only on the server's
-    /// machine) [default: 1 with --stalled]
+    /// Clients that never read although the server has read all their bytes: they show
+    /// what a plain close leaves in the kernel. Only on the server's machine
+    /// [default: 1 with --stalled]
     #[arg(long, value_name = "N")]
     pub quiet: Option<usize>,
-    /// Clients that go on sending and never read
+    /// Clients that go on sending and never read; to be disconnected
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub talkers: usize,
-    /// Clients that read too slowly to be kept
+    /// Clients that read too slowly; to be disconnected
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub trickle: usize,
-    /// How much each of these reads in a second
+    /// Bytes per second that each trickling client reads
     #[arg(long, value_name = "SIZE[/s]", value_parser = parse_rate, default_value = "1KiB/s")]
     pub trickle_rate: u64,
-    /// Clients that fill up, pause, and then read everything; to be kept
+    /// Clients that fill up, pause, then read everything; to be kept
     #[arg(long, value_name = "N", default_value_t = 2)]
     pub paused: usize,
-    /// How long these pause
+    /// Time for which each of these pauses
     #[arg(long, value_name = "TIME", value_parser = parse_time, default_value = "4s")]
     pub pause: Duration,
-    /// Clients that read slowly but all the time; to be kept
+    /// Clients that read slowly without a pause; to be kept
     #[arg(long, value_name = "N", default_value_t = 2)]
     pub steady: usize,
-    /// How much each of these reads in a second
+    /// Bytes per second that each steady client reads
     #[arg(long, value_name = "SIZE[/s]", value_parser = parse_rate, default_value = "64KiB/s")]
     pub steady_rate: u64,
 
-    /// How soon after it filled up a stalled client must be gone
+    /// Fail if a stalled client is not gone this long after it was full
     #[arg(long, value_name = "TIME", value_parser = parse_time, default_value = "6s")]
     pub within: Duration,
-    /// How long the healthy clients are measured alone, before and after
+    /// Measure the healthy clients alone for this long, before and after
     #[arg(long, value_name = "TIME", value_parser = parse_time, default_value = "2s")]
     pub baseline: Duration,
-    /// The most that a slow client offers without reading an answer
+    /// Most bytes that a slow client sends without reading an answer
     #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "16MiB")]
     pub fill: usize,
-    /// The server's process, where its port does not tell
+    /// Measure memory and CPU of this process, if the port does not lead to it
     #[arg(long, value_name = "PID")]
     pub pid: Option<i32>,
 
@@ -135,12 +136,12 @@ static PROTOCOLS: &[Choice] = &[
     },
     Choice {
         name: "http",
-        help: "GET again and again on a kept connection; see --path",
+        help: "GET repeatedly on a kept connection; see --path",
         make: |args| Arc::new(Http::get(&args.path, args.target())),
     },
     Choice {
         name: "push",
-        help: "The server sends by itself, once it was greeted; see --send and --publish",
+        help: "The server sends by itself after --send; see also --publish",
         make: |args| Arc::new(args.push()),
     },
     Choice {
@@ -181,7 +182,7 @@ fn parse_path(typed: &str) -> Result<String, String> {
 const EXAMPLES: &str = "\
 Examples:
   highwater probe --port 9000
-      five stalled clients, one talker, two paused, two steady, ten healthy: a verdict in 15 s
+      the default set of slow clients beside ten healthy ones: a verdict in 15 s
   highwater probe --port 9000 --stalled 500 --fast 50
       do fifty healthy clients notice five hundred stalled ones?
   highwater probe --port 9000 --stalled 0 --talkers 0 --paused 0 --steady 5 --steady-rate 128KiB/s
@@ -192,7 +193,7 @@ Examples:
   highwater probe --port 9000 --json | jq .verdict
       for scripts
 
-Exit code: 0 verdict pass, 1 fail (or nothing could be told), 2 wrong usage or no server.";
+Exit codes: 0 verdict pass, 1 fail or unknown, 2 wrong usage or no server.";
 
 /// Reads a rate such as `64KiB/s` or `64KiB`, in bytes per second.
 ///
