@@ -100,15 +100,15 @@ impl TunnelArgs {
 /// The arguments of `highwater echo`.
 #[derive(Debug, Args)]
 pub struct EchoArgs {
-    /// Where to listen.
-    #[command(flatten)]
-    pub listen: ListenArgs,
     /// Return bytes as they come (`none`), or whole frames (`length`).
     #[arg(long, value_enum, default_value_t = Framing::None)]
     pub framing: Framing,
     /// Disconnect a client that announces a frame with a longer payload.
     #[arg(long, value_name = "SIZE", default_value_t = Size(limits::MAX_FRAME_BYTES))]
     pub max_frame: Size,
+    /// Where to listen.
+    #[command(flatten)]
+    pub listen: ListenArgs,
     /// What all servers share.
     #[command(flatten)]
     pub serving: ServingArgs,
@@ -200,7 +200,7 @@ pub struct ServingArgs {
     pub log_file: Option<PathBuf>,
     /// Log this level and those above it: off, error, warn, info, debug or
     /// trace.
-    #[arg(long, value_name = "LEVEL", default_value_t = LevelFilter::Info, help_heading = LOG)]
+    #[arg(long, value_name = "LEVEL", default_value = "info", help_heading = LOG)]
     pub log_level: LevelFilter,
 }
 
