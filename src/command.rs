@@ -1,6 +1,6 @@
-//! Running a subcommand: from parsed arguments to an exit code.
+//! Runs a subcommand: from parsed arguments to an exit code.
 //!
-//! Owns what happens around a server: the descriptor limit, the log, signals,
+//! Owns the surroundings of a server: the descriptor limit, the log, signals,
 //! the summary at the end. Refuses to know what the server does.
 
 use std::process::ExitCode;
@@ -20,7 +20,7 @@ use crate::log_backlog::Log;
 use crate::probe;
 use crate::services::{Echo, FramedEcho, Tunnel};
 
-/// Runs what was asked for. Wrong usage prints one line and exits with 2.
+/// Runs the subcommand. Wrong usage prints one line and exits with 2.
 #[must_use]
 pub fn run(cli: Cli) -> ExitCode {
     match cli.command {
@@ -50,7 +50,7 @@ fn tunnel(args: TunnelArgs) -> ExitCode {
     })
 }
 
-/// Serves until a signal comes, and sums up.
+/// Serves until a signal comes, then logs the summary.
 pub(crate) fn serve<S: Service>(
     listen: &ListenArgs,
     serving: &ServingArgs,
@@ -95,7 +95,8 @@ pub(crate) fn serve<S: Service>(
     code
 }
 
-/// The first SIGINT or SIGTERM stops the server in order, the second at once.
+/// Stops the server in order at the first SIGINT or SIGTERM, and exits at the
+/// second.
 fn stop_on_signals(remote: Remote) -> std::io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     let wait_for_signals = move || {

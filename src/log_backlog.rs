@@ -1,9 +1,9 @@
-//! The log, which is a client too: a terminal, pipe or disk that takes its
-//! lines slowly must not stall the event loop.
+//! The log as a client: a terminal, pipe or disk that takes lines slowly must
+//! not stall the event loop.
 //!
-//! Owns a bounded backlog of lines and a thread for each place that the log
-//! goes to. A full backlog drops lines and counts them; the count is logged
-//! once there is room. Refuses to format: that is simplelog's part.
+//! Owns a bounded backlog of lines and a thread for each sink. A full backlog
+//! drops lines and counts them; the count is logged once there is room. Refuses
+//! to format: simplelog does.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -19,19 +19,19 @@ use time::macros::format_description;
 
 use crate::limits::{LOG_BACKLOG_LINES, LOG_FLUSH_TIMEOUT, LOG_GATHER_TIME};
 
-/// The running log. Keep it to the end of the program, then
+/// The running log. Keep it to the end of the program, then call
 /// [`finish`](Self::finish).
 #[derive(Debug)]
 pub struct Log {
     backlogs: Vec<SyncSender<Message>>,
 }
 
-/// Why the log could not be started.
+/// Why the log did not start.
 #[derive(Debug)]
 pub enum LogError {
-    /// The log file cannot be appended to.
+    /// The log file cannot be opened for appending.
     File(PathBuf, io::Error),
-    /// A thread for the log could not be started.
+    /// A thread for the log cannot be started.
     Thread(io::Error),
     /// This program has a log already.
     Taken,
@@ -54,9 +54,9 @@ impl std::fmt::Display for LogError {
 impl std::error::Error for LogError {}
 
 enum Message {
-    /// A line, and how many were lost right before it.
+    /// A line, and the number of lines lost right before it.
     Line(Vec<u8>, u64),
-    /// Everything before this has been written; say so.
+    /// A request to confirm that everything before it is written.
     Flush(Sender<()>),
 }
 
@@ -66,7 +66,7 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// The file cannot be written, or the program has a log already.
+    /// The file cannot be opened, or the program has a log already.
     pub fn start(level: LevelFilter, file: Option<&Path>) -> Result<Self, LogError> {
         let mut backlogs = Vec::new();
         let mut loggers: Vec<Box<dyn SharedLogger>> = Vec::new();
@@ -91,15 +91,16 @@ impl Log {
         Ok(Self { backlogs })
     }
 
-    /// Waits until all lines are written, but not for ever: a terminal that
-    /// nobody reads does not keep the program from ending.
+    /// Waits until all lines are written, for at most [`LOG_FLUSH_TIMEOUT`] per
+    /// sink: a terminal that nobody reads does not keep the program from
+    /// ending.
     pub fn finish(&self) {
-        // Standard error last, as it may have to tell of the file.
+        // Standard error last, since it may have to report the file.
         for backlog in self.backlogs.iter().rev() {
             let (done, finished) = channel();
             let backlog = backlog.clone();
-            // A full backlog takes this once it has room; that wait has no timeout of its own,
-            // so another thread has it.
+            // A full backlog accepts this once it has room. That wait has no
+            // timeout, so another thread does it.
             let waiting = move || backlog.send(Message::Flush(done));
             if thread::Builder::new().spawn(waiting).is_ok() {
                 let _ = finished.recv_timeout(LOG_FLUSH_TIMEOUT);
@@ -121,7 +122,7 @@ fn config() -> Config {
     builder.build()
 }
 
-/// The near end: takes what simplelog writes, line by line, and never waits.
+/// The near end: accepts lines from simplelog and never waits.
 struct Backlog {
     sender: SyncSender<Message>,
     line: Vec<u8>,
@@ -167,16 +168,16 @@ impl Write for Backlog {
     }
 }
 
-/// The far end: waits for the sink, on its own thread.
+/// The far end: writes to the sink on a thread of its own.
 struct Writer {
     sink: Box<dyn Write + Send>,
     lost: Arc<AtomicU64>,
     complaint: Option<Complaint>,
-    /// The last write failed.
+    /// Whether the last write failed.
     is_failing: bool,
 }
 
-/// Where it is said that a log file takes no lines.
+/// Where the failure of a log file is reported.
 struct Complaint {
     path: PathBuf,
     to: SyncSender<Message>,
@@ -189,11 +190,12 @@ impl Writer {
                 Ok(message) => message,
                 Err(TryRecvError::Disconnected) => return,
                 Err(TryRecvError::Empty) => {
-                    // Everything kept is written, so what was lost was last.
+                    // All kept lines are written, so the lost lines came last.
                     self.report_all_lost();
                     match messages.recv() {
                         Ok(message) => {
-                            // Who writes a line meanwhile does not have to wake this thread.
+                            // A thread that logs meanwhile does not have to
+                            // wake this one.
                             thread::sleep(LOG_GATHER_TIME);
                             message
                         }
@@ -222,7 +224,7 @@ impl Writer {
         self.report_lost(lost);
     }
 
-    /// Says how many lines are missing, where they are missing.
+    /// Writes how many lines are missing, at the place where they are missing.
     fn report_lost(&mut self, lost: u64) {
         if lost == 0 {
             return;
@@ -233,7 +235,7 @@ impl Writer {
         }
     }
 
-    /// Writes, and complains about the first failure of several.
+    /// Writes, and reports the first of several failures.
     fn put(&mut self, text: &[u8]) -> bool {
         let outcome = self.sink.write_all(text);
         if let (Err(error), Some(complaint), false) = (&outcome, &self.complaint, self.is_failing) {
@@ -241,7 +243,7 @@ impl Writer {
                 "[ERROR] --log-file {}: takes no more lines: {error}; those that are missing are counted\n",
                 complaint.path.display()
             );
-            // A full backlog has other lines to tell of trouble.
+            // A full backlog has other lines that tell of trouble.
             let _ = complaint.to.try_send(Message::Line(line.into_bytes(), 0));
         }
         self.is_failing = outcome.is_err();
