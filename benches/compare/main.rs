@@ -1,9 +1,9 @@
-//! Compares the speed of `highwater` with that of the barest server possible and
-//! of the servers that people would use instead, side by side.
+//! Compares the speed of `highwater` with the barest server possible and with
+//! the servers that people would use instead.
 //!
-//! Owns the command line and the order of work. What is compared is in
-//! `scenario`, who takes part in `peer`, how it is measured in `slices`, `memory`,
-//! `beside` and `prober`, what the clients do in `load`, and how it is told in `report`.
+//! Owns the command line and the order of work. `scenario` has the comparisons,
+//! `peer` the servers, `load` their clients; `slices`, `memory`, `beside` and
+//! `prober` measure; `report` writes.
 
 mod beside;
 mod clock;
@@ -36,60 +36,63 @@ use crate::peer::Workshop;
 use crate::report::Report;
 use crate::scenario::{Measure, Scenario};
 
-/// Fewer cycles than this say nothing on a machine that swings by half.
+/// Fewer cycles tell nothing on a machine whose speed swings by half.
 const FEWEST_CYCLES: usize = 40;
-/// Cycles of bulk traffic with little on the way for each one of others. Its ratios swing by
-/// 10 to 25 %, those of messages by 5: the median of 60 cycles is known to 4 %, that of 240 to 2.
+/// Cycles of bulk traffic with few bytes in flight, as a multiple of others.
+/// Its ratios swing by 10 to 25 %, those of messages by 5: the median of 60
+/// cycles is known to 4 %, that of 240 to 2.
 const BULK_CYCLES: usize = 4;
 
-/// Measures highwater beside its peers, all of them alive at once.
+/// Measures highwater beside its peers, all of them running at once.
 #[derive(Parser)]
 #[command(name = "compare", bin_name = "cargo bench --bench compare --")]
 struct Arguments {
-    /// Only this scenario; may be given again. Without it: all.
+    /// Measure only this scenario; may be repeated. Without it: all.
     #[arg(long = "scenario", value_name = "NAME")]
     scenarios: Vec<String>,
-    /// Lists the scenarios with their goals.
+    /// List the scenarios with their goals.
     #[arg(long)]
     list: bool,
-    /// The short form, under three minutes: the most telling scenarios against one peer each.
+    /// Measure the most telling scenarios against one peer each, in under three
+    /// minutes.
     #[arg(long)]
     quick: bool,
-    /// Rounds in which every server gets one slice; four times as many for bulk traffic with
-    /// little on the way.
+    /// Rounds in which every server gets one slice; four times as many for bulk
+    /// traffic with few bytes in flight.
     #[arg(long, default_value_t = 60)]
     cycles: usize,
     /// Length of a slice in milliseconds.
     #[arg(long, default_value_t = 80, value_parser = clap::value_parser!(u64).range(20..=1000))]
     slice: u64,
-    /// How often a run is tried in which the two floors do not agree.
+    /// Tries of a run in which both entries of the floor do not agree.
     #[arg(long, default_value_t = 4)]
     tries: usize,
-    /// Repeats the random order of an earlier run.
+    /// Repeat the random order of an earlier run.
     #[arg(long, value_name = "NUMBER")]
     seed: Option<u64>,
-    /// Writes the results as Markdown here, and the plots beside it; what the file tells of
-    /// scenarios that are not measured this time stays.
+    /// Write the results as Markdown to this file, and the plots beside it.
+    /// Chapters of scenarios that are not measured this time stay.
     #[arg(long, value_name = "FILE")]
     write: Option<PathBuf>,
-    /// Measures this program instead of the one that was just built.
+    /// Measure this program instead of the one just built.
     #[arg(long, value_name = "FILE", default_value = env!("CARGO_BIN_EXE_highwater"))]
     highwater: PathBuf,
-    /// Another build of highwater, which takes part beside this one as `baseline`.
+    /// Let another build of highwater take part beside this one, as `baseline`.
     #[arg(long, value_name = "FILE")]
     baseline: Option<PathBuf>,
-    /// Only these peers, by name; highwater and the floor always take part.
+    /// Measure only these peers, by name; highwater and the floor always take
+    /// part.
     #[arg(long = "peer", value_name = "NAME")]
     peers: Vec<String>,
-    /// What cargo adds for every benchmark.
+    /// The argument that cargo adds for every benchmark.
     #[arg(long, hide = true)]
     bench: bool,
 }
 
 fn main() -> ExitCode {
     let mut words = std::env::args().skip(1);
-    // Two helpers are this very program again: the load, and the step between
-    // a fork and a server.
+    // Two helpers are this very program again: the load, and the step between a
+    // fork and a server.
     let outcome = match words.next().as_deref() {
         Some(generator::LOAD) => generator::serve(words),
         Some(launch::LAUNCH) => launch::run(words),

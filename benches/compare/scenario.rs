@@ -1,4 +1,4 @@
-//! What is compared with what, and what we want to see: the goals by name.
+//! The comparisons by name, each with its goal.
 
 use highwater::probe::BULK_PIPELINE_MESSAGES;
 
@@ -16,7 +16,7 @@ pub(crate) struct Scenario {
     pub(crate) measure: Measure,
 }
 
-/// How it is measured.
+/// How a scenario is measured.
 pub(crate) enum Measure {
     /// Slices side by side.
     Speed(Contest),
@@ -44,7 +44,7 @@ pub(crate) struct Contest {
     base: Seat,
     /// Takes part in every run.
     always: &'static [Seat],
-    /// Take part in turns, as more than four at once disturb each other.
+    /// Take part in turns, since more than four at once disturb each other.
     peers: &'static [Seat],
 }
 
@@ -58,7 +58,7 @@ const QUICK_PEERS: usize = 1;
 pub(crate) type Team = Vec<Seat>;
 
 impl Contest {
-    /// Who runs with whom. Peers that are not here are left out.
+    /// The teams of a run. Missing peers are left out.
     pub(crate) fn teams(&self, only: &[String], is_quick: bool, workshop: &Workshop) -> Vec<Team> {
         let wanted =
             |seat: &&Seat| only.is_empty() || only.iter().any(|name| name == seat.peer || name == seat.label);
@@ -90,9 +90,9 @@ impl Contest {
     }
 }
 
-/// What is measured one server after the other.
+/// The measurements that run one server after the other.
 pub(crate) enum Trial {
-    /// Resident memory of idle clients, and what is left when they have gone.
+    /// Resident memory of idle clients, and of the server after they have left.
     Idle { clients: usize },
     /// Kernel and resident memory of stalled clients.
     Stalled {
@@ -104,14 +104,14 @@ pub(crate) enum Trial {
         peers: &'static [&'static str],
         clients: usize,
     },
-    /// Instructions for each message, those of the kernel not included.
+    /// Instructions per message, kernel excluded.
     Instructions {
         peers: &'static [&'static str],
         clients: usize,
     },
-    /// What the prober costs for each message, to the server.
+    /// CPU of the prober per message, to the server's.
     Prober { clients: usize },
-    /// System calls for each message.
+    /// System calls per message.
     Calls {
         peers: &'static [&'static str],
         clients: usize,
@@ -138,8 +138,8 @@ const fn seat(peer: &'static str, clients: usize) -> Seat {
 }
 
 impl Seat {
-    /// The same in another build, where one takes part. A seat that stalled clients
-    /// sit beside, or with a label of its own, is compared with itself already.
+    /// The same seat in another build, if one takes part. A seat beside stalled
+    /// clients, or with a label of its own, is compared with itself already.
     fn of_baseline(mut self, workshop: &Workshop) -> Option<Self> {
         let name = baseline_of(self.peer).filter(|name| workshop.has(name))?;
         if self.label != self.peer {
@@ -175,9 +175,9 @@ const PIPELINED: Work = Work::Ping {
     size: MESSAGE_BYTES,
     in_flight: 16,
 };
-/// As `highwater probe --bulk` has it: 1 MiB on the way, which a server without
-/// bounds takes in whole, so that the client's own send does most of the work
-/// of receiving too (loopback has one processor do both).
+/// 1 MiB in flight, like `highwater probe --bulk`. A server without bounds
+/// takes all of it, so the client's own send does most of the receiving too (on
+/// loopback one processor does both).
 const BULK: Work = Work::Bulk {
     frame: None,
     in_flight: BULK_PIPELINE_MESSAGES,
@@ -187,8 +187,8 @@ const FRAMED_BULK: Work = Work::Bulk {
     in_flight: BULK_PIPELINE_MESSAGES,
 };
 
-/// More on the way than any socket takes, as from a client that sends a file:
-/// then every server is what the client waits for.
+/// More in flight than any socket takes, like a client that sends a file: the
+/// client then waits for every server.
 const FLOOD_MESSAGES: u32 = 512;
 const FLOOD: Work = Work::Bulk {
     frame: None,
@@ -200,18 +200,19 @@ const FRAMED_FLOOD: Work = Work::Bulk {
 };
 const SHORT: Work = Work::Connect { size: MESSAGE_BYTES };
 
-/// Connections at a time, where each lasts for one echo only.
+/// Connections at a time, where each lasts for one echo.
 const SHORT_AT_A_TIME: usize = 16;
 
 /// The send buffer of the slow clients of `highwater probe`.
 pub(crate) const SLOW_CLIENT_SEND_BYTES: usize = 64 * 1024;
 
-/// One that leaves the memory of this machine to the servers: with 64 KiB, the
-/// clients' own ends of 5,000 connections are most of what the kernel calls too
-/// much (`tcp_mem`), and every bulk stream on the machine slows down.
+/// A send buffer that leaves the memory of this machine to the servers. With 64
+/// KiB, the clients' ends of 5,000 connections take most of the memory that the
+/// kernel allows (`tcp_mem`), and every bulk stream on the machine slows down.
 const SMALL_SEND_BYTES: usize = 16 * 1024;
 
-/// Every defence stays on, but none comes to an end while its cost is measured.
+/// Every defence stays on, but none disconnects a client while its cost is
+/// measured.
 const PATIENT: &[&str] = &["--grace", "1h", "--drain-timeout", "1h"];
 
 /// All scenarios, the most telling first.
@@ -592,7 +593,7 @@ pub(crate) fn choose(names: &[String], is_quick: bool) -> Result<Vec<&'static Sc
     Ok(SCENARIOS.iter().filter(chosen).collect())
 }
 
-/// Prints what there is.
+/// Prints all scenarios.
 pub(crate) fn print_list() {
     for scenario in SCENARIOS {
         println!(
