@@ -1,4 +1,4 @@
-//! Why a client was closed, and why a server could not start.
+//! Why a client was closed, a connection not begun, a server not started.
 //!
 //! Owns the reasons that log, counters and tests share. Refuses to log: the
 //! place that decides logs once.
@@ -14,6 +14,7 @@ use crate::limits::LimitsError;
 
 /// Why a client was closed.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum CloseReason {
     /// Both sides ended in order, and everything sent has arrived.
     Finished,
@@ -36,34 +37,53 @@ pub enum CloseReason {
     ConnectTimedOut(Duration),
 }
 
-/// Whether an operation failed because descriptors ran out, of this process or
-/// of the machine (`EMFILE`, `ENFILE`).
-#[must_use]
-pub fn is_out_of_descriptors(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+/// Why a connection to another server was not begun: the answer of
+/// [`Actions::connect`](crate::engine::Actions::connect).
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The server is stopping and begins no new connections.
+    Stopping,
+    /// The client that the connection was for is gone.
+    ClientGone,
+    /// Descriptors ran out, of this process or of the machine (`EMFILE`,
+    /// `ENFILE`). No other address would help.
+    OutOfDescriptors(io::Error),
+    /// The kernel refused the connection at once.
+    Io(io::Error),
 }
 
-/// The server is stopping and begins no new connections: the answer of
-/// [`Actions::connect`](crate::event_loop::Actions::connect).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stopping;
-
-impl fmt::Display for Stopping {
+impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the server is stopping and begins no new connections")
+        match self {
+            Self::Stopping => f.write_str("the server is stopping and begins no new connections"),
+            Self::ClientGone => f.write_str("the client is gone"),
+            Self::OutOfDescriptors(error) | Self::Io(error) => error.fmt(f),
+        }
     }
 }
 
-impl std::error::Error for Stopping {}
+impl std::error::Error for ConnectError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::OutOfDescriptors(error) | Self::Io(error) => Some(error),
+            Self::Stopping | Self::ClientGone => None,
+        }
+    }
+}
 
-/// Whether a connection was not begun because the server is [`Stopping`].
-#[must_use]
-pub fn is_stopping(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(|inner| inner.is::<Stopping>())
+impl From<io::Error> for ConnectError {
+    fn from(error: io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(libc::EMFILE | libc::ENFILE) => Self::OutOfDescriptors(error),
+            _ => Self::Io(error),
+        }
+    }
 }
 
 /// The operation on a socket that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Operation {
     /// Reading.
     Read,
@@ -114,6 +134,7 @@ impl fmt::Display for CloseReason {
 
 /// Why a server could not start, or had to end.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum ServerError {
     /// Limits contradict each other.
     Limits(LimitsError),
@@ -130,14 +151,14 @@ impl fmt::Display for ServerError {
             Self::Listen(address, error) => {
                 write!(f, "cannot listen on {address}: {error}")?;
                 match error.kind() {
-                    io::ErrorKind::AddrInUse => {
-                        f.write_str("; stop the program that has the port, or choose another with --port (0 takes a free one)")
-                    }
-                    io::ErrorKind::AddrNotAvailable => {
-                        f.write_str("; --host must be an address of this machine, such as 127.0.0.1, ::1 or 0.0.0.0")
-                    }
+                    io::ErrorKind::AddrInUse => f.write_str(
+                        "; stop the program that has the port, or choose another port (0 takes a free one)",
+                    ),
+                    io::ErrorKind::AddrNotAvailable => f.write_str(
+                        "; the address must be one of this machine, such as 127.0.0.1, ::1 or 0.0.0.0",
+                    ),
                     io::ErrorKind::PermissionDenied => {
-                        f.write_str("; ports below 1024 need a privilege: choose a higher one with --port")
+                        f.write_str("; ports below 1024 need a privilege: choose a higher port")
                     }
                     _ => Ok(()),
                 }
@@ -159,5 +180,27 @@ impl std::error::Error for ServerError {
 impl From<LimitsError> for ServerError {
     fn from(error: LimitsError) -> Self {
         Self::Limits(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_want_of_descriptors_is_told_from_an_address_that_refuses() {
+        for (number, is_ours) in [
+            (libc::EMFILE, true),
+            (libc::ENFILE, true),
+            (libc::ECONNREFUSED, false),
+            (libc::EADDRNOTAVAIL, false),
+        ] {
+            let error = ConnectError::from(io::Error::from_raw_os_error(number));
+            assert_eq!(
+                matches!(error, ConnectError::OutOfDescriptors(_)),
+                is_ours,
+                "{error}"
+            );
+        }
     }
 }

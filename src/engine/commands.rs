@@ -3,7 +3,6 @@
 //! Owns the table of commands. Refuses logic.
 
 use std::borrow::Cow;
-use std::io;
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -15,6 +14,7 @@ use super::core::Core;
 use super::network::{Network, Stream};
 use super::service::Commands;
 use crate::backpressure::Answer;
+use crate::error::ConnectError;
 
 impl<N: Network> Commands for Core<N> {
     fn write(&mut self, id: ClientId, data: &[u8]) -> Answer {
@@ -53,7 +53,7 @@ impl<N: Network> Commands for Core<N> {
         Self::reset(self, id);
     }
 
-    fn connect(&mut self, address: SocketAddr, for_client: ClientId) -> io::Result<ClientId> {
+    fn connect(&mut self, address: SocketAddr, for_client: ClientId) -> Result<ClientId, ConnectError> {
         Self::connect(self, address, for_client)
     }
 

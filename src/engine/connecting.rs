@@ -3,7 +3,6 @@
 //! Owns the way of an upstream from the request to the first write. Refuses to
 //! choose addresses: the service does.
 
-use std::io;
 use std::net::SocketAddr;
 
 use super::client::readiness::Readiness;
@@ -13,13 +12,17 @@ use super::core::{Core, Engine, Stop};
 use super::network::{Network, Stream};
 use super::service::{Actions, Service};
 use super::timers::Timer;
-use crate::error::{CloseReason, Operation, Stopping};
+use crate::error::{CloseReason, ConnectError, Operation};
 
 impl<N: Network> Core<N> {
     /// Begins a connection to `address` for a client.
-    pub(super) fn connect(&mut self, address: SocketAddr, for_client: ClientId) -> io::Result<ClientId> {
+    pub(super) fn connect(
+        &mut self,
+        address: SocketAddr,
+        for_client: ClientId,
+    ) -> Result<ClientId, ConnectError> {
         let Some(client) = self.clients.get(for_client) else {
-            return Err(io::ErrorKind::NotConnected.into());
+            return Err(ConnectError::ClientGone);
         };
         let upstream_of = UpstreamOf::of(client.stream.descriptor());
         let begun = self.begin_connect(address, upstream_of);
@@ -29,9 +32,13 @@ impl<N: Network> Core<N> {
         Ok(id)
     }
 
-    fn begin_connect(&mut self, address: SocketAddr, upstream_of: UpstreamOf) -> io::Result<ClientId> {
+    fn begin_connect(
+        &mut self,
+        address: SocketAddr,
+        upstream_of: UpstreamOf,
+    ) -> Result<ClientId, ConnectError> {
         if matches!(self.stop, Stop::Draining { .. }) {
-            return Err(io::Error::other(Stopping));
+            return Err(ConnectError::Stopping);
         }
         let stream = self.network.connect(address)?;
         let mut upstream = Client::new(stream, address, self.limits.high_water_mark_bytes);
@@ -39,7 +46,7 @@ impl<N: Network> Core<N> {
         upstream.readiness = Readiness::CONNECTING;
         upstream.upstream_of = upstream_of;
         upstream.awaiting_since = Some(self.now);
-        self.admit(upstream)
+        Ok(self.admit(upstream)?)
     }
 }
 

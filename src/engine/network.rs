@@ -158,6 +158,7 @@ pub trait Stream: Read + Write {
 
 /// Why a connection is stuck.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum PeerState {
     /// The peer is there and answers, but its window is closed: the program
     /// behind it does not read.

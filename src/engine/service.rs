@@ -1,12 +1,11 @@
 //! What a server does with its clients: the trait to write a service against,
-//! and all that a service may ask for.
+//! and everything that a service may ask for.
 //!
-//! Owns the two sides of that contract. Refuses to give a service the loop,
-//! the poll, a socket or a clock: a service can neither block the others nor
-//! write past a client's limits.
+//! Owns both sides of that contract. Refuses to give a service the loop, a
+//! socket or a clock: a service can neither block other clients nor write past
+//! a client's limits.
 
 use std::borrow::Cow;
-use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -15,97 +14,108 @@ use bytes::Bytes;
 use super::client::ClientName;
 use super::client_table::ClientId;
 use crate::backpressure::Answer;
-use crate::error::CloseReason;
+use crate::error::{CloseReason, ConnectError};
 
-/// A service: what to do when something happens to a client.
+/// What to do when something happens to a client.
 ///
-/// Every method is called on the thread of the event loop and must not block.
-/// A slow client needs no code here: what it does not read waits in its
-/// bounded queue, and when it is too slow for too long it is disconnected and
-/// [`closed`](Self::closed) says so. Only a service that reads faster than it
-/// can write should pause its source; [`Actions::pipe`] does that by itself.
+/// The event loop calls every method on its own thread; none may block. A
+/// slow client needs no code here. What it does not read waits in its bounded
+/// queue, and a rule disconnects it if it is too slow for too long;
+/// [`closed`](Self::closed) then gives the reason. Only a service that reads
+/// faster than it writes should pause its source, which [`Actions::pipe`] does
+/// by itself.
 pub trait Service {
-    /// A client has connected, or a connection made by [`Actions::connect`]
-    /// has come about.
+    /// A client has connected, or a connection of [`Actions::connect`] is made.
     fn connected(&mut self, client: ClientId, actions: &mut Actions<'_>) {
         let _ = (client, actions);
     }
 
-    /// A client has sent `data`: any piece of its stream, in order, at most
-    /// [`READ_BUFFER_BYTES`](crate::limits::READ_BUFFER_BYTES) long. Not
-    /// called while the client is paused or has a pipe.
-    fn received(&mut self, client: ClientId, data: &[u8], actions: &mut Actions<'_>);
+    /// A client has sent `data`: the next piece of its stream, of 1 to
+    /// [`READ_BUFFER_BYTES`](crate::limits::READ_BUFFER_BYTES) bytes. Not
+    /// called for a client that is paused or has a pipe. By default the client
+    /// is rejected, so that no byte is lost without a sign.
+    fn received(&mut self, client: ClientId, data: &[u8], actions: &mut Actions<'_>) {
+        let _ = data;
+        actions.reject(client, "sent data that this service does not read");
+    }
 
-    /// Where the client's next bytes are to be put. `None`, or nothing at all,
-    /// stands for the loop's own buffer, and then [`received`](Self::received)
-    /// tells of them. A service that puts long messages together in memory of
-    /// its own, which it has declared with [`Actions::hold`], saves a copy by
-    /// lending that; then [`filled`](Self::filled) tells. Asked before each
-    /// read.
+    /// Lends memory for the next bytes of a client, which
+    /// [`filled`](Self::filled) then reports. Asked before each read. `None`,
+    /// or an empty slice, means the loop's own buffer, and
+    /// [`received`](Self::received).
+    ///
+    /// It saves a copy where a service assembles long messages in memory that
+    /// it has declared by [`Actions::hold`]. A read into lent memory is bounded
+    /// by the budget of the turn
+    /// ([`TURN_BUDGET_BYTES`](crate::limits::TURN_BUDGET_BYTES)), not by the
+    /// room in the client's queue.
     fn read_buffer(&mut self, client: ClientId) -> Option<&mut [u8]> {
         let _ = client;
         None
     }
 
-    /// The client has sent `count_bytes` more, at least one, and they are at
-    /// the beginning of what [`read_buffer`](Self::read_buffer) lent last.
+    /// The client has sent `count_bytes`, at least one. They are at the
+    /// beginning of the memory that [`read_buffer`](Self::read_buffer) lent
+    /// last.
     fn filled(&mut self, client: ClientId, count_bytes: usize, actions: &mut Actions<'_>) {
         let _ = (client, count_bytes, actions);
     }
 
-    /// The client's queue is empty, and a write had answered
-    /// [`Answer::Pause`] before.
+    /// The client's queue is empty, after a write had answered
+    /// [`Answer::Pause`].
     fn drained(&mut self, client: ClientId, actions: &mut Actions<'_>) {
         let _ = (client, actions);
     }
 
-    /// The client has sent its end and will send nothing more. By default it
-    /// is answered with ours, once its queue is empty. Not called for a
-    /// client with a pipe, whose end ends its destinations.
+    /// The client has sent its FIN and will send nothing more. By default it
+    /// gets ours once its queue is empty. Not called for a client with a pipe,
+    /// whose end ends its destinations.
     fn ended(&mut self, client: ClientId, actions: &mut Actions<'_>) {
         actions.end(client);
     }
 
-    /// The client is gone, and its id names nobody any more. Called exactly
-    /// once for every client. Others that a service ends from here go in the
-    /// same turn; but connections that it begins here are closed in the next
-    /// turn at the earliest, so that no turn goes on for ever.
+    /// The client is gone, and its id is stale. Called exactly once for each
+    /// client. Clients that the service ends here are closed in the same turn.
+    /// Connections that it begins here are closed in the next turn at the
+    /// earliest, so that every turn ends.
     fn closed(&mut self, client: ClientId, reason: &CloseReason, actions: &mut Actions<'_>) {
         let _ = (client, reason, actions);
     }
 
-    /// Sockets that one client takes, its own included: where the number of
-    /// clients is left to the machine, its descriptors are divided by this.
+    /// Sockets for each client, its own included; 1 by default. Where limits
+    /// leave the number of clients open, the descriptors of the process are
+    /// divided by this.
     fn sockets_per_client(&self) -> usize {
         1
     }
 
-    /// How often [`ticked`](Self::ticked) is to be called; `None` for not at
-    /// all. Asked in every turn, so a service may want ticks for a while only.
-    /// Less than [`SHORTEST_TICK`](crate::limits::SHORTEST_TICK) counts as that.
+    /// The time between two calls of [`ticked`](Self::ticked); `None`, the
+    /// default, for no calls. Asked in every turn, so a service may want ticks
+    /// for a while only. Less than
+    /// [`SHORTEST_TICK`](crate::limits::SHORTEST_TICK) counts as that.
     fn tick_interval(&self) -> Option<Duration> {
         None
     }
 
-    /// The tick interval has passed. Ticks that were missed are not made up
-    /// for.
+    /// The tick interval has passed. Missed ticks are not made up for.
     fn ticked(&mut self, actions: &mut Actions<'_>) {
         let _ = actions;
     }
 
-    /// Somebody called [`Remote::wake`](crate::event_loop::Remote::wake).
+    /// Another thread called [`Remote::wake`](crate::event_loop::Remote::wake),
+    /// once or more often.
     fn woken(&mut self, actions: &mut Actions<'_>) {
         let _ = actions;
     }
 
-    /// The server is to stop: clients are being drained. Called once.
+    /// The server is stopping and drains its clients. Called once.
     fn stopping(&mut self, actions: &mut Actions<'_>) {
         let _ = actions;
     }
 }
 
-/// All that a service may ask for. An id that has grown stale names nobody:
-/// asking something for it does nothing.
+/// Everything that a service may ask for. Asking something for a stale id does
+/// nothing.
 pub struct Actions<'a> {
     commands: &'a mut dyn Commands,
 }
@@ -121,7 +131,7 @@ pub(crate) trait Commands {
     fn close(&mut self, client: ClientId);
     fn reject(&mut self, client: ClientId, why: Cow<'static, str>);
     fn reset(&mut self, client: ClientId);
-    fn connect(&mut self, address: SocketAddr, for_client: ClientId) -> io::Result<ClientId>;
+    fn connect(&mut self, address: SocketAddr, for_client: ClientId) -> Result<ClientId, ConnectError>;
     fn hold(&mut self, client: ClientId, held_bytes: usize);
     fn room(&self, client: ClientId) -> usize;
     fn queued(&self, client: ClientId) -> usize;
@@ -137,22 +147,22 @@ impl<'a> Actions<'a> {
         Self { commands }
     }
 
-    /// Sends `data`, all of it: what the socket does not take at once waits
-    /// in the client's queue. On [`Answer::Pause`] stop producing for this
-    /// client until [`Service::drained`]. To a client that is gone or has
-    /// been ended nothing is sent, and the answer is to continue.
+    /// Sends all of `data`: what the socket does not take at once waits in the
+    /// client's queue. On [`Answer::Pause`] stop producing for this client
+    /// until [`Service::drained`]. Nothing is sent to a client that is gone or
+    /// was ended; the answer is then [`Answer::Continue`].
     pub fn send(&mut self, client: ClientId, data: &[u8]) -> Answer {
         self.commands.write(client, data)
     }
 
-    /// As [`send`](Self::send), for bytes that go to many clients: what must
-    /// wait is held by reference, once for all.
+    /// Sends `data` as [`send`](Self::send) does, for bytes that go to many
+    /// clients: what must wait is held by reference, once for all.
     pub fn send_shared(&mut self, client: ClientId, data: &Bytes) -> Answer {
         self.commands.write_shared(client, data)
     }
 
     /// Reads no more from this client until [`resume`](Self::resume). The
-    /// kernel's buffers fill, and then the peer must wait.
+    /// kernel's buffers fill, and then the peer has to wait.
     pub fn pause(&mut self, client: ClientId) {
         self.commands.pause(client);
     }
@@ -162,56 +172,54 @@ impl<'a> Actions<'a> {
         self.commands.resume(client);
     }
 
-    /// Sends everything that `from` sends to `to`, in order, and reads `from`
-    /// only while no destination has a pause standing. The end of `from` ends
-    /// `to`. Echo is `pipe(client, client)`; a tunnel is two pipes; with
-    /// several destinations the slowest sets the pace.
+    /// Sends everything that `from` sends to `to`, in order. `from` is read
+    /// only while no destination has answered *pause* and not drained since.
+    /// The end of `from` ends `to`. Echo is `pipe(client, client)`; a tunnel is
+    /// two pipes. Of several destinations the slowest sets the pace.
     pub fn pipe(&mut self, from: ClientId, to: ClientId) {
         self.commands.pipe(from, to);
     }
 
-    /// Announces our end to the client once its queue is empty; it may go on
+    /// Sends our FIN to the client once its queue is empty; it may go on
     /// sending. The client is closed when both sides have ended.
     pub fn end(&mut self, client: ClientId) {
         self.commands.end(client);
     }
 
-    /// Ends the client and throws away what it still sends: for a service
-    /// that has said its last word. What waits in its queue is under the
-    /// slow-client policy as ever; once that is empty, the client has the
-    /// grace to take what is still on its way.
+    /// Ends the client and drops what it still sends: for a service that has
+    /// said its last word. The rules about slow clients hold as long as bytes
+    /// are queued. From then on, the peer has the grace to acknowledge them.
     pub fn close(&mut self, client: ClientId) {
         self.commands.close(client);
     }
 
-    /// Disconnects the client at once, with a reset. `why` is logged behind
-    /// the client's name and should say what was wrong, with its number and
-    /// the limit.
+    /// Disconnects the client at once, with a reset. The log gives `why` after
+    /// the client's name; it should say what was wrong, with the number and the
+    /// limit.
     pub fn reject(&mut self, client: ClientId, why: impl Into<Cow<'static, str>>) {
         self.commands.reject(client, why.into());
     }
 
     /// Disconnects the client at once, with a reset and without a line in the
-    /// log: for the one side of a conversation whose other side is gone.
+    /// log: for one end of a pair whose other end is gone.
     pub fn reset(&mut self, client: ClientId) {
         self.commands.reset(client);
     }
 
-    /// Connects to another server for the sake of a client; never waits.
-    /// [`Service::connected`] or [`Service::closed`] tells the outcome.
+    /// Begins a connection to another server for a client, and does not wait
+    /// for it. [`Service::connected`] or [`Service::closed`] gives the outcome.
     ///
     /// # Errors
     ///
-    /// The connection could not even be begun: descriptors have run out, the
-    /// address is refused at once, or the client is gone. Once the server is
-    /// [`stopping`](Service::stopping) none is begun, for it would have to be
-    /// waited for; [`is_stopping`](crate::error::is_stopping) tells.
-    pub fn connect(&mut self, address: SocketAddr, for_client: ClientId) -> io::Result<ClientId> {
+    /// The connection was not begun: descriptors ran out, the kernel refuses
+    /// the address, the client is gone, or the server is
+    /// [`stopping`](Service::stopping).
+    pub fn connect(&mut self, address: SocketAddr, for_client: ClientId) -> Result<ClientId, ConnectError> {
         self.commands.connect(address, for_client)
     }
 
-    /// Declares how many bytes the service itself holds for this client, such
-    /// as an unfinished frame. They count in the memory budget.
+    /// Declares how many bytes the service holds for this client now, such as
+    /// an unfinished frame. They count in the memory budget.
     pub fn hold(&mut self, client: ClientId, held_bytes: usize) {
         self.commands.hold(client, held_bytes);
     }
@@ -228,20 +236,20 @@ impl<'a> Actions<'a> {
         self.commands.queued(client)
     }
 
-    /// Where the client is, or `None` if it is gone.
+    /// The peer's address, or `None` if the client is gone.
     #[must_use]
     pub fn peer(&self, client: ClientId) -> Option<SocketAddr> {
         self.commands.peer(client)
     }
 
-    /// The address of ours that the client is connected to, or `None` if it is
-    /// gone or the network does not tell.
+    /// Our own address of the connection, or `None` if the client is gone or
+    /// the network does not tell.
     #[must_use]
     pub fn local(&self, client: ClientId) -> Option<SocketAddr> {
         self.commands.local(client)
     }
 
-    /// How the log calls the client, or `None` if it is gone.
+    /// The client's name in the log, or `None` if it is gone.
     #[must_use]
     pub fn name(&self, client: ClientId) -> Option<ClientName> {
         self.commands.name(client)

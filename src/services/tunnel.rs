@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use log::{info, warn};
 
-use crate::error::{CloseReason, is_out_of_descriptors};
+use crate::error::{CloseReason, ConnectError};
 use crate::event_loop::{Actions, ClientId, Remote, Service};
 use crate::limits::UNRESOLVED_POLL;
 use failures::{Failures, and_before};
@@ -172,7 +172,7 @@ impl Tunnel {
     fn try_next(&mut self, client: ClientId, mut attempt: Box<Attempt>, actions: &mut Actions<'_>) {
         while let Some(address) = attempt.take_next() {
             let connected = if actions.local(client) == Some(address) {
-                Err(io::Error::other("that is this tunnel itself"))
+                Err(io::Error::other("that is this tunnel itself").into())
             } else {
                 actions.connect(address, client)
             };
@@ -187,7 +187,7 @@ impl Tunnel {
                     attempt.note_failure(address, &error.to_string());
                     // The process is short of descriptors, and no other address
                     // cures that.
-                    if is_out_of_descriptors(&error) {
+                    if matches!(error, ConnectError::OutOfDescriptors(_)) {
                         attempt
                             .failed
                             .push_str("; raise `ulimit -n` or lower --max-clients");

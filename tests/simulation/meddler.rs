@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fastrand::Rng;
-use highwater::error::{CloseReason, is_stopping};
+use highwater::error::{CloseReason, ConnectError};
 use highwater::event_loop::{Actions, ClientId, Service};
 
 use super::content::piece;
@@ -118,7 +118,7 @@ impl Meddler {
             }
             Err(error) => {
                 let seen = &mut self.world.borrow_mut().model.seen;
-                seen.refused_connects += u64::from(is_stopping(&error));
+                seen.refused_connects += u64::from(matches!(error, ConnectError::Stopping));
                 None
             }
         }

@@ -686,7 +686,6 @@ impl Model {
             (CloseReason::Slow(SlowReason::DrainTimeout), None) => {
                 over(ledger.waiting_since, limits.drain_timeout())
             }
-            (CloseReason::Slow(_), None) => false,
             (CloseReason::Finished, None) => {
                 ledger.ended
                     && ledger.queue == 0
@@ -697,6 +696,9 @@ impl Model {
             (CloseReason::NotAcknowledged, None) => over(ledger.both_ended_since, limits.grace) && !was_quiet,
             (CloseReason::Stopped, None) => ledger.stopped,
             (CloseReason::ConnectTimedOut(_), None) => over(ledger.connecting_since, limits.connect_timeout),
+            // The hard limit and the budget are known to the model, and so must
+            // be every reason that is new.
+            (_, None) => false,
         };
         let fits = match reason {
             CloseReason::Slow(_) | CloseReason::Failed(..) | CloseReason::Rejected(_) => true,
@@ -757,6 +759,8 @@ impl Model {
             CloseReason::NotAcknowledged => &mut seen.not_acknowledged,
             CloseReason::Stopped => &mut seen.stopped,
             CloseReason::ConnectTimedOut(_) => &mut seen.connect_timed_out,
+            // A reason that is new is owed to nobody, which is a fault already.
+            _ => return,
         };
         *counter += 1;
     }
