@@ -1,25 +1,24 @@
 //! The event loop: wait, read the clock once, take one turn, repeat.
 //!
-//! Owns mio's poll, the real clock, signals and the wake-ups from other
-//! threads. Refuses everything else: what happens in a turn is the engine's
-//! affair.
+//! Owns mio's poll and the real clock. Refuses to touch clients: the engine
+//! decides what happens in a turn.
 
+mod remote;
 mod trimmer;
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use log::{info, warn};
-use mio::{Events, Poll, Token, Waker};
+use mio::{Events, Poll, Token};
 
 pub use crate::engine::{
     Actions, ClientId, ClientName, Clock, Counters, Event, Network, PeerState, PeerWindow, Service, Spliced,
     Stream,
 };
 pub use crate::kernel::machine::{descriptor_limit, raise_descriptor_limit};
+pub use remote::Remote;
 
 use crate::engine::{Engine, Next};
 use crate::error::ServerError;
@@ -52,42 +51,9 @@ pub struct EventLoop<S> {
     address: SocketAddr,
 }
 
-/// Reaches an event loop from another thread. Clone it freely.
-#[derive(Clone, Debug)]
-pub struct Remote {
-    waker: Arc<Waker>,
-    flags: Arc<Flags>,
-}
-
-#[derive(Debug, Default)]
-struct Flags {
-    stop: AtomicBool,
-    wake: AtomicBool,
-}
-
-impl Remote {
-    /// Asks the server to stop in order, as SIGTERM does.
-    pub fn stop(&self) {
-        self.flags.stop.store(true, Ordering::Release);
-        self.ring();
-    }
-
-    /// Has [`Service::woken`] called soon, once for any number of calls.
-    pub fn wake(&self) {
-        self.flags.wake.store(true, Ordering::Release);
-        self.ring();
-    }
-
-    fn ring(&self) {
-        if let Err(error) = self.waker.wake() {
-            warn!("cannot wake the event loop: {error}");
-        }
-    }
-}
-
 impl<S: Service> EventLoop<S> {
-    /// Listens on `address` (port 0 takes a free one) and is then ready to
-    /// [`run`](Self::run). Connections wait in the kernel until it does.
+    /// Listens on `address`; port 0 takes a free port. Connections wait in the
+    /// kernel until [`run`](Self::run).
     ///
     /// # Errors
     ///
@@ -97,8 +63,8 @@ impl<S: Service> EventLoop<S> {
         Self::listen_with(address, limits, |_| service)
     }
 
-    /// As [`listen`](Self::listen), for a service that other threads call: it
-    /// is made once there is a [`Remote`] to make it with.
+    /// Listens as [`listen`](Self::listen) does, with a service that other
+    /// threads call: `service` makes it from the [`Remote`] of this loop.
     ///
     /// # Errors
     ///
@@ -113,14 +79,10 @@ impl<S: Service> EventLoop<S> {
         let set_up = |error| ServerError::EventLoop("be set up", error);
         let poll = Poll::new().map_err(set_up)?;
         let registry = poll.registry().try_clone().map_err(set_up)?;
-        let waker = Waker::new(poll.registry(), WAKER).map_err(set_up)?;
+        let remote = Remote::new(poll.registry(), WAKER).map_err(set_up)?;
         let listen = |error| ServerError::Listen(address, error);
         let network = KernelNetwork::listen(registry, LISTENER, address, &limits).map_err(listen)?;
         let address = network.local_addr().map_err(listen)?;
-        let remote = Remote {
-            waker: Arc::new(waker),
-            flags: Arc::default(),
-        };
         let now = Instant::now();
         let service = service(remote.clone());
         let max_clients = default_max_clients(&limits, service.sockets_per_client());
@@ -143,25 +105,24 @@ impl<S: Service> EventLoop<S> {
         })
     }
 
-    /// The address that is listened on, with the port that was taken.
+    /// The address of the listener, with the port that was taken.
     #[must_use]
     pub const fn local_addr(&self) -> SocketAddr {
         self.address
     }
 
-    /// A handle by which other threads, and signals, reach this loop.
+    /// A handle by which other threads and signal handlers reach this loop.
     #[must_use]
     pub fn remote(&self) -> Remote {
         self.remote.clone()
     }
 
-    /// Serves until [`Remote::stop`] or [`Actions::stop`], and answers what
-    /// happened.
+    /// Serves until [`Remote::stop`] or [`Actions::stop`], and returns the
+    /// counters.
     ///
     /// # Errors
     ///
-    /// The kernel refuses to wait for events. Nothing that a client does
-    /// leads here.
+    /// The kernel refuses to wait for events. No client can cause that.
     #[expect(clippy::disallowed_methods, reason = "the event loop owns the clock")]
     pub fn run(&mut self) -> Result<Counters, ServerError> {
         info!("listening on {}", self.address);
@@ -183,16 +144,16 @@ impl<S: Service> EventLoop<S> {
         }
     }
 
-    /// Hands the events on to whom they concern.
+    /// Hands the events to the engine.
     fn dispatch(&mut self) {
         for event in &self.events {
             match event.token() {
                 LISTENER => self.engine.handle_listener(),
                 WAKER => {
-                    if self.remote.flags.stop.swap(false, Ordering::AcqRel) {
+                    if self.remote.take_stop() {
                         self.engine.stop();
                     }
-                    if self.remote.flags.wake.swap(false, Ordering::AcqRel) {
+                    if self.remote.take_wake() {
                         self.engine.handle_wake();
                     }
                 }
@@ -211,8 +172,8 @@ impl<S: Service> EventLoop<S> {
         }
     }
 
-    /// Gives freed memory back to the system when it is time, and wakes up
-    /// for that if need be.
+    /// Gives freed memory back to the system when it is due, and shortens the
+    /// wait to be there in time.
     fn give_memory_back(&mut self, now: Instant, wait: Option<Duration>) -> Option<Duration> {
         self.trimmer.queued_now(self.engine.queued_bytes());
         if self.trimmer.take_due(now) {
@@ -227,7 +188,7 @@ impl<S: Service> EventLoop<S> {
     }
 }
 
-/// As many clients as the descriptors of this process allow.
+/// The number of clients that the descriptors of this process allow.
 fn default_max_clients(limits: &Limits, sockets_per_client: usize) -> usize {
     let descriptors = descriptor_limit().saturating_sub(RESERVED_DESCRIPTORS);
     let available = (descriptors / sockets_per_client.max(1)).max(1);
@@ -248,6 +209,43 @@ mod tests {
     use crate::services::Echo;
     use std::io::{Read, Write};
     use std::net::{Ipv4Addr, TcpStream};
+
+    /// Greets its clients, and reads nothing.
+    struct Greeter;
+
+    impl Service for Greeter {
+        fn connected(&mut self, client: ClientId, actions: &mut Actions<'_>) {
+            actions.send(client, b"hello");
+        }
+    }
+
+    #[test]
+    fn a_client_that_sends_to_a_service_that_does_not_read_is_rejected_and_a_silent_one_is_not() {
+        let any_port = (Ipv4Addr::LOCALHOST, 0).into();
+        let mut server = EventLoop::listen(any_port, Limits::default(), Greeter).unwrap();
+        let connect = || {
+            let client = TcpStream::connect(server.local_addr()).unwrap();
+            client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            client
+        };
+        let (mut silent, mut talker) = (connect(), connect());
+        let remote = server.remote();
+        let running = std::thread::spawn(move || server.run());
+        let mut greeting = [0; 5];
+        silent.read_exact(&mut greeting).unwrap();
+        talker.read_exact(&mut greeting).unwrap();
+        assert_eq!(&greeting, b"hello");
+        talker.write_all(b"?").unwrap();
+        let rejected = talker.read(&mut greeting);
+        silent.shutdown(std::net::Shutdown::Write).unwrap();
+        let ended = silent.read(&mut greeting);
+        remote.stop();
+        let counters = running.join().unwrap().unwrap();
+        assert_eq!(rejected.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        assert_eq!(ended.unwrap(), 0, "an end is no data");
+        assert_eq!(counters.rejected_clients, 1);
+        assert_eq!(counters.finished_clients, 1);
+    }
 
     #[test]
     fn what_follows_urgent_data_is_read_though_a_read_stops_at_its_mark() {

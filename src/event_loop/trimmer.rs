@@ -1,15 +1,15 @@
-//! Giving memory back: freed queues to the system, not only to the allocator.
+//! When freed memory is given back to the system.
 //!
-//! Owns when that is worth its time. glibc keeps freed memory for later use;
-//! after 5,000 slow clients have gone that is 313 MB which nobody will need.
-//! Nobody is served meanwhile, for 25 ms if all of it goes at once, so much of
-//! it goes in several parts.
+//! Owns that decision. glibc keeps freed memory for later use: 313 MB after
+//! 5,000 slow clients have gone. Giving all of it back takes 25 ms in which
+//! nobody is served, so a large amount goes back in parts. Refuses to call the
+//! allocator.
 
 use std::time::Instant;
 
 use crate::limits::{TRIM_AFTER_FREED_BYTES, TRIM_AT_ONCE_BYTES, TRIM_INTERVAL};
 
-/// Remembers how much all queues held since memory was last given back.
+/// How much all queues held since memory was last given back.
 #[derive(Debug)]
 pub(crate) struct Trimmer {
     most_bytes: usize,
@@ -26,14 +26,14 @@ impl Trimmer {
         }
     }
 
-    /// Notes how much all queues hold. What one frees and another takes again
-    /// is not free.
+    /// Takes in how many bytes all queues hold now. Memory that one queue frees
+    /// and another takes again is not free.
     pub(crate) fn queued_now(&mut self, bytes: usize) {
         self.most_bytes = self.most_bytes.max(bytes);
         self.freed_bytes = self.most_bytes - bytes;
     }
 
-    /// When memory is to be given back, if there is enough of it.
+    /// The instant from which memory should be given back, if enough is free.
     pub(crate) fn due(&self) -> Option<Instant> {
         match self.freed_bytes {
             TRIM_AT_ONCE_BYTES.. => Some(self.last),
@@ -42,7 +42,7 @@ impl Trimmer {
         }
     }
 
-    /// Whether to give memory back now. The caller then calls
+    /// Whether to give memory back now. If so, call
     /// [`trim`](crate::kernel::allocator::trim).
     pub(crate) fn take_due(&mut self, now: Instant) -> bool {
         let due = self.due().is_some_and(|due| now >= due);
