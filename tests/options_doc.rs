@@ -441,3 +441,59 @@ fn every_file_and_function_named_in_the_maps_exists() {
     }
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
+
+/// The longest fixed part of each line that the program logs, with its file.
+fn logged_words() -> Vec<(String, String)> {
+    fn visit(folder: &Path, found: &mut Vec<(String, String)>) {
+        for entry in fs::read_dir(folder).unwrap().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                visit(&path, found);
+                continue;
+            }
+            let text = fs::read_to_string(&path).unwrap();
+            let production = text.split("#[cfg(test)]").next().unwrap();
+            let file = path.strip_prefix(root()).unwrap().display().to_string();
+            for level in ["info!(", "warn!(", "error!(", "debug!("] {
+                let calls = production.split(level).skip(1);
+                let formats = calls.filter_map(|call| call.trim_start().strip_prefix('"'));
+                found.extend(formats.filter_map(|format| Some((file.clone(), longest_part(format)?))));
+            }
+        }
+    }
+    let mut found = Vec::new();
+    visit(&root().join("src"), &mut found);
+    found
+}
+
+/// The longest part of a format string, which ends at its quote, without a placeholder.
+fn longest_part(format: &str) -> Option<String> {
+    let format = format.split('"').next()?;
+    let lines: Vec<&str> = format.split("\\\n").map(str::trim_start).collect();
+    let joined = lines.concat();
+    let parts = joined
+        .split('{')
+        .map(|part| part.split_once('}').map_or(part, |(_, fixed)| fixed));
+    let longest = parts.max_by_key(|part| part.len())?.trim();
+    (longest.len() > 5).then(|| longest.to_owned())
+}
+
+#[test]
+fn every_line_of_the_log_is_documented() {
+    assert_eq!(
+        longest_part("{name} is \\\n    here, {n} times\"").as_deref(),
+        Some("is here,")
+    );
+    let document = fs::read_to_string(root().join("docs/log.md")).unwrap();
+    let words = logged_words();
+    assert!(words.len() > 15, "only {} lines found in src", words.len());
+    let missing = words
+        .iter()
+        .filter(|(_, words)| !document.contains(words.as_str()));
+    let missing: Vec<String> = missing.map(|(file, words)| format!("{file}: {words}")).collect();
+    assert!(
+        missing.is_empty(),
+        "docs/log.md does not have these lines:\n{}",
+        missing.join("\n")
+    );
+}
