@@ -1,10 +1,8 @@
-//! Servers in the same trouble, one after the other: each beside stalled clients
-//! of its own.
+//! Servers beside stalled clients of their own, one server after the other.
 //!
-//! What stalled clients hold is the kernel's memory, and that belongs to the
-//! whole machine: two servers in this trouble at once would share it. So each
-//! has it alone, in rounds of random order, and the ratio to the base is taken
-//! inside a round.
+//! Stalled clients hold kernel memory, which belongs to the whole machine: two
+//! servers at once would share it. So each server has the machine alone, in
+//! rounds of random order, and its ratio to the base is taken inside a round.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -17,20 +15,20 @@ use crate::peer::Workshop;
 use crate::procfs;
 use crate::statistics::{median, quartiles};
 
-/// Who stands beside stalled clients, and how many of them.
+/// The servers, and the number of stalled clients beside each.
 pub(crate) struct Beside {
-    /// The first is what the others are compared with.
+    /// The servers; the first is the base.
     pub(crate) peers: &'static [(&'static str, &'static [&'static str])],
     pub(crate) work: Work,
     pub(crate) clients: usize,
     pub(crate) stalled: usize,
-    /// The send buffer of a stalled client: its own end, which a client
-    /// elsewhere would not hold on this machine.
+    /// The send buffer of a stalled client. It is the client's own end, which a
+    /// client on another machine would not hold here.
     pub(crate) send_bytes: usize,
     pub(crate) rounds: usize,
 }
 
-/// Slices before the stalled clients come, and beside them.
+/// Slices before the stalled clients join, and beside them.
 const SLICES: usize = 10;
 const SLICE: Duration = Duration::from_millis(150);
 const WARM_UP: Duration = Duration::from_millis(100);
@@ -46,14 +44,14 @@ struct Sample {
     kernel_bytes: u64,
 }
 
-/// Some slices in a row.
+/// Several slices in a row.
 struct Stretch {
-    /// What was done in a second.
+    /// The rate of each slice, per second.
     rate: f64,
     longest_wait_ms: f64,
 }
 
-/// Carries out all rounds.
+/// Runs all rounds.
 pub(crate) fn run(beside: &Beside, workshop: &Workshop, seed: u64) -> Result<Vec<Figure>, String> {
     let peers: Vec<_> = beside
         .peers

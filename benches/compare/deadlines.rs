@@ -1,10 +1,8 @@
-//! How late stalled clients are disconnected, thousands of them at about the
-//! same time.
+//! How late stalled clients are disconnected, thousands at about the same time.
 //!
-//! Owns the rounds: each server in turn, each time with clients of its own. The
-//! lateness is what a server's own log says; the kernel's work after a reset,
-//! and whoever else wants its core, makes a server late that does little else,
-//! so the floor takes part.
+//! Owns the rounds: each server in turn, with clients of its own. The lateness
+//! stands in the server's own log. The kernel's work after a reset, and other
+//! programs on its core, make any server late, so the floor takes part.
 
 use std::fs;
 use std::thread::sleep;
@@ -22,7 +20,7 @@ const GRACE: Duration = Duration::from_secs(5);
 const LONGEST: Duration = Duration::from_secs(60);
 const LOG_POLL: Duration = Duration::from_millis(10);
 
-/// What all rounds of one server brought.
+/// The results of all rounds of one server.
 #[derive(Default)]
 struct Outcome {
     gone: u64,
@@ -30,7 +28,7 @@ struct Outcome {
     most_late_ms: Vec<f64>,
 }
 
-/// Carries out all rounds.
+/// Runs all rounds.
 pub(crate) fn run(workshop: &Workshop, peers: &[&str], clients: usize) -> Result<Vec<Figure>, String> {
     let peers: Vec<_> = peers.iter().filter(|peer| workshop.has(peer)).collect();
     let mut outcomes: Vec<_> = peers.iter().map(|_| Outcome::default()).collect();
@@ -67,8 +65,8 @@ fn round(workshop: &Workshop, peer: &str, clients: usize) -> Result<(u64, Vec<f6
     Ok((gone, late_ms))
 }
 
-/// How late each disconnect was that a log tells of. The log may take a moment
-/// longer than the resets.
+/// The lateness of each disconnect in a log. The log may take a moment longer
+/// than the resets.
 fn lateness(server: &Server, gone: u64) -> Result<Vec<f64>, String> {
     let begin = now();
     loop {

@@ -1,8 +1,8 @@
 //! The load of one server, in a process of its own: thousands of clients for
-//! each of several servers are more than one process may have descriptors.
+//! each of several servers need more descriptors than one process may have.
 //!
-//! Both ends of the talk are here. The driver writes a word a line, the process
-//! answers with a line that begins with `ok`, or with what went wrong.
+//! Both ends of the protocol are here. The driver writes one word per line; the
+//! process answers with a line that begins with `ok`, or with an error.
 
 use std::fmt::Display;
 use std::io::{BufRead, BufReader, Write};
@@ -72,12 +72,13 @@ impl Generator {
         Ok(generator)
     }
 
-    /// Time that the clients, and the far end of a tunnel, have spent on the core.
+    /// Time that the clients, and the far end of a tunnel, have spent on the
+    /// core.
     pub(crate) fn time_on_core(&self) -> Duration {
         procfs::time_on_core(&[self.process.id()])
     }
 
-    /// Where a tunnel should lead.
+    /// The address of the far end for a tunnel.
     pub(crate) fn backend(&self) -> SocketAddr {
         self.backend
     }
@@ -99,28 +100,30 @@ impl Generator {
         }
     }
 
-    /// Adds clients that never read, and fills them; how many bytes they sent.
+    /// Adds clients that never read, and fills them; returns how many bytes
+    /// they sent.
     pub(crate) fn stall(&mut self, count: usize) -> Result<u64, String> {
         self.ask_for(&format!("stall {count}"))
     }
 
-    /// The same with slow clients as `highwater probe` has them, which have a
-    /// send buffer of `send_bytes` each.
+    /// The same with the slow clients of `highwater probe`, which have a send
+    /// buffer of `send_bytes` each.
     pub(crate) fn stall_small(&mut self, count: usize, send_bytes: usize) -> Result<u64, String> {
         self.ask_for(&format!("stall-small {count} {send_bytes}"))
     }
 
-    /// Lets the busy clients go on sending while they read no more, until they are full.
+    /// Lets the busy clients go on sending without reading, until they are
+    /// full.
     pub(crate) fn stop_reading(&mut self) -> Result<(), String> {
         self.ask("deafen").map(drop)
     }
 
-    /// Waits until the stalled clients are disconnected; how many were.
+    /// Waits until the stalled clients are disconnected; returns how many were.
     pub(crate) fn watch(&mut self, longest: Duration) -> Result<u64, String> {
         self.ask_for(&format!("watch {}", longest.as_millis()))
     }
 
-    /// Latencies since the last call, where the work has any.
+    /// Latencies since the last call, if the work measures any.
     pub(crate) fn take_latency(&mut self) -> Result<Option<Latency>, String> {
         let numbers: Vec<u64> = self.ask_numbers("latency")?;
         let at = |place: usize| Duration::from_nanos(numbers.get(place).copied().unwrap_or(0));
@@ -161,7 +164,7 @@ impl Generator {
 
 impl Drop for Generator {
     fn drop(&mut self) {
-        // Its sockets are gone when it is; waiting for it makes that certain.
+        // Its sockets are gone when it is; waiting makes that certain.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

@@ -1,7 +1,8 @@
-//! Starts programs on one core, such that none outlives this one.
+//! Starts programs on one core, so that none outlives this one.
 //!
-//! Between the fork and the server stands this program again, for a moment: it
-//! moves to the core, asks to be killed with its parent, and becomes the server.
+//! Between the fork and the server this program runs once more for a moment: it
+//! moves to the core, asks to be killed with its parent, and becomes the
+//! server.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -13,16 +14,17 @@ use rustix::thread::CpuSet;
 /// The first word of a command line that asks for [`run`].
 pub(crate) const LAUNCH: &str = "--launch-on-core";
 
-/// Where the clients and everything else run.
+/// The core of the clients and of everything else.
 pub(crate) const LOAD_CORE: usize = 0;
 
-/// Where the servers run, and nothing else.
+/// The core of the servers alone.
 pub(crate) const SERVER_CORE: usize = 1;
 
-/// Before other programs, where one may: what else runs would be measured too.
+/// Priority before other programs, if this process may set it: their work would
+/// be measured too.
 const PRIORITY: i32 = -20;
 
-/// Keeps the calling thread, and what it starts from now on, to one core.
+/// Keeps the calling thread, and all that it starts from now on, on one core.
 pub(crate) fn keep_to(core: usize) -> Result<(), String> {
     let mut cores = CpuSet::new();
     cores.set(core);
@@ -51,8 +53,8 @@ pub(crate) fn run(mut words: impl Iterator<Item = String>) -> Result<(), String>
         .ok_or("no core was given")?;
     let program = words.next().ok_or("no program was given")?;
     keep_to(core)?;
-    // A session, and so a group, of its own: servers that fork can be counted
-    // and ended whole, and the scheduler weighs them by themselves.
+    // A session, and so a group, of its own. A server that forks is then
+    // counted and ended whole, and the scheduler weighs it by itself.
     rustix::process::setsid().map_err(|error| format!("no session for {program}: {error}"))?;
     go_first();
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
@@ -61,11 +63,11 @@ pub(crate) fn run(mut words: impl Iterator<Item = String>) -> Result<(), String>
     Err(format!("cannot start {program}: {error}"))
 }
 
-/// Asks to run before whatever else is busy here. Only root is heard; without it
-/// the ratios spread wider, and are no less true.
+/// Asks to run before other busy programs. Only root may; without it the ratios
+/// spread wider, and are no less true.
 fn go_first() {
-    // Where sessions are weighed as a whole, a priority counts only inside one
-    // (sched(7), the autogroup feature).
+    // If the kernel weighs sessions as a whole, a priority counts only inside
+    // one (sched(7), the autogroup feature).
     let _ = fs::write("/proc/self/autogroup", PRIORITY.to_string());
     let _ = rustix::process::setpriority_process(None, PRIORITY);
 }

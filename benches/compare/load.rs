@@ -1,10 +1,10 @@
 //! The clients of a comparison, all driven by one thread.
 //!
 //! Owns the slice: a stretch of time in which the clients are busy, from the
-//! first message sent to the last answer received. The clients are those of
-//! `highwater probe` (`probing`); what it has none like is in `connect` and
-//! `flood`, driven by `polled`. `backend` is the far end of a tunnel, and
-//! `stalled` are the clients that do harm.
+//! first message sent to the last answer received. Most clients are those of
+//! `highwater probe` (`probing`). `connect` and `flood` have the others, driven
+//! by `polled`. `backend` is the far end of a tunnel, `stalled` has the clients
+//! that do harm.
 
 mod backend;
 mod connect;
@@ -29,21 +29,21 @@ use stalled::Stalled;
 
 pub(crate) use socket::Buffers;
 
-/// What the clients do.
+/// The work of the clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Work {
-    /// Send messages of this size, with so many in flight, and wait for the echo.
+    /// Send messages of this size, several in flight, and wait for the echo.
     Ping {
         /// Bytes of a message.
         size: usize,
-        /// Messages under way at any moment, for each client.
+        /// Messages in flight, for each client.
         in_flight: u32,
     },
     /// Send messages of 64 KiB, or frames; every byte that comes back is verified.
     Bulk {
-        /// Bytes of a frame's payload, or none for a plain stream.
+        /// Bytes of a frame's payload; none for a plain stream.
         frame: Option<usize>,
-        /// Messages under way at any moment, for each client.
+        /// Messages in flight, for each client.
         in_flight: u32,
     },
     /// Connect, one echo of this size, close.
@@ -51,19 +51,19 @@ pub(crate) enum Work {
         /// Bytes of the message.
         size: usize,
     },
-    /// Send as much as the socket takes, and read it back until told not to.
+    /// Saturate the socket, and read everything back until told not to.
     Flood,
 }
 
 impl Work {
-    /// Whether its ratios swing so much that it takes more cycles to tell them: bulk with
-    /// little on the way, where every pause of the machine stops both sides.
+    /// Whether the ratios swing so much that they need more cycles: bulk with
+    /// few bytes in flight, where every pause of the machine stops both sides.
     pub(crate) const fn swings(self) -> bool {
         matches!(self, Self::Bulk { in_flight, .. } if in_flight <= BULK_PIPELINE_MESSAGES)
     }
 }
 
-/// What a slice came to.
+/// The outcome of a slice.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Slice {
     /// Messages answered; bytes for bulk; connections for connect.
@@ -74,22 +74,22 @@ pub(crate) struct Slice {
 
 const EVENTS_A_WAIT: usize = 1024;
 
-/// How long a turn waits at most, so that the end of a slice is not missed.
+/// Longest wait of a turn, so that the end of a slice is not missed.
 const LONGEST_WAIT: Duration = Duration::from_millis(5);
 
-/// How long answers may be outstanding after the end of a slice.
+/// Longest time for outstanding answers after the end of a slice.
 const LONGEST_DRAIN: Duration = Duration::from_secs(20);
 
 /// Longer waits are recorded as this one.
 const LONGEST_LATENCY_NANOSECONDS: u64 = 60_000_000_000;
 
-/// How long stalled clients make no progress worth the name until they count as full.
+/// Time without notable progress after which stalled clients count as full.
 const FULL_AFTER: Duration = Duration::from_secs(1);
 
-/// How long clients that were busy go on sending when they read no more.
+/// Time for which busy clients go on sending once they read no more.
 const STALL_FOR: Duration = Duration::from_secs(2);
 
-/// How long filling may take at most.
+/// Longest time for filling.
 const LONGEST_FILL: Duration = Duration::from_secs(40);
 
 /// All clients of one server.
@@ -131,7 +131,7 @@ impl Load {
         })
     }
 
-    /// Where a tunnel should lead.
+    /// The address of the far end for a tunnel.
     pub(crate) fn backend_address(&self) -> SocketAddr {
         self.backend
     }
@@ -182,7 +182,7 @@ impl Load {
     }
 }
 
-/// True for the answer that means: not now.
+/// Whether the error means: not now.
 fn would_block(error: &io::Error) -> bool {
     matches!(
         error.kind(),

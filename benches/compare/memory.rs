@@ -1,5 +1,5 @@
-//! What is measured one server after the other: bytes, system calls,
-//! instructions. These do not swing with the machine as rates do.
+//! Measurements that run one server after the other: bytes, system calls,
+//! instructions. They do not swing with the machine as rates do.
 
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
@@ -14,14 +14,15 @@ use crate::prober;
 use crate::procfs;
 use crate::scenario::Trial;
 
-/// Fast traffic before a stall: it makes the kernel's own buffers grow.
+/// Fast traffic before a stall, which makes the kernel's own buffers grow.
 const FAST_TRAFFIC: Duration = Duration::from_millis(300);
 
-/// How long system calls are counted: the pace of the load, which decides how
-/// much one wait brings, changes from one tenth of a second to the next.
+/// Time in which system calls are counted. The pace of the load decides how
+/// many events one wait brings, and changes from one tenth of a second to the
+/// next.
 const COUNT_FOR: Duration = Duration::from_secs(2);
 
-/// Carries out one trial.
+/// Runs one trial.
 pub(crate) fn run(trial: &Trial, workshop: &Workshop, is_quick: bool) -> Result<Vec<Figure>, String> {
     match trial {
         Trial::Idle { clients } => idle(workshop, *clients),
@@ -145,8 +146,8 @@ fn calls(workshop: &Workshop, peer: &str, clients: usize) -> Result<Vec<Figure>,
     generator.open(server.address())?;
     let events = format!("{ALL},{}", WAITS.join(","));
     let pid = server.pid().to_string();
-    // perf counts while its own command runs. That is a cat: once it has given a
-    // line back it surely runs, and it ends when its input does.
+    // perf counts while its own command runs. That command is a cat: once it
+    // has returned a line it surely runs, and it ends with its input.
     let fail = |error| format!("cannot run perf: {error}; Debian's package is linux-perf");
     let mut perf = Command::new("perf")
         .args(["stat", "-x", ";", "-e", &events, "-p", &pid, "cat"])
@@ -181,8 +182,8 @@ fn calls(workshop: &Workshop, peer: &str, clients: usize) -> Result<Vec<Figure>,
     ])
 }
 
-/// Counts with callgrind: exact, and the same on a noisy machine. What starting
-/// and connecting cost is taken away by the difference of two runs.
+/// Counts with callgrind: exact, and the same on a noisy machine. The
+/// difference of two runs removes the cost of starting and connecting.
 fn instructions(workshop: &Workshop, peer: &str, clients: usize) -> Result<Figure, String> {
     const SHORT: Duration = Duration::from_millis(300);
     const LONG: Duration = Duration::from_millis(1500);

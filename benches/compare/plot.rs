@@ -1,4 +1,4 @@
-//! One picture for each comparison: rate and cost to the base, with quartiles.
+//! One picture per comparison: rate and cost to the base, with quartiles.
 
 use std::path::Path;
 
@@ -52,7 +52,7 @@ fn draw_inner(
     let width = WIDTH as i32 - LEFT - RIGHT;
     let x = |ratio: f64| LEFT + (ratio / most * f64::from(width)) as i32;
     let bottom = height as i32 - 18;
-    // The line that everything is measured against.
+    // The line of the base.
     area.draw(&PathElement::new(vec![(x(1.0), 66), (x(1.0), bottom)], GREY))?;
     area.draw(&Text::new("1.00", (x(1.0) - 12, bottom + 2), small.color(&GREY)))?;
     for (place, standing) in standings.iter().enumerate() {

@@ -1,11 +1,11 @@
-//! What `highwater probe` itself costs, to the server that it loads: a load that
+//! The cost of `highwater probe` beside the server that it loads: a load that
 //! costs more than its server cannot saturate it.
 //!
-//! Each on a core of its own, the two tell little: whoever has less to do finds
-//! less at a time, and spends what it saved on more waits, so that the ratio is
-//! drawn to 1 from both sides. Where they take turns on one core, each finds all
-//! clients ready whenever its turn comes, and what is left to differ is what they
-//! do for a message. Instructions are counted besides, without the kernel's.
+//! On a core of its own each, the two tell little: the faster one finds fewer
+//! events at a time and spends its savings on more waits, so the ratio is drawn
+//! to 1 from both sides. In turn on one core, each finds all clients ready, and
+//! only the work per message differs. Instructions are counted as well, without
+//! the kernel's.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -19,11 +19,11 @@ use crate::statistics::quartiles;
 const ROUNDS: usize = 40;
 const WARM_UP: Duration = Duration::from_millis(500);
 const MEASURE_FOR: Duration = Duration::from_millis(800);
-/// How long the prober goes on at most; it is ended once it was measured.
+/// Longest run of the prober, which is ended once it was measured.
 const LONGEST: &str = "10s";
 
-/// First in, first out: whoever runs goes on until there is nothing to do
-/// (sched(7)). That is root's; others ask not to be interrupted for each event.
+/// First in, first out: a thread runs until it has no work (sched(7)). Only
+/// root may ask for that; others ask not to be interrupted by each event.
 const IN_TURN: [&str; 3] = ["chrt", "--fifo", "1"];
 const IN_TURN_UNPRIVILEGED: [&str; 3] = ["chrt", "--batch", "0"];
 
@@ -34,7 +34,7 @@ struct Cores {
     prober: usize,
 }
 
-/// Carries out all rounds: in turn on one core, and side by side on two.
+/// Runs all rounds: in turn on one core, and side by side on two.
 pub(crate) fn run(workshop: &Workshop, clients: usize) -> Result<Vec<Figure>, String> {
     let in_turn: &[&str] = match rustix::process::geteuid().is_root() {
         true => &IN_TURN,
@@ -49,7 +49,7 @@ pub(crate) fn run(workshop: &Workshop, clients: usize) -> Result<Vec<Figure>, St
         };
         taking_turns.push(cost_ratio(workshop, clients, one, in_turn)?);
         let two = [launch::SERVER_CORE, launch::LOAD_CORE];
-        // No core is like the other: something else may run there.
+        // Cores differ: other programs may run on one of them.
         let two = Cores {
             server: two[round % 2],
             prober: two[1 - round % 2],
@@ -97,7 +97,7 @@ fn cost_ratio(workshop: &Workshop, clients: usize, cores: Cores, tool: &[&str]) 
     Ok(of_prober / of_server)
 }
 
-/// Healthy clients and nobody else, for so long.
+/// Healthy clients alone, for this long.
 fn arguments(address: &str, clients: usize, baseline: &str) -> Vec<String> {
     let clients = clients.to_string();
     [
@@ -111,7 +111,7 @@ fn arguments(address: &str, clients: usize, baseline: &str) -> Vec<String> {
     .collect()
 }
 
-/// Instructions for each message, by the difference of two runs.
+/// Instructions per message, by the difference of two runs.
 pub(crate) fn instructions(workshop: &Workshop, clients: usize) -> Result<Figure, String> {
     let server = workshop.start("highwater", &[], nowhere(), "instructions-prober")?;
     let program = workshop.program("highwater").ok_or("highwater is not here")?;

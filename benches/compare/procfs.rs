@@ -1,10 +1,10 @@
-//! What Linux tells about a server: time on the core, memory, sockets.
+//! The kernel's view of a server: time on the core, memory, sockets.
 
 use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
-/// Resident memory of the processes together, in bytes.
+/// Resident memory of all the processes, in bytes.
 pub(crate) fn resident_bytes(pids: &[u32]) -> u64 {
     let of_one = |pid: &u32| {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
@@ -16,8 +16,8 @@ pub(crate) fn resident_bytes(pids: &[u32]) -> u64 {
     pids.iter().map(of_one).sum()
 }
 
-/// Time that all threads of the processes together have spent on a core. Exact
-/// to the nanosecond while they sleep (proc_pid_schedstat, first field).
+/// Time that all threads of the processes have spent on a core. Exact to the
+/// nanosecond while they sleep (proc_pid_schedstat, first field).
 pub(crate) fn time_on_core(pids: &[u32]) -> Duration {
     let mut nanoseconds = 0;
     for pid in pids {
@@ -51,7 +51,7 @@ pub(crate) fn group(leader: u32) -> Vec<u32> {
             continue;
         };
         let stat = fs::read_to_string(process.path().join("stat")).unwrap_or_default();
-        // The name may hold anything, also brackets: what counts is behind the last one.
+        // The name may contain brackets; the fields start behind the last one.
         let group = stat
             .rsplit_once(')')
             .and_then(|(_, rest)| rest.split_whitespace().nth(2)?.parse::<u32>().ok());
@@ -62,9 +62,9 @@ pub(crate) fn group(leader: u32) -> Vec<u32> {
     pids
 }
 
-/// Kernel memory of the sockets at one port, in bytes: what is queued in both
-/// directions and what is set aside for them (ss(8), skmem). `side` is `sport`
-/// for the sockets that own the port, `dport` for those connected to it.
+/// Kernel memory of the sockets at one port, in bytes: queued in both
+/// directions and set aside for them (ss(8), skmem). `side` is `sport` for the
+/// sockets that own the port, `dport` for those connected to it.
 pub(crate) fn kernel_bytes(side: &str, port: u16) -> Result<u64, String> {
     let output = Command::new("ss")
         .args(["-tmnH", "state", "all", &format!("{side} = :{port}")])
@@ -84,14 +84,15 @@ fn parse_kernel_bytes(listing: &str) -> u64 {
         let digits = field.find(|c: char| c.is_ascii_digit()).unwrap_or(field.len());
         if matches!(&field[..digits], "r" | "w" | "f" | "bl") {
             let bytes = field[digits..].parse::<u32>().unwrap_or(0);
-            // What is set aside falls below zero now and then, and ss(8) knows no sign.
+            // Memory set aside falls below zero at times, and ss(8) prints it
+            // without a sign.
             total += i64::from(bytes.cast_signed());
         }
     }
     u64::try_from(total).unwrap_or(0)
 }
 
-/// Memory that TCP holds on the whole machine, both ends, in bytes.
+/// TCP memory of the whole machine, both ends, in bytes.
 pub(crate) fn tcp_bytes() -> u64 {
     const PAGE_BYTES: u64 = 4096;
     let text = fs::read_to_string("/proc/net/sockstat").unwrap_or_default();

@@ -12,25 +12,25 @@ use crate::clock::now;
 use crate::launch;
 use crate::procfs;
 
-/// How one learns that a server is ready.
+/// The sign that a server is ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ready {
-    /// It says `listening on ADDRESS:PORT`, with the port it was given.
+    /// A line `listening on ADDRESS:PORT`, with the port it was given.
     Says,
-    /// It takes a connection at the port that its command line names.
+    /// An accepted connection at the port that its command line names.
     Accepts(u16),
 }
 
-/// How long a server may take to be ready.
+/// Longest time until a server is ready.
 const LONGEST_START: Duration = Duration::from_secs(15);
 
-/// How long it may take to end when asked.
+/// Longest time until a server ends after it was asked to.
 const LONGEST_END: Duration = Duration::from_secs(15);
 
-/// How often it is looked whether it is.
+/// Interval in which readiness is checked.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// A server process with all that it forks; gone when this is dropped.
+/// A server process with all its children; killed when this is dropped.
 pub(crate) struct Server {
     process: Child,
     pids: Vec<u32>,
@@ -40,7 +40,7 @@ pub(crate) struct Server {
 
 impl Server {
     /// Starts a program with its arguments on a core and waits until it is
-    /// ready. What it prints goes to the file `output`.
+    /// ready. Its output goes to the file `output`.
     pub(crate) fn start(
         core: usize,
         words: &[String],
@@ -68,12 +68,12 @@ impl Server {
         Ok(server)
     }
 
-    /// Where it listens.
+    /// The address on which the server listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What it has printed so far.
+    /// The output of the server so far.
     pub(crate) fn output(&self) -> &Path {
         &self.output
     }
@@ -83,22 +83,22 @@ impl Server {
         self.process.id()
     }
 
-    /// Takes the processes that it has forked into account from now on.
+    /// Counts the processes that the server has forked from now on.
     pub(crate) fn count_forks(&mut self) {
         self.pids = procfs::group(self.process.id());
     }
 
-    /// Time that it has spent on the core.
+    /// Time that the server has spent on the core.
     pub(crate) fn time_on_core(&self) -> Duration {
         procfs::time_on_core(&self.pids)
     }
 
-    /// Its resident memory in bytes.
+    /// Resident memory of the server in bytes.
     pub(crate) fn resident_bytes(&self) -> u64 {
         procfs::resident_bytes(&self.pids)
     }
 
-    /// Asks it to end, and waits; all that it has printed.
+    /// Asks the server to end, waits, and returns its whole output.
     pub(crate) fn finish(mut self) -> Result<String, String> {
         self.signal(Signal::TERM);
         let begin = now();
@@ -153,7 +153,8 @@ impl Drop for Server {
     }
 }
 
-/// A port that was free a moment ago, for servers that cannot choose one themselves.
+/// A port that was free a moment ago, for servers that cannot choose one
+/// themselves.
 pub(crate) fn free_port() -> Result<u16, String> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
     listener

@@ -1,9 +1,10 @@
 //! Servers side by side: short slices in random order, compared within a cycle.
 //!
-//! Machines that others use too swing by half within seconds. So nothing is
+//! The speed of a shared machine swings by half within seconds. So nothing is
 //! compared across time: in each cycle every server gets one slice, in a new
 //! random order, and its ratio to the base is taken inside that cycle. The base
-//! takes part twice, and where the two do not agree nothing else can be trusted.
+//! takes part twice; if its two entries do not agree, no other figure can be
+//! trusted.
 
 use std::time::Duration;
 
@@ -16,21 +17,21 @@ use crate::scenario::{SLOW_CLIENT_SEND_BYTES, Seat, Team};
 use crate::server::Server;
 use crate::statistics::median;
 
-/// The two floors may differ by so much.
+/// Largest difference of the two floors.
 pub(crate) const AGREEMENT: f64 = 0.03;
 
-/// The first seats of a team are the base, so many times.
+/// Number of first seats of a team that are the base.
 const BASES: usize = 2;
 
-/// Cycles before anything is counted.
+/// Cycles before counting begins.
 const WARM_UP_CYCLES: usize = 2;
 
 /// One server in one cycle.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sample {
-    /// Messages, bytes or connections in a second.
+    /// Messages, bytes or connections per second.
     pub(crate) rate: f64,
-    /// Nanoseconds of the server's core for each of them.
+    /// Nanoseconds of the server's core for each.
     pub(crate) cost: f64,
     /// Share of the time in which the server was on the core.
     pub(crate) busy: f64,
@@ -38,7 +39,7 @@ pub(crate) struct Sample {
     pub(crate) rate_ratio: f64,
     /// Cost to the base's in the same cycle.
     pub(crate) cost_ratio: f64,
-    /// The same with the cost of the clients in it.
+    /// The same with the cost of the clients included.
     pub(crate) whole_cost_ratio: f64,
 }
 
@@ -51,22 +52,22 @@ pub(crate) struct Outcome {
     pub(crate) resident_bytes: u64,
 }
 
-/// What a run came to.
+/// The outcome of a run.
 pub(crate) struct Run {
     pub(crate) outcomes: Vec<Outcome>,
-    /// How far the two bases were apart, by rate and by cost; the larger one.
+    /// Difference of the two bases, by rate or by cost; the larger one.
     pub(crate) disagreement: f64,
     pub(crate) tries: usize,
 }
 
 impl Run {
-    /// True when the two bases agree, so that the rest can be believed.
+    /// Whether the two bases agree, so that the other figures can be trusted.
     pub(crate) fn counts(&self) -> bool {
         self.disagreement <= AGREEMENT
     }
 }
 
-/// A server with its load, and what was measured of it.
+/// A server with its load and its measurements.
 struct Entry {
     seat: Seat,
     server: Server,
@@ -78,12 +79,12 @@ struct Entry {
 struct Measured {
     rate: f64,
     cost: f64,
-    /// With the cost of the clients.
+    /// The cost with the clients' included.
     whole_cost: f64,
     busy: f64,
 }
 
-/// Runs a team, again while its two bases do not agree.
+/// Runs a team, and repeats it while its two bases do not agree.
 pub(crate) fn run(name: &str, team: &Team, workshop: &Workshop, method: &Method) -> Result<Run, String> {
     let mut tries = 1;
     loop {
@@ -116,7 +117,7 @@ fn run_once(
             Err(why) => println!("without {}: {why}", seat.label),
         }
     }
-    // Only now, for the trouble of one is to be felt by all.
+    // Only now, so that the trouble of one server is felt by all.
     for entry in entries.iter_mut().filter(|entry| entry.seat.stalled > 0) {
         entry
             .generator
@@ -155,7 +156,7 @@ impl Entry {
         let label = format!("{}-{place}", seat.label);
         let mut server = workshop.start(seat.peer, seat.arguments, generator.backend(), &label)?;
         generator.open(server.address())?;
-        // Some fork for a client only when they get to run.
+        // Some servers fork for a client only when they get to run.
         generator.slice(Duration::from_millis(20))?;
         server.count_forks();
         Ok(Self {
@@ -228,7 +229,7 @@ fn conclude(entries: Vec<Entry>) -> Result<Run, String> {
     })
 }
 
-/// How far two servers that are the same were apart, each cycle for itself.
+/// Difference of two entries of the same server, cycle by cycle.
 fn disagreement(one: &[Measured], other: &[Measured]) -> f64 {
     let ratio = |of: fn(&Measured) -> f64| {
         median(

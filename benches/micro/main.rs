@@ -1,5 +1,5 @@
-//! Times of single functions of the pure core. A machine that others use too
-//! makes them swing: compare medians of the same run only.
+//! Times of single functions of the pure core. Times swing on a shared machine:
+//! compare medians of the same run only.
 
 mod frame;
 mod send_queue;

@@ -1,4 +1,4 @@
-//! The send queue: what a healthy client costs, and what one that lags costs.
+//! The send queue: the cost of a healthy client, and of one that lags.
 
 use std::io::IoSlice;
 
@@ -9,14 +9,14 @@ use highwater::backpressure::SendQueue;
 
 const HIGH_WATER_MARK_BYTES: usize = 64 * 1024;
 
-/// The socket took everything: the way of nearly every message.
+/// The socket took everything: the case of nearly every message.
 #[divan::bench]
 fn write_that_leaves_nothing(bencher: Bencher) {
     let mut queue = SendQueue::new(HIGH_WATER_MARK_BYTES);
     bencher.bench_local(move || black_box(queue.write(black_box(&[]))));
 }
 
-/// Something is left, by copy, and gone with the next flush.
+/// Bytes are left, copied, and gone with the next flush.
 #[divan::bench(args = [64, 1024, 65_536])]
 fn write_and_send(bencher: Bencher, length: usize) {
     let rest = vec![7; length];

@@ -1,7 +1,7 @@
-//! The far end of a tunnel: whatever comes is sent back.
+//! The far end of a tunnel: an echo.
 //!
-//! It lives in the process of the clients, a thread beside them on their core, so
-//! that a tunnel's own core does nothing but the tunnel.
+//! Runs as a thread beside the clients on their core, so that the tunnel's own
+//! core runs nothing but the tunnel.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -18,12 +18,12 @@ const BACKLOG: i32 = 4096;
 const READ_BYTES: usize = 64 * 1024;
 const LISTENER: usize = 0;
 
-/// How often one connection is read before the next has its turn.
+/// Reads of one connection before the next gets its turn.
 const READS_A_VISIT: usize = 4;
 
 struct Connection {
     stream: TcpStream,
-    /// What the socket refused; nothing is read until it is gone.
+    /// Bytes that the socket refused; nothing is read until they are gone.
     refused: Vec<u8>,
     is_queued: bool,
 }
@@ -37,7 +37,8 @@ struct Backend {
     buffer: Vec<u8>,
 }
 
-/// Starts the far end, which lives as long as this process. Answers where it is.
+/// Starts the far end, which lives as long as this process. Returns its
+/// address.
 pub(super) fn start() -> Result<SocketAddr, String> {
     let fail = |error| format!("no far end for tunnels: {error}");
     let (mut listener, address) = listen().map_err(fail)?;
@@ -59,8 +60,8 @@ pub(super) fn start() -> Result<SocketAddr, String> {
 }
 
 impl Backend {
-    /// Serves until the poll itself fails: its connections are closed then, and
-    /// the clients say so.
+    /// Serves until the poll fails. Its connections are closed then, and the
+    /// clients report it.
     fn run(mut self, mut poll: Poll) {
         let mut events = Events::with_capacity(EVENTS_A_WAIT);
         loop {
@@ -78,7 +79,7 @@ impl Backend {
         }
     }
 
-    /// Goes on with connections that need no event; true when there are more.
+    /// Serves connections that need no event; returns whether there are more.
     fn go_on(&mut self) -> bool {
         for _ in 0..self.queue.len() {
             if let Some(index) = self.queue.pop_front() {
@@ -121,7 +122,8 @@ impl Backend {
 }
 
 impl Connection {
-    /// True when there may be more to read at once; an error when it is over.
+    /// Whether there may be more to read at once; an error at the end of the
+    /// connection.
     fn echo(&mut self, buffer: &mut [u8]) -> Result<bool, ()> {
         for _ in 0..READS_A_VISIT {
             if !self.refused.is_empty() {

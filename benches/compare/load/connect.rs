@@ -1,5 +1,5 @@
-//! Clients that connect, wait for one echo, and close: half-close first, then the
-//! server's end of file, so that both ends are known to be done.
+//! Clients that connect, wait for one echo, and close: they half-close first
+//! and wait for the server's end of file, so that both ends are surely done.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr};
@@ -15,7 +15,7 @@ use crate::clock::now;
 
 enum Step {
     Connecting,
-    /// So many bytes of the echo have come.
+    /// Bytes of the echo received so far.
     Waiting(usize),
     Closing,
 }
@@ -26,7 +26,7 @@ struct Connect {
     begun: Instant,
 }
 
-/// All such clients of one server; each begins anew when it is done.
+/// All such clients of one server; each starts again when it is done.
 pub(super) struct Connects {
     clients: Vec<Option<Connect>>,
     server: Option<SocketAddr>,
@@ -64,7 +64,7 @@ impl Connects {
         Ok(())
     }
 
-    /// Takes one client as far as it goes; true when it is done.
+    /// Advances one client as far as possible; returns whether it is done.
     fn go(client: &mut Connect, message: &[u8]) -> Result<bool, String> {
         let fail = |error| format!("a short connection failed: {error}");
         let mut buffer = [0; 1024];
@@ -86,7 +86,8 @@ impl Connects {
                     Ok(length) if had + length == message.len() => {
                         client.stream.shutdown(Shutdown::Write).map_err(fail)?;
                         client.step = Step::Closing;
-                        // Its end of file cannot be there yet: an event tells.
+                        // The end of file cannot be there yet: an event will
+                        // tell.
                         return Ok(false);
                     }
                     Ok(length) => client.step = Step::Waiting(had + length),

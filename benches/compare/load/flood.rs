@@ -1,5 +1,5 @@
-//! Clients that send as much as their socket takes, read as fast as they can and
-//! verify every byte, until they read no more.
+//! Clients that saturate their socket, read as fast as they can and verify
+//! every byte, until they read no more.
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
@@ -13,7 +13,7 @@ use super::polled::Clients;
 use super::socket::{Buffers, connect};
 use super::would_block;
 
-/// How much a client sends, and receives, before the next one has its turn.
+/// Bytes that a client sends, and receives, before the next one gets its turn.
 const BYTES_A_VISIT: usize = 256 * 1024;
 
 /// Length after which the stream repeats.
@@ -23,7 +23,8 @@ struct Flood {
     stream: TcpStream,
     sent: usize,
     received: usize,
-    /// Waits in the queue of those that go on without an event.
+    /// Whether the client waits in the queue of those that go on without an
+    /// event.
     is_queued: bool,
 }
 
@@ -55,7 +56,8 @@ impl Floods {
         }
     }
 
-    /// Sends at most one visit's worth; true when the socket might take more.
+    /// Sends at most one visit's worth; returns whether the socket might take
+    /// more.
     fn send(&mut self, index: usize) -> Result<bool, String> {
         if self.stopping {
             return Ok(false);
@@ -73,7 +75,7 @@ impl Floods {
         }
     }
 
-    /// Receives at most one visit's worth; true when there might be more.
+    /// Receives at most one visit's worth; returns whether there might be more.
     fn receive(&mut self, index: usize) -> Result<bool, String> {
         let client = &mut self.clients[index];
         let place = client.received % self.pattern.len();
@@ -87,7 +89,8 @@ impl Floods {
             Ok(length) => {
                 client.received += length;
                 self.done += length as u64;
-                // A read may be short for the period's sake too, so ask until EAGAIN.
+                // A read may also be short because the period ends, so ask
+                // until EAGAIN.
                 Ok(true)
             }
             Err(error) if would_block(&error) => Ok(false),

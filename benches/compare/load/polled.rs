@@ -1,4 +1,4 @@
-//! Clients that `highwater probe` has none like, driven by a poll of our own.
+//! Clients that `highwater probe` does not have, driven by a poll of our own.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,23 +12,23 @@ use crate::clock::now;
 
 /// One kind of clients.
 pub(super) trait Clients {
-    /// Opens all of them.
+    /// Opens all clients.
     fn open(&mut self, registry: &Registry, server: SocketAddr) -> Result<(), String>;
     /// Makes every client busy.
     fn start(&mut self, registry: &Registry) -> Result<(), String>;
-    /// Something happened to one client.
+    /// Handles an event of one client.
     fn ready(&mut self, index: usize, registry: &Registry) -> Result<(), String>;
-    /// Goes on with clients that need no event; true when there are more of them.
+    /// Advances clients that need no event; returns whether there are more.
     fn go_on(&mut self) -> Result<bool, String>;
-    /// Nothing new is to be sent from now on.
+    /// Stops sending new messages.
     fn stop(&mut self);
-    /// Nothing is to be read from now on, for ever.
+    /// Stops reading, for ever.
     fn stop_reading(&mut self) -> Result<(), String> {
         Err("these clients cannot send without reading".into())
     }
-    /// True when everything sent has been answered.
+    /// Whether everything sent has been answered.
     fn is_quiet(&self) -> bool;
-    /// What was done since the last call.
+    /// Work done since the last call.
     fn take_done(&mut self) -> u64;
     /// Times from sending to answer since the last call, in nanoseconds.
     fn take_latency(&mut self) -> Option<Histogram<u64>>;

@@ -9,15 +9,15 @@ use highwater::probe;
 
 use super::Slice;
 
-/// What all of them do.
+/// The settings that all clients share.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Exchange {
     /// Bytes of a message, or of the payload of a frame.
     pub(super) size: usize,
-    /// Messages under way at any moment, for each client.
+    /// Messages in flight, for each client.
     pub(super) in_flight: u32,
     pub(super) is_framed: bool,
-    /// What is counted: bytes, or else messages.
+    /// The unit of the count: bytes, or else messages.
     pub(super) counts_bytes: bool,
 }
 
@@ -25,7 +25,7 @@ pub(super) struct Exchange {
 pub(super) struct Probing {
     exchange: Exchange,
     count: usize,
-    /// None before they are connected, and where there are none.
+    /// Absent until the clients are connected, and if there are none.
     load: Option<probe::Load>,
     latency: Option<Histogram<u64>>,
 }

@@ -1,12 +1,12 @@
-//! Making the sockets of clients that are not the prober's.
+//! The sockets of clients that are not the prober's.
 
 use std::net::SocketAddr;
 
 use mio::net::TcpStream;
 use socket2::{Domain, Socket, Type};
 
-/// Kernel buffers of a client, in bytes as asked of the kernel; none leaves them
-/// to the kernel.
+/// Kernel buffers of a client, in bytes as asked of the kernel; `None` leaves
+/// them to the kernel.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Buffers {
     send: Option<usize>,
@@ -14,8 +14,9 @@ pub(crate) struct Buffers {
 }
 
 impl Buffers {
-    /// Those of a slow client of `highwater probe`, but for its send buffer: it
-    /// receives little, so that what it does not read stays with the server.
+    /// Buffers of a slow client of `highwater probe`, except for its send
+    /// buffer: it receives little, so the bytes that it does not read stay with
+    /// the server.
     pub(crate) fn of_slow_client(send: usize) -> Self {
         Self {
             send: Some(send),
@@ -28,7 +29,7 @@ impl Buffers {
 pub(super) fn connect(server: SocketAddr, buffers: Buffers) -> Result<TcpStream, String> {
     let fail = |error| format!("cannot connect to {server}: {error}");
     let socket = Socket::new(Domain::for_address(server), Type::STREAM, None).map_err(fail)?;
-    // Before connecting, as the receive buffer decides on the window scale.
+    // Before connecting, since the receive buffer decides the window scale.
     if let Some(bytes) = buffers.receive {
         socket.set_recv_buffer_size(bytes).map_err(fail)?;
     }

@@ -1,4 +1,4 @@
-//! Clients that send as much as they can and never read.
+//! Clients that saturate their socket and never read.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -14,7 +14,8 @@ use crate::clock::now;
 
 const WRITE_BYTES: usize = 64 * 1024;
 
-/// Less than this is no progress: a kernel short of memory still lets some by.
+/// Fewer bytes are no progress: a kernel short of memory still lets some
+/// through.
 const PROGRESS_BYTES: u64 = 1 << 20;
 
 /// The stalled clients of one server.
@@ -43,15 +44,16 @@ impl Stalled {
         self.server = Some(server);
     }
 
-    /// Adds `count`, and goes on until they are full. Answers how many bytes
-    /// all of them sent.
+    /// Adds `count` clients and runs until they are full. Returns how many
+    /// bytes all of them sent.
     pub(super) fn fill(&mut self, count: usize, buffers: Buffers, is_eager: bool) -> Result<u64, String> {
         self.open(count, buffers)?;
         let begin = now();
         let (mut sent, mut progress) = (0, begin);
         loop {
             self.turn()?;
-            // The kernel announces room only when a third is free; the eager do not wait for that.
+            // The kernel announces room only when a third is free; eager
+            // clients try earlier.
             if is_eager {
                 for index in 0..self.clients.len() {
                     self.ready(index, false);
@@ -67,8 +69,8 @@ impl Stalled {
         }
     }
 
-    /// Waits until every one was disconnected, or `longest` has passed. Answers
-    /// how many were.
+    /// Waits until all are disconnected, or `longest` has passed. Returns how
+    /// many were.
     pub(super) fn watch(&mut self, longest: Duration) -> Result<usize, String> {
         let begin = now();
         while self.gone < self.clients.len() && now() - begin < longest {
@@ -109,7 +111,8 @@ impl Stalled {
         Ok(())
     }
 
-    /// Goes on filling, or notes that the server has had enough of this client.
+    /// Goes on filling, or records that the server has disconnected this
+    /// client.
     fn ready(&mut self, index: usize, is_over: bool) {
         let Some(place) = self.clients.get_mut(index) else {
             return;
