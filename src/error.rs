@@ -148,21 +148,7 @@ impl fmt::Display for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Limits(error) => error.fmt(f),
-            Self::Listen(address, error) => {
-                write!(f, "cannot listen on {address}: {error}")?;
-                match error.kind() {
-                    io::ErrorKind::AddrInUse => f.write_str(
-                        "; stop the program that has the port, or choose another port (0 takes a free one)",
-                    ),
-                    io::ErrorKind::AddrNotAvailable => f.write_str(
-                        "; the address must be one of this machine, such as 127.0.0.1, ::1 or 0.0.0.0",
-                    ),
-                    io::ErrorKind::PermissionDenied => {
-                        f.write_str("; ports below 1024 need a privilege: choose a higher port")
-                    }
-                    _ => Ok(()),
-                }
-            }
+            Self::Listen(address, error) => write!(f, "cannot listen on {address}: {error}"),
             Self::EventLoop(step, error) => write!(f, "the event loop cannot {step}: {error}"),
         }
     }

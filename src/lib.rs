@@ -50,17 +50,14 @@
 //!
 //! [`backpressure`] and [`protocol`] know no socket, file, log or clock.
 //! [`event_loop`] owns all of these. [`services`] see only what `event_loop`
-//! offers them. [`command`] puts everything together.
+//! offers them. The command stands in the binary.
 
 pub mod backpressure;
-pub mod cli;
-pub mod command;
 pub mod engine;
 pub mod error;
 pub mod event_loop;
 mod kernel;
 pub mod limits;
-pub mod log_backlog;
 mod log_limit;
 pub mod probe;
 pub mod protocol;

@@ -1,9 +1,9 @@
-//! The `highwater` command: parses and runs.
+//! The `highwater` command.
+
+mod cli;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
-    highwater::command::run(highwater::cli::Cli::parse())
+    cli::run()
 }

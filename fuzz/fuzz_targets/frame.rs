@@ -4,7 +4,7 @@
 #![no_main]
 
 use arbitrary::Arbitrary;
-use highwater::protocol::frame::{Split, FrameTooLong, HEADER_BYTES, split};
+use highwater::protocol::frame::{FrameTooLong, HEADER_BYTES, Split, split};
 use libfuzzer_sys::fuzz_target;
 
 #[derive(Arbitrary, Debug)]

@@ -5,8 +5,15 @@
 
 use std::time::Duration;
 
-use highwater::units::{Time, format_size, parse_size, parse_time};
+use highwater::units::format_size;
 use libfuzzer_sys::fuzz_target;
+
+/// The command's parsers stand in the binary, of which nothing can be imported.
+#[path = "../../src/cli/parse.rs"]
+#[allow(dead_code, unreachable_pub, reason = "the fuzzer uses two of its parsers")]
+mod parse;
+
+use parse::{Time, parse_size, parse_time};
 
 const HUNDRED_YEARS: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 

@@ -59,7 +59,7 @@ const RULES: [Rule; 4] = [
         timed: Some(Timed {
             starts: |started| started.over_limit,
             after: |limits| limits.grace,
-            detail: |limits| format!("limit {}", limits.limit()),
+            detail: |limits| format!("limit {}", limits.limit_bytes()),
         }),
     },
     Rule {
@@ -138,7 +138,7 @@ impl fmt::Display for SlowReason {
 /// over the hard limit.
 #[must_use]
 pub fn exceeds_hard_limit(limits: &Limits, queue_bytes: usize, rest_bytes: usize) -> bool {
-    queue_bytes.saturating_add(rest_bytes) > limits.hard_limit()
+    queue_bytes.saturating_add(rest_bytes) > limits.hard_limit_bytes()
 }
 
 /// The clocks that a change of the queue has started. The caller arms one
@@ -180,7 +180,7 @@ impl Clocks {
             self.waiting_since = Some(now);
             started.waiting = true;
         }
-        if queue.len() >= limits.limit() {
+        if queue.len() >= limits.limit_bytes() {
             if self.over_limit_since.is_none() {
                 self.over_limit_since = Some(now);
                 started.over_limit = true;
@@ -399,7 +399,7 @@ mod tests {
 
     #[test]
     fn the_hard_limit_may_be_reached_but_not_exceeded() {
-        let hard = limits().hard_limit();
+        let hard = limits().hard_limit_bytes();
         assert!(!exceeds_hard_limit(&limits(), 0, hard));
         assert!(exceeds_hard_limit(&limits(), 1, hard));
         assert!(exceeds_hard_limit(&limits(), usize::MAX, usize::MAX));

@@ -70,7 +70,7 @@ impl<N: Network> Core<N> {
         self.budget.grow(rest_bytes);
         let started = client.clocks.queue_changed(&self.limits, &client.queue, self.now);
         if started.over_limit {
-            self.journal.blocked(client, self.limits.limit(), self.now);
+            self.journal.blocked(client, self.limits.limit_bytes(), self.now);
         }
         if client.has_work() {
             self.ready.list(id, &mut client.place);
@@ -82,7 +82,7 @@ impl<N: Network> Core<N> {
 
     /// Disconnects a client over the hard limit.
     fn refuse(&mut self, id: ClientId, rest_bytes: usize) -> Answer {
-        let hard_limit_bytes = self.limits.hard_limit();
+        let hard_limit_bytes = self.limits.hard_limit_bytes();
         let detail = format!("hard limit {hard_limit_bytes}, a write of {rest_bytes} more");
         self.disconnect(id, SlowReason::HardLimit, &detail);
         Answer::Continue

@@ -11,21 +11,17 @@
 //! benchmarks there is [`Load`]: the healthy clients alone, on connections that
 //! stay open between slices.
 
-mod args;
 mod clients;
-pub mod command;
 mod driver;
 mod error;
 mod kind;
 mod load;
 mod plan;
-mod progress;
 mod protocol;
 mod report;
 mod server;
 mod watcher;
 
-pub use args::ProbeArgs;
 pub use clients::pace::Pace;
 pub use error::ProbeError;
 pub use kind::{Disconnect, Fate, KINDS, KindRow, Reading, SlowKind};

@@ -460,7 +460,7 @@ impl Model {
         if queue == before && queue == 0 {
             return;
         }
-        if queue > self.limits.hard_limit() {
+        if queue > self.limits.hard_limit_bytes() {
             return self.doom(number, Doom::Slow(SlowReason::HardLimit));
         }
         let ledger = &mut self.ledgers[number];
@@ -469,7 +469,7 @@ impl Model {
             ledger.paused = true;
         }
         ledger.waiting_since.get_or_insert(now);
-        if queue >= self.limits.limit() {
+        if queue >= self.limits.limit_bytes() {
             ledger.over_since.get_or_insert(now);
         }
         self.check_bound(number);
@@ -481,7 +481,7 @@ impl Model {
     fn check_bound(&mut self, number: usize) {
         let queue = self.ledgers[number].queue;
         let bound = match self.kind {
-            Kind::Herald => self.limits.hard_limit() + 1,
+            Kind::Herald => self.limits.hard_limit_bytes() + 1,
             _ => self.limits.high_water_mark_bytes + SMALLEST_READ_BYTES,
         };
         // One that has been thrown out is no longer fed in earnest.
@@ -514,7 +514,7 @@ impl Model {
 
     fn judge_flush(&mut self, number: usize) {
         self.set_queue(number);
-        let limit = self.limits.limit();
+        let limit = self.limits.limit_bytes();
         let ledger = &mut self.ledgers[number];
         if ledger.queue == 0 {
             if ledger.paused && !ledger.ended {

@@ -98,60 +98,9 @@ impl Conversation for PushConversation {
     }
 }
 
-/// Reads a line as people type it: `\r`, `\n`, `\t`, `\0`, `\\`, and `\xHH` for any byte.
-///
-/// # Errors
-///
-/// One sentence that names the escape that is none.
-pub(crate) fn unescape(typed: &str) -> Result<Vec<u8>, String> {
-    let mut bytes = Vec::with_capacity(typed.len());
-    let mut rest = typed.chars();
-    while let Some(char) = rest.next() {
-        if char != '\\' {
-            bytes.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes());
-            continue;
-        }
-        let escape = rest.next();
-        bytes.push(match escape {
-            Some('r') => b'\r',
-            Some('n') => b'\n',
-            Some('t') => b'\t',
-            Some('0') => 0,
-            Some('\\') => b'\\',
-            Some('x') => {
-                let digits: String = rest.by_ref().take(2).collect();
-                let is_hex = digits.len() == 2 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
-                let byte = u8::from_str_radix(&digits, 16).ok().filter(|_| is_hex);
-                byte.ok_or_else(|| {
-                    format!("`\\x{digits}` is not an escape: write two hex digits, such as \\x0a")
-                })?
-            }
-            other => {
-                let other = other.map_or(String::new(), String::from);
-                return Err(format!(
-                    "`\\{other}` is not an escape: there are \\r \\n \\t \\0 \\\\ and \\xHH"
-                ));
-            }
-        });
-    }
-    Ok(bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn escapes_are_read_and_others_refused_by_name() {
-        assert_eq!(unescape("SUB a\\r\\n").unwrap(), b"SUB a\r\n");
-        assert_eq!(
-            unescape("\\x00\\xff\\\\\\t\\0é").unwrap(),
-            b"\x00\xff\\\t\0\xc3\xa9"
-        );
-        for bad in ["\\", "\\q", "\\x1", "\\x+1", "\\xzz"] {
-            assert!(unescape(bad).unwrap_err().contains("not an escape"), "{bad}");
-        }
-    }
 
     #[test]
     fn the_greeting_is_sent_once_in_any_cutting() {

@@ -1,15 +1,15 @@
 //! `highwater probe` as a command: arguments in, report out, exit code.
 
+mod args;
+mod progress;
+
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
 
-pub use crate::probe::args::ProbeArgs;
-use crate::probe::error::ProbeError;
-use crate::probe::progress::Progress;
-use crate::probe::report::Report;
-use crate::probe::report::plot::plot;
-use crate::probe::report::table::table;
-use crate::probe::report::verdict::Outcome;
+use highwater::probe::{Outcome, ProbeError, Report, plot, table};
+
+pub(crate) use args::ProbeArgs;
+use progress::Progress;
 
 /// The exit code for wrong usage and for a server that cannot be probed.
 const USAGE: u8 = 2;
@@ -17,7 +17,7 @@ const USAGE: u8 = 2;
 /// Runs the command. 0: verdict pass; 1: fail, or nothing could be told; 2: no
 /// probe could be made, or its report not written.
 #[must_use]
-pub fn run(args: &ProbeArgs) -> ExitCode {
+pub(crate) fn run(args: &ProbeArgs) -> ExitCode {
     match probe_and_report(args) {
         Ok(Outcome::Pass) => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
@@ -34,8 +34,8 @@ fn probe_and_report(args: &ProbeArgs) -> Result<Outcome, String> {
         // Before the probe, so that nobody waits 15 s to learn of a wrong name.
         std::fs::File::create(file).map_err(|error| format!("cannot write {}: {error}", file.display()))?;
     }
-    let mut progress = Progress::start().map_err(|error| error.to_string())?;
-    let probed = crate::probe::probe(&plan, &args.target(), &mut progress);
+    let mut progress = Progress::start().map_err(|error| format!("cannot listen for signals: {error}"))?;
+    let probed = highwater::probe::probe(&plan, &args.target(), &mut progress);
     progress.finish();
     let report = probed.map_err(|error| match error {
         ProbeError::Field { field, problem } => format!("--{field} {problem}"),

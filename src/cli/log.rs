@@ -17,18 +17,18 @@ use log::LevelFilter;
 use simplelog::{CombinedLogger, Config, ConfigBuilder, SharedLogger, WriteLogger};
 use time::macros::format_description;
 
-use crate::limits::{LOG_BACKLOG_LINES, LOG_FLUSH_TIMEOUT, LOG_GATHER_TIME};
+use highwater::limits::{LOG_BACKLOG_LINES, LOG_FLUSH_TIMEOUT, LOG_GATHER_TIME};
 
 /// The running log. Keep it to the end of the program, then call
 /// [`finish`](Self::finish).
 #[derive(Debug)]
-pub struct Log {
+pub(crate) struct Log {
     backlogs: Vec<SyncSender<Message>>,
 }
 
 /// Why the log did not start.
 #[derive(Debug)]
-pub enum LogError {
+pub(crate) enum LogError {
     /// The log file cannot be opened for appending.
     File(PathBuf, io::Error),
     /// A thread for the log cannot be started.
@@ -67,7 +67,7 @@ impl Log {
     /// # Errors
     ///
     /// The file cannot be opened, or the program has a log already.
-    pub fn start(level: LevelFilter, file: Option<&Path>) -> Result<Self, LogError> {
+    pub(crate) fn start(level: LevelFilter, file: Option<&Path>) -> Result<Self, LogError> {
         let mut backlogs = Vec::new();
         let mut loggers: Vec<Box<dyn SharedLogger>> = Vec::new();
         let mut add = |sink: Box<dyn Write + Send>, complaint| {
@@ -94,7 +94,7 @@ impl Log {
     /// Waits until all lines are written, for at most [`LOG_FLUSH_TIMEOUT`] per
     /// sink: a terminal that nobody reads does not keep the program from
     /// ending.
-    pub fn finish(&self) {
+    pub(crate) fn finish(&self) {
         // Standard error last, since it may have to report the file.
         for backlog in self.backlogs.iter().rev() {
             let (done, finished) = channel();

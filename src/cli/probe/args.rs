@@ -8,17 +8,11 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
-use crate::probe::error::ProbeError;
-use crate::probe::kind::SlowKind;
-use crate::probe::plan::{BULK_MESSAGE_BYTES, BULK_PIPELINE_MESSAGES, Plan};
-use crate::probe::protocol::echo::Echo;
-use crate::probe::protocol::framed::Framed;
-use crate::probe::protocol::http::Http;
-use crate::probe::protocol::push::Push;
-use crate::probe::protocol::push::unescape;
-use crate::probe::protocol::resp::Resp;
-use crate::probe::protocol::{Protocol, Publishing};
-use crate::units::{parse_size, parse_time};
+use crate::cli::parse::{parse_rate, parse_size, parse_time, unescape};
+use highwater::probe::{
+    BULK_MESSAGE_BYTES, BULK_PIPELINE_MESSAGES, Echo, Framed, Http, Plan, ProbeError, Protocol, Publishing,
+    Push, Resp, SlowKind,
+};
 
 /// The arguments of `highwater probe`.
 #[derive(Debug, Clone, Args)]
@@ -26,97 +20,97 @@ use crate::units::{parse_size, parse_time};
     about = "Test whether a TCP server survives slow clients",
     after_help = EXAMPLES
 )]
-pub struct ProbeArgs {
+pub(crate) struct ProbeArgs {
     /// The server, as HOST:PORT
     #[arg(value_name = "HOST:PORT", required_unless_present = "port")]
-    pub target: Option<String>,
+    pub(crate) target: Option<String>,
     /// The server's port on this machine, instead of HOST:PORT
     #[arg(long, value_name = "N", conflicts_with = "target")]
-    pub port: Option<u16>,
+    pub(crate) port: Option<u16>,
     /// Make the server send in this way
     #[arg(long, value_parser = protocol_parser(), default_value = "echo")]
-    pub protocol: &'static Choice,
+    pub(crate) protocol: &'static Choice,
     /// Request this path with --protocol http
     #[arg(long, value_name = "PATH", default_value = "/", value_parser = parse_path)]
-    pub path: String,
+    pub(crate) path: String,
     /// Line that every client of --protocol push sends once; escapes \r \n \t \0 \\ \xHH
     #[arg(long, value_name = "LINE", value_parser = parse_line)]
-    pub send: Option<Line>,
+    pub(crate) send: Option<Line>,
     /// Line that an extra connection sends repeatedly so that the server has something to push;
     /// escapes \r \n \t \0 \\ \xHH
     #[arg(long, value_name = "LINE", value_parser = parse_line)]
-    pub publish: Option<Line>,
+    pub(crate) publish: Option<Line>,
     /// Bytes per second of these lines
     #[arg(long, value_name = "SIZE[/s]", value_parser = parse_rate, default_value = "4MiB/s")]
-    pub publish_rate: u64,
+    pub(crate) publish_rate: u64,
 
     /// Healthy clients: each sends a message, reads the answer at once, sends the next
     #[arg(long, value_name = "N", default_value_t = 10)]
-    pub fast: usize,
+    pub(crate) fast: usize,
     /// Bytes of one message of a healthy client [default: 64, with --bulk 64KiB]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
-    pub size: Option<usize>,
+    pub(crate) size: Option<usize>,
     /// Messages that a healthy client has in flight [default: 1, with --bulk 16]
     #[arg(long, value_name = "N")]
-    pub pipeline: Option<u32>,
+    pub(crate) pipeline: Option<u32>,
     /// Let healthy clients send large messages in deep pipelines
     #[arg(long)]
-    pub bulk: bool,
+    pub(crate) bulk: bool,
 
     /// Clients that fill up and never read; to be disconnected
     #[arg(long, value_name = "N", default_value_t = 5)]
-    pub stalled: usize,
+    pub(crate) stalled: usize,
     /// Clients that never read although the server has read all their bytes: they show
     /// what a plain close leaves in the kernel. Only on the server's machine
     /// [default: 1 with --stalled]
     #[arg(long, value_name = "N")]
-    pub quiet: Option<usize>,
+    pub(crate) quiet: Option<usize>,
     /// Clients that go on sending and never read; to be disconnected
     #[arg(long, value_name = "N", default_value_t = 1)]
-    pub talkers: usize,
+    pub(crate) talkers: usize,
     /// Clients that read too slowly; to be disconnected
     #[arg(long, value_name = "N", default_value_t = 0)]
-    pub trickle: usize,
+    pub(crate) trickle: usize,
     /// Bytes per second that each trickling client reads
     #[arg(long, value_name = "SIZE[/s]", value_parser = parse_rate, default_value = "1KiB/s")]
-    pub trickle_rate: u64,
+    pub(crate) trickle_rate: u64,
     /// Clients that fill up, pause, then read everything; to be kept
     #[arg(long, value_name = "N", default_value_t = 2)]
-    pub paused: usize,
+    pub(crate) paused: usize,
     /// Time for which each of these pauses
     #[arg(long, value_name = "TIME", value_parser = parse_time, default_value = "4s")]
-    pub pause: Duration,
+    pub(crate) pause: Duration,
     /// Clients that read slowly without a pause; to be kept
     #[arg(long, value_name = "N", default_value_t = 2)]
-    pub steady: usize,
+    pub(crate) steady: usize,
     /// Bytes per second that each steady client reads
     #[arg(long, value_name = "SIZE[/s]", value_parser = parse_rate, default_value = "64KiB/s")]
-    pub steady_rate: u64,
+    pub(crate) steady_rate: u64,
 
     /// Fail if a stalled client is not gone this long after it was full
     #[arg(long, value_name = "TIME", value_parser = parse_time, default_value = "6s")]
-    pub within: Duration,
+    pub(crate) within: Duration,
     /// Measure the healthy clients alone for this long, before and after
     #[arg(long, value_name = "TIME", value_parser = parse_time, default_value = "2s")]
-    pub baseline: Duration,
+    pub(crate) baseline: Duration,
     /// Most bytes that a slow client sends without reading an answer
     #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "16MiB")]
-    pub fill: usize,
+    pub(crate) fill: usize,
     /// Measure memory and CPU of this process, if the port does not lead to it
     #[arg(long, value_name = "PID")]
-    pub pid: Option<i32>,
+    pub(crate) pid: Option<i32>,
 
     /// Write the report to standard output as JSON, and nothing else
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
     /// Draw the timeline into this file
     #[arg(long, value_name = "FILE.svg")]
-    pub plot: Option<PathBuf>,
+    pub(crate) plot: Option<PathBuf>,
 }
 
 /// One protocol as it is chosen on the command line.
 #[derive(Debug)]
-pub struct Choice {
+pub(crate) struct Choice {
     name: &'static str,
     help: &'static str,
     make: fn(&ProbeArgs) -> Arc<dyn Protocol>,
@@ -164,7 +158,7 @@ fn protocol_parser() -> impl TypedValueParser<Value = &'static Choice> {
 
 /// Bytes as they were typed with escapes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Line(pub Vec<u8>);
+pub(crate) struct Line(pub(crate) Vec<u8>);
 
 fn parse_line(typed: &str) -> Result<Line, String> {
     unescape(typed).map(Line)
@@ -195,28 +189,10 @@ Examples:
 
 Exit codes: 0 verdict pass, 1 fail or unknown, 2 wrong usage or no server.";
 
-/// Reads a rate such as `64KiB/s` or `64KiB`, in bytes per second.
-///
-/// # Errors
-///
-/// One sentence that names what was typed and what would be right.
-fn parse_rate(typed: &str) -> Result<u64, String> {
-    let size = typed.strip_suffix("/s").unwrap_or(typed);
-    match parse_size(size) {
-        Ok(0) => Err(format!(
-            "`{typed}` is no rate: it must be above 0, such as 64KiB/s"
-        )),
-        Ok(bytes) => Ok(bytes as u64),
-        Err(_) => Err(format!(
-            "`{typed}` is not a rate: write a size a second, such as 64KiB/s or 500/s"
-        )),
-    }
-}
-
 impl ProbeArgs {
     /// The server as it was typed.
     #[must_use]
-    pub fn target(&self) -> String {
+    pub(crate) fn target(&self) -> String {
         match (&self.target, self.port) {
             (Some(target), _) => target.clone(),
             (None, port) => format!("127.0.0.1:{}", port.unwrap_or(0)),
@@ -238,7 +214,7 @@ impl ProbeArgs {
     /// # Errors
     ///
     /// When the name leads nowhere.
-    pub fn plan(&self) -> Result<Plan, ProbeError> {
+    pub(crate) fn plan(&self) -> Result<Plan, ProbeError> {
         let target = self.target();
         let resolved = target.to_socket_addrs();
         let address = match resolved.map(|mut addresses| addresses.next()) {

@@ -11,8 +11,7 @@ use std::time::Duration;
 use console::Term;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 
-use crate::probe::error::ProbeError;
-use crate::probe::watcher::{Live, ProgressSink};
+use highwater::probe::{Live, ProgressSink};
 
 /// As often as something new is told.
 const DRAWN_PER_SECOND: u8 = 10;
@@ -28,13 +27,12 @@ pub(crate) struct Progress {
 impl Progress {
     /// Draws nothing yet. The first signal ends the probe with what it has
     /// measured so far; a second one ends the process at once.
-    pub(crate) fn start() -> Result<Self, ProbeError> {
+    pub(crate) fn start() -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
             // In this order: the first signal finds the flag down, raises it, and the second finds it up.
             signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&stop))
-                .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))
-                .map_err(ProbeError::system("listen for signals"))?;
+                .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))?;
         }
         let target = if std::io::stderr().is_terminal() {
             ProgressDrawTarget::term_like_with_hz(

@@ -3,10 +3,11 @@
 //! Owns the numbers and the check that they fit together. Refuses to enforce
 //! them: that happens where the bounded thing lives.
 
-use std::fmt;
+mod check;
+
 use std::time::Duration;
 
-use crate::units::format_size;
+pub use check::{Limit, LimitsError, SHORTEST_TIMEOUT};
 
 /// High-water mark: queue length from which a write answers *pause*. Node
 /// uses 64 KiB from version 22 on; it is also one full read buffer.
@@ -283,32 +284,20 @@ impl Default for Limits {
     }
 }
 
-/// Limits that contradict each other, or one that can never hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LimitsError(String);
-
-impl fmt::Display for LimitsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for LimitsError {}
-
 impl Limits {
     /// The limit that is in force, in bytes.
     #[must_use]
-    pub fn limit(&self) -> usize {
+    pub fn limit_bytes(&self) -> usize {
         self.limit_bytes.unwrap_or(self.high_water_mark_bytes)
     }
 
     /// The hard limit that is in force, in bytes.
     #[must_use]
-    pub fn hard_limit(&self) -> usize {
+    pub fn hard_limit_bytes(&self) -> usize {
         self.hard_limit_bytes.unwrap_or_else(|| {
             self.high_water_mark_bytes
                 .saturating_mul(HARD_LIMIT_MARKS)
-                .max(self.limit().saturating_mul(2))
+                .max(self.limit_bytes().saturating_mul(2))
                 .max(self.high_water_mark_bytes.saturating_add(SMALLEST_READ_BYTES))
         })
     }
@@ -329,177 +318,8 @@ impl Limits {
     pub(crate) const fn is_bulk(&self, count_bytes: usize) -> bool {
         self.splice_from_bytes > 0 && count_bytes >= self.splice_from_bytes
     }
-
-    /// Checks that the limits fit together.
-    ///
-    /// # Errors
-    ///
-    /// One sentence that names the option, what is wrong with it, and what
-    /// would be right.
-    pub fn check(&self) -> Result<(), LimitsError> {
-        let refuse = |sentence: String| Err(LimitsError(sentence));
-        let mark = self.high_water_mark_bytes;
-        if mark == 0 {
-            return refuse(
-                "--high-water-mark 0 would pause every client for ever: give it at least 1, such as 64KiB"
-                    .into(),
-            );
-        }
-        if self.limit() == 0 {
-            return refuse(
-                "--limit 0 would put every client over the limit: give it at least 1, such as 64KiB".into(),
-            );
-        }
-        if self.grace.is_zero() {
-            return refuse("--grace 0 would disconnect every client at its first full buffer: give it at least 1ms, such as 5s".into());
-        }
-        if self.drain_timeout() == Duration::ZERO {
-            return refuse(
-                "--drain-timeout 0 would disconnect every client that ever waits: give it at least 1ms, such as 60s"
-                    .into(),
-            );
-        }
-        let hard_limit = self.hard_limit();
-        if hard_limit < self.limit() {
-            return refuse(format!(
-                "--limit {} is above --hard-limit {}: lower the limit or raise the hard limit",
-                format_size(self.limit()),
-                format_size(hard_limit),
-            ));
-        }
-        // Pausing works only if a write that starts below the mark and brings
-        // one read cannot reach the hard limit on the way to the pause.
-        let paused_at_most = mark.saturating_add(SMALLEST_READ_BYTES);
-        if hard_limit < paused_at_most {
-            return refuse(format!(
-                "--hard-limit {} is below --high-water-mark {} plus one read of {}: make it at least {}",
-                format_size(hard_limit),
-                format_size(mark),
-                format_size(SMALLEST_READ_BYTES),
-                format_size(paused_at_most),
-            ));
-        }
-        if let Some(budget) = self.memory_budget_bytes
-            && budget < paused_at_most
-        {
-            return refuse(format!(
-                "--memory-budget {} does not hold one client's queue: make it at least {}",
-                format_size(budget),
-                format_size(paused_at_most),
-            ));
-        }
-        if self.connect_timeout.is_zero() {
-            return refuse(
-                "--connect-timeout 0 would give up before trying: give it at least 1ms, such as 5s".into(),
-            );
-        }
-        if self.max_clients == Some(0) {
-            return refuse("--max-clients 0 would refuse everybody: give it at least 1".into());
-        }
-        for (name, bytes) in [
-            ("--unsent", self.unsent_bytes),
-            ("--receive-buffer", self.receive_buffer_bytes),
-        ] {
-            if bytes > LARGEST_SOCKET_OPTION_BYTES {
-                return refuse(format!(
-                    "{name} {} is more than a socket takes: make it at most {}",
-                    format_size(bytes),
-                    format_size(LARGEST_SOCKET_OPTION_BYTES),
-                ));
-            }
-        }
-        Ok(())
-    }
 }
 
 /// The largest value that a socket option of type `int` takes after the
 /// kernel has doubled it (`SO_RCVBUF`, socket(7)).
-const LARGEST_SOCKET_OPTION_BYTES: usize = 1 << 30;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn refusal(change: impl FnOnce(&mut Limits)) -> String {
-        let mut limits = Limits::default();
-        change(&mut limits);
-        limits.check().unwrap_err().to_string()
-    }
-
-    #[test]
-    fn the_defaults_fit_together() {
-        assert_eq!(Limits::default().check(), Ok(()));
-        assert_eq!(Limits::default().limit(), 64 * 1024);
-        assert_eq!(Limits::default().hard_limit(), 1024 * 1024);
-    }
-
-    #[test]
-    fn a_limit_above_the_hard_limit_is_refused_with_both_numbers() {
-        let sentence = refusal(|limits| {
-            limits.limit_bytes = Some(256 * 1024);
-            limits.hard_limit_bytes = Some(128 * 1024);
-        });
-        assert!(
-            sentence.contains("--limit 256KiB") && sentence.contains("--hard-limit 128KiB"),
-            "{sentence}"
-        );
-    }
-
-    #[test]
-    fn a_tiny_mark_alone_is_no_contradiction() {
-        let limits = Limits {
-            high_water_mark_bytes: 1,
-            ..Limits::default()
-        };
-        assert_eq!(limits.check(), Ok(()));
-    }
-
-    #[test]
-    fn a_limit_alone_moves_the_hard_limit_with_it() {
-        let limits = Limits {
-            limit_bytes: Some(64 * 1024 * 1024),
-            ..Limits::default()
-        };
-        assert_eq!(limits.check(), Ok(()));
-    }
-
-    #[test]
-    fn zero_is_refused_where_it_would_disconnect_or_pause_everybody() {
-        assert!(refusal(|limits| limits.grace = Duration::ZERO).contains("--grace 0"));
-        assert!(refusal(|limits| limits.high_water_mark_bytes = 0).contains("--high-water-mark 0"));
-        assert!(refusal(|limits| limits.limit_bytes = Some(0)).contains("--limit 0"));
-        assert!(refusal(|limits| limits.max_clients = Some(0)).contains("--max-clients 0"));
-        assert!(refusal(|limits| limits.drain_timeout = Some(Duration::ZERO)).contains("--drain-timeout 0"));
-        assert!(refusal(|limits| limits.connect_timeout = Duration::ZERO).contains("--connect-timeout 0"));
-    }
-
-    #[test]
-    fn a_hard_limit_that_a_paused_client_could_reach_is_refused() {
-        let just_enough = HIGH_WATER_MARK_BYTES + SMALLEST_READ_BYTES;
-        assert!(refusal(|limits| limits.hard_limit_bytes = Some(just_enough - 1)).contains("68KiB"));
-        let limits = Limits {
-            hard_limit_bytes: Some(just_enough),
-            ..Limits::default()
-        };
-        assert_eq!(limits.check(), Ok(()));
-    }
-
-    #[test]
-    fn a_budget_below_one_queue_and_a_socket_option_beyond_the_kernels_are_refused() {
-        assert!(refusal(|limits| limits.memory_budget_bytes = Some(1024)).contains("--memory-budget 1KiB"));
-        assert!(refusal(|limits| limits.unsent_bytes = usize::MAX / 2).contains("--unsent"));
-    }
-
-    #[test]
-    fn the_default_drain_timeout_grows_with_the_grace_and_a_given_one_stands() {
-        let hour = Duration::from_secs(3600);
-        let mut limits = Limits {
-            grace: hour,
-            ..Limits::default()
-        };
-        assert_eq!(limits.drain_timeout(), hour);
-        limits.drain_timeout = Some(DRAIN_TIMEOUT);
-        assert_eq!(limits.drain_timeout(), DRAIN_TIMEOUT);
-        assert_eq!(limits.check(), Ok(()));
-    }
-}
+pub const LARGEST_SOCKET_OPTION_BYTES: usize = 1 << 30;

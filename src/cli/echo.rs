@@ -1,0 +1,131 @@
+//! `highwater echo`: its arguments, and the service that they ask for.
+
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use highwater::event_loop::Remote;
+use highwater::limits;
+use highwater::services::{Echo, FramedEcho};
+
+use super::options::{ListenArgs, ServingArgs};
+use super::parse::Size;
+use super::serve::{Serving, serve, usage};
+
+/// The arguments of `highwater echo`.
+#[derive(Debug, Args)]
+pub(crate) struct EchoArgs {
+    /// Return bytes as they come (`none`), or whole frames (`length`).
+    #[arg(long, value_enum, default_value_t = Framing::None)]
+    pub(crate) framing: Framing,
+    /// Disconnect a client that announces a frame with a longer payload.
+    #[arg(long, value_name = "SIZE", default_value_t = Size(limits::MAX_FRAME_BYTES))]
+    pub(crate) max_frame: Size,
+    /// Where to listen.
+    #[command(flatten)]
+    pub(crate) listen: ListenArgs,
+    /// What all servers share.
+    #[command(flatten)]
+    pub(crate) serving: ServingArgs,
+}
+
+/// How a stream is split.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Framing {
+    /// Bytes as they come.
+    None,
+    /// Frames: a 4-byte big-endian length, then that many bytes.
+    Length,
+}
+
+/// Serves as the arguments ask.
+pub(crate) fn run(args: EchoArgs) -> ExitCode {
+    match args.framing {
+        Framing::None => serve(Plain(args)),
+        Framing::Length => match FramedEcho::new(args.max_frame.0) {
+            Ok(service) => serve(Framed { args, service }),
+            Err(sentence) => usage(&sentence),
+        },
+    }
+}
+
+/// Echo of bytes as they come.
+struct Plain(EchoArgs);
+
+impl Serving for Plain {
+    type Service = Echo;
+    const DONE: &'static str = "echoed";
+
+    fn shared(&self) -> (&ListenArgs, &ServingArgs) {
+        (&self.0.listen, &self.0.serving)
+    }
+
+    fn service(self, _: Remote) -> Echo {
+        Echo
+    }
+}
+
+/// Echo of whole frames.
+struct Framed {
+    args: EchoArgs,
+    service: FramedEcho,
+}
+
+impl Serving for Framed {
+    type Service = FramedEcho;
+    const DONE: &'static str = "echoed";
+
+    fn shared(&self) -> (&ListenArgs, &ServingArgs) {
+        (&self.args.listen, &self.args.serving)
+    }
+
+    fn service(self, _: Remote) -> FramedEcho {
+        self.service
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+    use highwater::limits::Limits;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: EchoArgs,
+    }
+
+    fn echo(arguments: &[&str]) -> EchoArgs {
+        Line::parse_from(["echo"].iter().chain(arguments)).args
+    }
+
+    #[test]
+    fn without_arguments_the_defaults_are_those_of_the_limits() {
+        assert_eq!(echo(&[]).serving.limits(), Limits::default());
+    }
+
+    #[test]
+    fn every_limit_can_be_set() {
+        let limits = echo(&[
+            "--high-water-mark=1KiB",
+            "--limit=2KiB",
+            "--grace=250ms",
+            "--drain-timeout=1h",
+            "--hard-limit=1MiB",
+            "--memory-budget=2MiB",
+            "--max-clients=7",
+            "--unsent=0",
+            "--receive-buffer=0",
+        ])
+        .serving
+        .limits();
+        assert_eq!(limits.high_water_mark_bytes, 1024);
+        assert_eq!(limits.limit_bytes(), 2048);
+        assert_eq!(limits.grace.as_millis(), 250);
+        assert_eq!(limits.drain_timeout().as_secs(), 3600);
+        assert_eq!(limits.hard_limit_bytes(), 1 << 20);
+        assert_eq!(limits.memory_budget_bytes, Some(2 << 20));
+        assert_eq!(limits.max_clients, Some(7));
+        assert_eq!((limits.unsent_bytes, limits.receive_buffer_bytes), (0, 0));
+    }
+}

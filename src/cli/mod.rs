@@ -1,0 +1,80 @@
+//! The command line: the table of subcommands.
+//!
+//! A subcommand is a variant and an arm here, and a file of its own for its
+//! arguments. What all servers share is in `options` and `serve`.
+
+mod echo;
+mod log;
+mod options;
+mod parse;
+mod probe;
+mod sentences;
+mod serve;
+mod signals;
+mod tunnel;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use echo::EchoArgs;
+use probe::ProbeArgs;
+use tunnel::TunnelArgs;
+
+/// Parses the command line and runs the subcommand. Wrong usage prints one
+/// line and exits with 2.
+pub(crate) fn run() -> ExitCode {
+    match Cli::parse().command {
+        Command::Echo(args) => echo::run(args),
+        Command::Tunnel(args) => serve::serve(args),
+        Command::Probe(args) => probe::run(&args),
+    }
+}
+
+/// TCP servers in which no slow client can hurt the others.
+///
+/// Each client has a bounded send queue. At its high-water mark the server
+/// pauses the source of the bytes. A client whose queue stays full for longer
+/// than the grace is disconnected with a reset. All other clients go on.
+#[derive(Debug, Parser)]
+#[command(name = "highwater", version, arg_required_else_help = true, args_override_self = true, after_help = EXAMPLES)]
+struct Cli {
+    /// The subcommand.
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  highwater echo                          echo on 127.0.0.1:9000; try `nc 127.0.0.1 9000`
+  highwater echo --port 0 --grace 2s      echo on a free port, with a shorter grace
+  highwater tunnel --to 127.0.0.1:6379    protect a Redis from slow clients
+  highwater probe --port 9000             test any TCP server with slow clients
+
+Exit codes: 0 stopped in order, 1 failed, 2 wrong usage.";
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Return every byte to the client that sent it.
+    Echo(EchoArgs),
+    /// Carry the bytes of every client to another server and back.
+    ///
+    /// Each client gets an upstream: a connection of its own to the other
+    /// server. A slow client pauses its upstream, and a slow upstream its
+    /// client. If one stays too slow for too long, both are reset.
+    Tunnel(TunnelArgs),
+    /// Test whether a TCP server survives slow clients.
+    Probe(Box<ProbeArgs>),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,102 @@
+//! `highwater tunnel`: its arguments, and the service that they ask for.
+
+use clap::Args;
+use highwater::event_loop::Remote;
+use highwater::limits::{self, Limits};
+use highwater::services::{ProxyProtocol, Target, Tunnel};
+
+use super::options::{ListenArgs, ServingArgs};
+use super::parse::{Size, Time};
+use super::serve::Serving;
+
+/// The arguments of `highwater tunnel`.
+#[derive(Debug, Args)]
+pub(crate) struct TunnelArgs {
+    /// Connect each client to this server, such as `redis:6379`,
+    /// `127.0.0.1:80` or `[::1]:80`. A name is looked up once a minute and
+    /// after failures; its addresses are tried in turn.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) to: Target,
+    /// Give up an address of the other server that does not accept within
+    /// this time.
+    #[arg(long, value_name = "TIME", default_value_t = Time(limits::CONNECT_TIMEOUT))]
+    pub(crate) connect_timeout: Time,
+    /// After a read of at least this many bytes, have the kernel move the
+    /// bytes that follow from socket to socket (splice); 0 copies everything.
+    #[arg(long, value_name = "SIZE", default_value_t = Size(limits::SPLICE_FROM_BYTES))]
+    pub(crate) splice_from: Size,
+    /// Send each client's address to the other server in a PROXY protocol
+    /// header in front of the stream [default: no header]
+    #[arg(long, value_enum, value_name = "VERSION")]
+    pub(crate) proxy_protocol: Option<ProxyProtocol>,
+    /// Where to listen.
+    #[command(flatten)]
+    pub(crate) listen: ListenArgs,
+    /// What all servers share.
+    #[command(flatten)]
+    pub(crate) serving: ServingArgs,
+}
+
+impl Serving for TunnelArgs {
+    type Service = Tunnel;
+    const DONE: &'static str = "carried";
+
+    fn shared(&self) -> (&ListenArgs, &ServingArgs) {
+        (&self.listen, &self.serving)
+    }
+
+    fn limits(&self, shared: Limits) -> Limits {
+        Limits {
+            connect_timeout: self.connect_timeout.0,
+            splice_from_bytes: self.splice_from.0,
+            ..shared
+        }
+    }
+
+    fn service(self, remote: Remote) -> Tunnel {
+        Tunnel::new(self.to, self.connect_timeout.0, remote).with_proxy_protocol(self.proxy_protocol)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::sentences;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: TunnelArgs,
+    }
+
+    fn limits(args: &TunnelArgs) -> Limits {
+        Serving::limits(args, args.serving.limits())
+    }
+
+    fn tunnel(arguments: &[&str]) -> Result<TunnelArgs, String> {
+        let line = Line::try_parse_from(["tunnel"].iter().chain(arguments));
+        line.map(|line| line.args).map_err(|refusal| refusal.to_string())
+    }
+
+    #[test]
+    fn a_tunnel_needs_to_know_where_to_and_has_defaults_for_the_rest() {
+        let args = tunnel(&["--to", "redis:6379"]).unwrap();
+        assert_eq!(args.to.to_string(), "redis:6379");
+        assert_eq!(args.proxy_protocol, None);
+        assert_eq!(limits(&args), Limits::default());
+        assert!(tunnel(&[]).unwrap_err().contains("--to"));
+        let refusal = tunnel(&["--to", "redis"]).unwrap_err();
+        assert!(refusal.contains("the port is missing"), "{refusal}");
+    }
+
+    #[test]
+    fn a_tunnel_has_a_connect_timeout_and_two_versions_of_the_proxy_protocol() {
+        let args = tunnel(&["--to=[::1]:1", "--connect-timeout=250ms", "--proxy-protocol=v2"]).unwrap();
+        assert_eq!(limits(&args).connect_timeout.as_millis(), 250);
+        assert_eq!(args.proxy_protocol, Some(ProxyProtocol::V2));
+        let args = tunnel(&["--to=[::1]:1", "--connect-timeout=0s"]).unwrap();
+        assert!(sentences::of_limits(&limits(&args).check().unwrap_err()).contains("--connect-timeout 0"));
+        assert!(tunnel(&["--to=[::1]:1", "--proxy-protocol=v3"]).is_err());
+    }
+}
