@@ -4,6 +4,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::probe::printable::printable;
+
 /// What kept the probe from starting or going on; each prints as one line.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -138,7 +140,7 @@ impl ProbeError {
         match self {
             Self::WrongAnswer { address, why } => Self::WrongAnswer {
                 address,
-                why: format!("{message} got {why}"),
+                why: printable(&format!("{message} got {why}")),
             },
             other => other,
         }

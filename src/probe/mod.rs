@@ -17,6 +17,7 @@ mod error;
 mod kind;
 mod load;
 mod plan;
+mod printable;
 mod protocol;
 mod report;
 mod server;
@@ -44,9 +45,10 @@ pub use report::measurement::{
 };
 pub use report::plot::plot;
 pub use report::table::table;
+pub use report::verdict::finding::{Finding, Outcome};
 pub use report::verdict::{
-    Finding, HARMLESS_WAIT_US, LEAST_LEFT, LEAST_RATE_KEPT, LONGEST_WAIT_US, MOST_P99_GROWTH,
-    MOST_PUT_DOWN_TO_OTHERS, Outcome, RSS_ALLOWANCE_BYTES, RSS_PER_SLOW_CLIENT_BYTES,
+    FINDINGS, HARMLESS_WAIT_US, Judgement, LEAST_LEFT, LEAST_RATE_KEPT, LONGEST_WAIT_US, MOST_P99_GROWTH,
+    MOST_PUT_DOWN_TO_OTHERS, RSS_ALLOWANCE_BYTES, RSS_PER_SLOW_CLIENT_BYTES,
 };
 pub use report::{Report, SCHEMA, SlowGroup, Spread};
 pub use watcher::{Live, NoProgress, Phase, ProgressSink};

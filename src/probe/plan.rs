@@ -11,6 +11,7 @@ use crate::probe::error::ProbeError;
 use crate::probe::kind::{KINDS, Reading, SlowKind};
 use crate::probe::protocol::Protocol;
 use crate::probe::protocol::echo::Echo;
+use crate::probe::report::verdict::Judgement;
 
 /// A whole probe as one value. [`Plan::new`] gives the defaults of the command.
 #[derive(Debug, Clone)]
@@ -37,6 +38,8 @@ pub struct Plan {
     pub fill: u64,
     /// The server's process, where its port does not tell.
     pub pid: Option<i32>,
+    /// Which findings decide the verdict.
+    pub judgement: Judgement,
 }
 
 /// See [`Plan::fill`]: three times what Linux hides of a stalled client with
@@ -115,6 +118,7 @@ impl Plan {
             baseline: Duration::from_secs(2),
             fill: FILL_BYTES,
             pid: None,
+            judgement: Judgement::default(),
         }
     }
 
@@ -199,6 +203,7 @@ impl Plan {
                 return refuse("publish-rate", "must be above 0".into());
             }
         }
+        self.judgement.check()?;
         if self.fill < 1 << 16 {
             return refuse(
                 "fill",

@@ -142,7 +142,7 @@ impl<S: Read + Write> HealthyClient<S> {
         if self.sent < self.due {
             let wrote = self.writable(buffer);
             if wrote != Turn::Done {
-                return wrote;
+                return self.refused(wrote, now, buffer, tally);
             }
         }
         turn
@@ -204,6 +204,20 @@ impl<S: Read + Write> HealthyClient<S> {
                 tally.answered(sent, now);
             }
         }
+    }
+
+    /// A request that crosses the end of the stream is refused; what counts is that end.
+    #[cold]
+    fn refused(&mut self, wrote: Turn, now: Moment, buffer: &mut [u8], tally: &mut Tally) -> Turn {
+        match self.stream.read(buffer) {
+            Ok(0) => self.stream_ended(now, tally),
+            _ => wrote,
+        }
+    }
+
+    /// What it received first, where nobody can verify it.
+    pub(crate) fn first_words(&self) -> &[u8] {
+        self.wire.first_words()
     }
 
     /// The end of the stream may itself be the end of an answer.

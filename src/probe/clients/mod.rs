@@ -2,6 +2,7 @@
 //!
 //! Each is told when something is ready and what time it is. Nobody here waits or owns a poll.
 
+pub(crate) mod fullness;
 pub(crate) mod healthy;
 pub(crate) mod moment;
 pub(crate) mod outstanding;

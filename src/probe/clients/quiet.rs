@@ -234,6 +234,7 @@ struct QuietClient {
     stopped_at: u64,
     full_at: Option<Instant>,
     end: Option<(Instant, Disconnect)>,
+    left_bytes: u64,
     met: bool,
     watched: bool,
 }
@@ -255,6 +256,7 @@ impl QuietClient {
             stopped_at: 0,
             full_at: None,
             end: None,
+            left_bytes: 0,
             met: false,
             watched: false,
         })
@@ -328,7 +330,8 @@ impl QuietClient {
     fn note_end(&mut self, server: Option<ServerSocket>, now: Instant) {
         if matches!(self.stream.take_error(), Ok(Some(_))) {
             self.end = Some((now, Disconnect::Reset));
-        } else if server.is_some_and(|socket| socket.orphan) {
+        } else if let Some(orphan) = server.filter(|socket| socket.orphan) {
+            self.left_bytes = orphan.send_queue;
             self.end = Some((now, Disconnect::LeftInKernel));
         } else if server.is_none() && self.met {
             self.end = Some((now, Disconnect::EndOfFile));
@@ -353,6 +356,8 @@ impl QuietClient {
                 (Some(full), Some((at, _))) => Some(at.saturating_duration_since(full).as_secs_f64()),
                 _ => None,
             },
+            connected_at: Some(seconds(self.joined)),
+            left_bytes: self.left_bytes,
             absorbed_bytes: self.sent,
             ..SlowClientSeen::new(SlowKind::Quiet, self.port)
         }

@@ -22,6 +22,9 @@ use crate::probe::plan::Plan;
 use crate::probe::protocol::Conversations;
 use crate::probe::report::measurement::Healthy;
 
+/// Ended connections whose age is kept to compare that of slow clients with.
+const MOST_LIFETIMES: usize = 1000;
+
 /// All healthy clients. Their tokens count from 0.
 pub(crate) struct HealthyClients<'a> {
     plan: &'a Plan,
@@ -30,11 +33,30 @@ pub(crate) struct HealthyClients<'a> {
     clients: Vec<HealthyClient<DirectStream>>,
     connected: Vec<bool>,
     answered: Vec<bool>,
+    /// When the connection of each stood.
+    stood: Vec<Instant>,
+    ends: Ends,
     more: ReadyList,
     connecting: usize,
     has_started: bool,
     /// Whether they go on sending.
     are_sending: bool,
+}
+
+/// Connections that the server ended.
+#[derive(Default)]
+struct Ends {
+    in_order: usize,
+    /// In seconds.
+    lifetimes: Vec<f64>,
+}
+
+impl Ends {
+    fn note(&mut self, stood: Instant) {
+        if self.lifetimes.len() < MOST_LIFETIMES {
+            self.lifetimes.push((clock::now() - stood).as_secs_f64());
+        }
+    }
 }
 
 impl<'a> HealthyClients<'a> {
@@ -47,6 +69,8 @@ impl<'a> HealthyClients<'a> {
             clients: Vec::new(),
             connected: Vec::new(),
             answered: Vec::new(),
+            stood: Vec::new(),
+            ends: Ends::default(),
             more: ReadyList::default(),
             connecting: 0,
             has_started: false,
@@ -62,6 +86,7 @@ impl<'a> HealthyClients<'a> {
             self.clients.push(client);
             self.connected.push(false);
             self.answered.push(false);
+            self.stood.push(clock::now());
             self.connecting += 1;
         }
         Ok(())
@@ -98,6 +123,8 @@ impl<'a> HealthyClients<'a> {
             if self.connected[index] {
                 let turn = self.clients[index].start(now, buffer);
                 self.follow(index, turn);
+                // What came with the connection was announced by an edge that is used up.
+                self.more.push(index);
             }
         }
     }
@@ -141,10 +168,12 @@ impl<'a> HealthyClients<'a> {
         let client = &mut self.clients[index];
         if socket::is_connected(client.stream_mut(), event) {
             self.connected[index] = true;
+            self.stood[index] = clock::now();
             self.connecting = self.connecting.saturating_sub(1);
             if self.has_started && self.are_sending {
                 let turn = client.start(now, buffer);
                 self.follow(index, turn);
+                self.more.push(index);
             }
         } else if event.is_error() || event.is_write_closed() {
             self.connecting = self.connecting.saturating_sub(1);
@@ -159,7 +188,11 @@ impl<'a> HealthyClients<'a> {
         for _ in 0..self.more.turns() {
             let Some(index) = self.more.pop() else { return };
             let now = Moment::of(clock::now(), epoch);
+            if !self.connected[index] {
+                continue;
+            }
             let turn = self.clients[index].readable(now, false, self.are_sending, buffer, tally);
+            self.answered[index] |= self.clients[index].received_bytes() > 0;
             self.follow(index, turn);
         }
     }
@@ -174,8 +207,14 @@ impl<'a> HealthyClients<'a> {
     fn come_back(&mut self, index: usize, turn: Turn) {
         match turn {
             Turn::More => self.more.push(index),
-            Turn::Ended(_) if self.clients[index].is_closed_in_order() => self.reconnect(index),
+            Turn::Ended(_) if self.clients[index].is_closed_in_order() => {
+                self.ends.note(self.stood[index]);
+                self.ends.in_order += 1;
+                self.answered[index] = true;
+                self.reconnect(index);
+            }
             Turn::Ended(_) => {
+                self.ends.note(self.stood[index]);
                 // It is out of the measurement; its socket is closed so that it costs the server nothing more.
                 let _ = self.clients[index].stream_mut().shutdown(Shutdown::Both);
             }
@@ -209,6 +248,10 @@ impl<'a> HealthyClients<'a> {
                 tally.unanswered(sent, now);
             }
         }
-        seen::healthy(&self.clients, &self.connected, &self.answered, tally)
+        Healthy {
+            closed_in_order: self.ends.in_order,
+            lifetimes: self.ends.lifetimes,
+            ..seen::healthy(&self.clients, &self.connected, &self.answered, tally)
+        }
     }
 }

@@ -29,10 +29,10 @@ use crate::probe::driver::healthy_group::HealthyClients;
 use crate::probe::driver::slow_group::{FILL_PATIENCE, MARGIN, SlowClients};
 use crate::probe::driver::socket::Buffers;
 use crate::probe::error::ProbeError;
-use crate::probe::kind::SlowKind;
+use crate::probe::kind::{Disconnect, SlowKind};
 use crate::probe::plan::Plan;
 use crate::probe::protocol::Conversations;
-use crate::probe::report::measurement::{Measurement, PublisherSeen, Slice};
+use crate::probe::report::measurement::{Measurement, PublisherSeen, ServerSeen, Slice};
 use crate::probe::server::ServerMonitor;
 use crate::probe::watcher::{Live, Phase, ProgressSink};
 
@@ -412,7 +412,15 @@ impl<'a> Driver<'a> {
         let healthy = self.healthy.finish(moment, &mut self.tally);
         let mut slow = self.slow.finish(self.epoch);
         slow.extend(self.quiet.take().map(QuietClients::finish).unwrap_or_default());
-        let server = self.monitor.take().map(ServerMonitor::finish);
+        let left: Vec<u64> = (slow.iter())
+            .filter(|client| client.end == Some(Disconnect::LeftInKernel))
+            .map(|client| client.left_bytes)
+            .collect();
+        let server = self.monitor.take().map(|monitor| ServerSeen {
+            orphans: left.len(),
+            orphan_bytes: left.iter().sum(),
+            ..monitor.finish()
+        });
         Measurement {
             seconds,
             interrupted: self.interrupted,

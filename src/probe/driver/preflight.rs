@@ -12,6 +12,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::probe::error::ProbeError;
 use crate::probe::plan::Plan;
+use crate::probe::printable::printable;
 use crate::probe::protocol::{Conversation, Conversations, FirstExchange};
 
 /// How long the first client waits for its connection, and then for each part of its answer.
@@ -111,7 +112,7 @@ impl FirstClient {
                 Ok(_) => Ok(true),
                 Err(corruption) => Err(ProbeError::WrongAnswer {
                     address: self.address,
-                    why: corruption.why,
+                    why: printable(&corruption.why),
                 }),
             },
             Err(error) if !wait && error.kind() == ErrorKind::WouldBlock => Ok(true),

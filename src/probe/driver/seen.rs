@@ -8,7 +8,8 @@ use crate::probe::clients::healthy::HealthyClient;
 use crate::probe::clients::slow::SlowClient;
 use crate::probe::clients::tally::{PhaseTally, Tally};
 use crate::probe::kind::Disconnect;
-use crate::probe::report::measurement::{Healthy, PhaseFigures, SlowClientSeen};
+use crate::probe::printable::printable;
+use crate::probe::report::measurement::{Healthy, PhaseFigures, SlowClientSeen, StandstillSeen};
 
 /// What the healthy clients felt.
 pub(crate) fn healthy<S: std::io::Read + std::io::Write>(
@@ -17,7 +18,7 @@ pub(crate) fn healthy<S: std::io::Read + std::io::Write>(
     answered: &[bool],
     tally: &Tally,
 ) -> Healthy {
-    let corruption = |client: &HealthyClient<S>| client.corruption().map(|c| c.why.clone());
+    let corruption = |client: &HealthyClient<S>| client.corruption().map(|c| printable(&c.why));
     let phase = |index: usize| tally.phases().get(index).map(figures);
     Healthy {
         clients: clients.len(),
@@ -31,6 +32,12 @@ pub(crate) fn healthy<S: std::io::Read + std::io::Write>(
             .filter(|client| client.corruption().is_some())
             .count(),
         first_corruption: clients.iter().find_map(corruption),
+        closed_in_order: 0,
+        lifetimes: Vec::new(),
+        first_words: (clients.iter())
+            .map(HealthyClient::first_words)
+            .find(|words| !words.is_empty())
+            .map(|words| printable(&String::from_utf8_lossy(words))),
         never_answered: answered.iter().filter(|answered| !**answered).count(),
         before: phase(0),
         during: phase(1),
@@ -67,7 +74,7 @@ pub(crate) fn slow_client<S: std::io::Read + std::io::Write>(
     let seconds = |at: Instant| at.saturating_duration_since(epoch).as_secs_f64();
     let ended = client
         .end()
-        .filter(|(_, end)| *end != Disconnect::NotConnected || !client.is_connected());
+        .filter(|(_, end)| *end != Disconnect::NotConnected || !client.was_connected());
     let seconds_to_end = match (client.full_at(), ended) {
         (Some(full), Some((at, _))) => Some(at.saturating_duration_since(full).as_secs_f64()),
         _ => None,
@@ -75,19 +82,36 @@ pub(crate) fn slow_client<S: std::io::Read + std::io::Write>(
     SlowClientSeen {
         kind: client.kind(),
         local_port,
-        connected: client.is_connected(),
+        connected: client.was_connected(),
         joined_at: seconds(client.joined()),
-        first_refused_at: client.first_refused().map(seconds),
+        first_refused_at: client.fullness().first_refused().map(seconds),
         full_at: client.full_at().map(seconds),
         resumed_at: client.resumed_at().map(seconds),
         ended_at: ended.map(|(at, _)| seconds(at)),
         end: ended.map(|(_, end)| end),
         seconds_to_end,
+        connected_at: client.connected_at().map(seconds),
+        standstill: client.standstill().map(|stands| StandstillSeen {
+            not_before: seconds(stands.not_before),
+            seen_at: seconds(stands.seen_at),
+            bytes: stands.bytes,
+            began_at: seconds(stands.began),
+            in_sight: stands.is_in_sight,
+            input_at: seconds(stands.input_at),
+            owed_much_at: stands.owed_much_at.map(seconds),
+        }),
+        last_look_at: seconds(client.fullness().last_look()),
+        last_progress_at: seconds(client.last_progress()),
+        owed_bytes: client.fullness().owed(),
+        in_sight: client.fullness().is_in_sight(),
+        output_bytes: client.fullness().output_bytes(),
+        closed_in_order: client.closed_in_order(),
+        left_bytes: client.left_bytes(),
         absorbed_bytes: client.taken(),
         offer_exhausted: client.offer_exhausted(),
         received_bytes: client.received(),
         intact: client.is_verifiable().then_some(client.corruption().is_none()),
-        corruption: client.corruption().map(|corruption| corruption.why.clone()),
+        corruption: client.corruption().map(|corruption| printable(&corruption.why)),
         complete: client.is_complete(),
     }
 }

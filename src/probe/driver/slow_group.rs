@@ -11,6 +11,7 @@ use mio::event::Event;
 use mio::net::TcpStream;
 
 use crate::kernel::tcp_info;
+use crate::probe::clients::fullness::Look;
 use crate::probe::clients::healthy::Turn;
 use crate::probe::clients::slow::SlowClient;
 use crate::probe::driver::clock;
@@ -21,7 +22,7 @@ use crate::probe::error::ProbeError;
 use crate::probe::kind::Disconnect;
 use crate::probe::kind::{Reading, SlowKind};
 use crate::probe::plan::Plan;
-use crate::probe::protocol::Conversations;
+use crate::probe::protocol::{Conversations, Wire};
 use crate::probe::report::measurement::SlowClientSeen;
 use crate::probe::server::ServerMonitor;
 
@@ -29,7 +30,11 @@ use crate::probe::server::ServerMonitor;
 const CONNECTS_BETWEEN_POLLS: usize = 8;
 /// Most clients looked at in one tick, in turn. Each costs some 3 µs of system calls; all of
 /// a thousand at every tick would take a fifth of the time that the healthy clients need.
-const CLIENTS_PER_TICK: usize = 256;
+const CLIENTS_PER_TICK: usize = 200;
+
+/// Most clients that mind the clock and are looked at in every tick, whatever the number of others:
+/// a pause of seconds must not grow with it.
+const MINDED_PER_TICK: usize = 128;
 
 /// How long a client may take to fill up.
 pub(crate) const FILL_PATIENCE: Duration = Duration::from_secs(5);
@@ -52,6 +57,8 @@ pub(crate) struct SlowClients<'a> {
     /// Those that have something to do.
     more: ReadyList,
     connecting: usize,
+    /// Those that do something by the clock, and are looked at in every tick.
+    minding: Vec<usize>,
     /// With whom the next tick begins.
     next_looked_at: usize,
 }
@@ -76,6 +83,7 @@ impl<'a> SlowClients<'a> {
             ports: Vec::new(),
             more: ReadyList::default(),
             connecting: 0,
+            minding: Vec::new(),
             next_looked_at: 0,
         }
     }
@@ -102,18 +110,10 @@ impl<'a> SlowClients<'a> {
     }
 
     fn connect(&mut self, kind: SlowKind) -> Result<(), ProbeError> {
-        let number = self.plan.fast + self.clients.len();
-        let buffers = Buffers {
-            receive: Some(kind.row().receive_buffer_bytes),
-            send: Some(SEND_BUFFER_BYTES),
-        };
-        let mut stream = socket::start_connecting(self.plan.address, buffers)
-            .map_err(ProbeError::system("open a socket for a slow client"))?;
-        socket::watch(&self.registry, &mut stream, number)?;
-        self.ports
-            .push(stream.local_addr().map_or(0, |address| address.port()));
+        let index = self.clients.len();
+        let (stream, wire) = self.open(index, kind)?;
+        self.ports.push(port_of(&stream));
         let now = clock::now();
-        let wire = self.conversations.slow(number as u64, self.plan.size);
         let traits = *self.plan.protocol.traits();
         let client = SlowClient::new(stream, kind, wire, traits, self.plan.fill, now);
         self.clients.push(match kind.row().reading {
@@ -121,8 +121,37 @@ impl<'a> SlowClients<'a> {
             Reading::Paced => client.reading_at(self.plan.slow[kind].rate_bytes, now),
             _ => client,
         });
+        if self.clients[index].minds_the_clock() {
+            self.minding.push(index);
+        }
         self.connecting += 1;
         Ok(())
+    }
+
+    /// A client whose server closed it in order comes back on a new connection.
+    fn come_back(&mut self, index: usize, now: Instant) {
+        match self.open(index, self.clients[index].kind()) {
+            Ok((stream, wire)) => {
+                self.ports[index] = port_of(&stream);
+                self.clients[index].come_back(stream, wire, now);
+                self.connecting += 1;
+            }
+            Err(_) => self.clients[index].stay_away(now),
+        }
+    }
+
+    /// Begins to connect.
+    fn open(&self, index: usize, kind: SlowKind) -> Result<(TcpStream, Wire), ProbeError> {
+        let number = self.plan.fast + index;
+        let buffers = Buffers {
+            receive: Some(kind.row().receive_buffer_bytes),
+            send: Some(SEND_BUFFER_BYTES),
+        };
+        let mut stream = socket::start_connecting(self.plan.address, buffers)
+            .map_err(ProbeError::system("open a socket for a slow client"))?;
+        socket::watch(&self.registry, &mut stream, number)?;
+        let wire = self.conversations.slow(number as u64, self.plan.size);
+        Ok((stream, wire))
     }
 
     /// Whether nothing more has to be waited for to judge them.
@@ -175,8 +204,12 @@ impl<'a> SlowClients<'a> {
             client.set_connected(now);
             self.connecting = self.connecting.saturating_sub(1);
         } else if event.is_error() || event.is_write_closed() {
-            client.ended(now, Disconnect::NotConnected);
             self.connecting = self.connecting.saturating_sub(1);
+            if client.was_connected() {
+                client.stay_away(now);
+            } else {
+                client.ended(now, Disconnect::NotConnected);
+            }
         }
     }
 
@@ -199,7 +232,7 @@ impl<'a> SlowClients<'a> {
             }
         }
         if client.end().is_some() {
-            client.verify_rest(buffer);
+            client.settle_end(now, buffer);
         }
     }
 
@@ -223,13 +256,20 @@ impl<'a> SlowClients<'a> {
     fn follow(&mut self, index: usize, turn: Turn, buffer: &mut [u8]) {
         match turn {
             Turn::More => self.more.push(index),
-            Turn::Ended(_) => self.clients[index].verify_rest(buffer),
+            Turn::Ended(_) => self.clients[index].settle_end(clock::now(), buffer),
             Turn::Done => {}
         }
     }
 
     /// Looks at the next few of them.
     pub(crate) fn look_at_some(&mut self, now: Instant, monitor: Option<&ServerMonitor>, buffer: &mut [u8]) {
+        let minding = std::mem::take(&mut self.minding);
+        for &index in minding.iter().take(MINDED_PER_TICK) {
+            self.look_at(index, now, monitor, buffer);
+        }
+        self.minding = minding;
+        let clients = &self.clients;
+        self.minding.retain(|&index| clients[index].minds_the_clock());
         for _ in 0..self.clients.len().min(CLIENTS_PER_TICK) {
             let index = self.next_looked_at % self.clients.len();
             self.next_looked_at = index + 1;
@@ -239,18 +279,19 @@ impl<'a> SlowClients<'a> {
 
     /// Notes how far a client has come, and goes on with what it does by the clock.
     fn look_at(&mut self, index: usize, now: Instant, monitor: Option<&ServerMonitor>, buffer: &mut [u8]) {
+        if self.clients[index].is_due_back(now) {
+            return self.come_back(index, now);
+        }
         let client = &mut self.clients[index];
-        if client.end().is_some() || !client.is_connected() {
+        if client.is_over() || !client.is_connected() {
             return;
         }
-        let unacknowledged = tcp_info::unacknowledged_bytes(client.stream()).unwrap_or(0);
-        let unread = tcp_info::unread_bytes(client.stream()).unwrap_or(0);
-        let port = self.ports[index];
-        let server_queue = match monitor {
-            Some(monitor) if !client.is_echo() => monitor.send_queue(port),
-            _ => 0,
+        let look = Look {
+            unacknowledged: tcp_info::unacknowledged_bytes(client.stream()).unwrap_or(0),
+            unread: tcp_info::unread_bytes(client.stream()).unwrap_or(0),
+            server: monitor.and_then(|monitor| monitor.queues(self.ports[index])),
         };
-        client.note(unacknowledged, unread, server_queue, now);
+        client.note(look, now);
         // Reading keeps to a pace, so it does not wait for its turn; sending may.
         let turn = client.read(now, buffer);
         if client.may_send() {
@@ -267,8 +308,8 @@ impl<'a> SlowClients<'a> {
     /// A server that closes without a reset cannot be seen doing so by a client with a full receive buffer.
     pub(crate) fn note_orphans(&mut self, monitor: &ServerMonitor, now: Instant) {
         for (client, port) in self.clients.iter_mut().zip(&self.ports) {
-            if client.end().is_none() && client.is_connected() && monitor.is_orphan(*port) {
-                client.ended(now, Disconnect::LeftInKernel);
+            if let Some(bytes) = monitor.orphan_bytes(*port) {
+                client.was_left(now, bytes);
             }
         }
     }
@@ -291,9 +332,7 @@ impl<'a> SlowClients<'a> {
 
     /// Whether nothing more comes from any of them.
     pub(crate) fn are_over(&self) -> bool {
-        self.clients
-            .iter()
-            .all(|client| client.end().is_some() || client.is_complete())
+        self.clients.iter().all(SlowClient::is_over)
     }
 
     /// How many have come how far.
@@ -315,4 +354,8 @@ impl<'a> SlowClients<'a> {
             .map(|(client, port)| seen::slow_client(client, *port, epoch))
             .collect()
     }
+}
+
+fn port_of(stream: &TcpStream) -> u16 {
+    stream.local_addr().map_or(0, |address| address.port())
 }

@@ -105,6 +105,10 @@ impl Conversation for FramedConversation {
         self.received
     }
 
+    fn answer_bytes(&self, sent: u64) -> Option<u64> {
+        Some(sent - sent % self.message_bytes())
+    }
+
     /// A server may return a frame only when it is whole.
     fn all_answered(&self, sent: u64) -> Option<bool> {
         Some(self.received >= sent - sent % self.message_bytes())

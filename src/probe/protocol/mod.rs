@@ -110,6 +110,26 @@ pub trait Conversation: Debug + Send {
         Some(self.received() == sent)
     }
 
+    /// How many bytes of answers `sent` bytes lead to, as far as that is known now; `None` where
+    /// nobody can tell.
+    fn answer_bytes(&self, sent: u64) -> Option<u64> {
+        Some(sent)
+    }
+
+    /// Whether a stream that ends here lacks something: a part of an answer, or the answers to
+    /// whole messages, unless the server closed in order. `None` where nobody can tell.
+    fn owes(&self, sent: u64) -> Option<bool> {
+        if self.is_closed_in_order() {
+            return Some(false);
+        }
+        self.all_answered(sent).map(|all| !all)
+    }
+
+    /// The beginning of what came, where nobody can verify it; people may know what it says.
+    fn first_words(&self) -> &[u8] {
+        &[]
+    }
+
     /// The server ended the stream here; returns how many answers that completes.
     fn end_of_stream(&mut self) -> u64 {
         0
@@ -207,6 +227,18 @@ impl Wire {
 
     pub(crate) fn all_answered(&self, sent: u64) -> Option<bool> {
         self.any().all_answered(sent)
+    }
+
+    pub(crate) fn answer_bytes(&self, sent: u64) -> Option<u64> {
+        self.any().answer_bytes(sent)
+    }
+
+    pub(crate) fn owes(&self, sent: u64) -> Option<bool> {
+        self.any().owes(sent)
+    }
+
+    pub(crate) fn first_words(&self) -> &[u8] {
+        self.any().first_words()
     }
 
     /// See [`Conversation::is_closed_in_order`]; an echo never is, and is not asked.

@@ -18,6 +18,9 @@ pub struct Push {
     pub publishing: Option<Publishing>,
 }
 
+/// How much of what came is kept to be shown.
+const FIRST_WORDS_BYTES: usize = 200;
+
 const TRAITS: Traits = Traits {
     name: "push",
     echoes: false,
@@ -51,6 +54,7 @@ impl Conversations for Greetings {
         Wire::other(PushConversation {
             greeting: Arc::clone(&self.0),
             received: 0,
+            first_words: Vec::new(),
         })
     }
 }
@@ -60,6 +64,7 @@ impl Conversations for Greetings {
 struct PushConversation {
     greeting: Arc<[u8]>,
     received: u64,
+    first_words: Vec<u8>,
 }
 
 impl PushConversation {
@@ -82,6 +87,9 @@ impl Conversation for PushConversation {
     /// Every arrival counts as one answer, so that the waits are the silences between arrivals.
     fn receive(&mut self, bytes: &[u8]) -> Result<u64, Corruption> {
         self.received += bytes.len() as u64;
+        let room = FIRST_WORDS_BYTES - self.first_words.len();
+        self.first_words
+            .extend_from_slice(&bytes[..bytes.len().min(room)]);
         Ok(1)
     }
 
@@ -91,6 +99,14 @@ impl Conversation for PushConversation {
 
     fn send_limit(&self, _: u64) -> u64 {
         self.greeting_bytes()
+    }
+
+    fn answer_bytes(&self, _: u64) -> Option<u64> {
+        None
+    }
+
+    fn first_words(&self) -> &[u8] {
+        &self.first_words
     }
 
     fn all_answered(&self, _: u64) -> Option<bool> {

@@ -147,6 +147,10 @@ impl Conversation for RespConversation {
         replies * self.request.len() as u64
     }
 
+    fn answer_bytes(&self, sent: u64) -> Option<u64> {
+        Some(sent / self.request.len() as u64 * self.reply.len() as u64)
+    }
+
     fn all_answered(&self, sent: u64) -> Option<bool> {
         let (request, reply) = (self.request.len() as u64, self.reply.len() as u64);
         Some(sent / request * reply == self.received)

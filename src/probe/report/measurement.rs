@@ -48,6 +48,13 @@ pub struct Healthy {
     pub first_corruption: Option<String>,
     /// How many never got a single answer.
     pub never_answered: usize,
+    /// How often a server closed one of them in order, so that it came back.
+    pub closed_in_order: usize,
+    /// How long connections lasted that the server ended, in seconds; the first thousand.
+    #[serde(skip)]
+    pub lifetimes: Vec<f64>,
+    /// What came first, in words, where nobody can verify it.
+    pub first_words: Option<String>,
     /// Alone, before the slow clients joined.
     pub before: Option<PhaseFigures>,
     /// While the slow clients were there.
@@ -95,6 +102,8 @@ pub struct SlowClientSeen {
     pub connected: bool,
     /// When it began to connect.
     pub joined_at: f64,
+    /// When its last connection stood.
+    pub connected_at: Option<f64>,
     /// When its writes were first refused.
     pub first_refused_at: Option<f64>,
     /// When it last made progress before it stood still (for those that read: when it was first refused).
@@ -107,6 +116,22 @@ pub struct SlowClientSeen {
     pub end: Option<Disconnect>,
     /// From `full_at` to `ended_at`.
     pub seconds_to_end: Option<f64>,
+    /// Since when nothing moved towards it.
+    pub standstill: Option<StandstillSeen>,
+    /// When it was last looked at.
+    pub last_look_at: f64,
+    /// When bytes last moved in either direction.
+    pub last_progress_at: f64,
+    /// What the server's own queue owed it at the last look, where that can be told.
+    pub owed_bytes: Option<u64>,
+    /// Whether `/proc` showed the server's side of its connection.
+    pub in_sight: bool,
+    /// Bytes that the server sent it: those that it received, and those that kernels held for it.
+    pub output_bytes: u64,
+    /// How often the server closed it in order, owing it nothing, so that it came back.
+    pub closed_in_order: u32,
+    /// Bytes that the server's kernel held for it when it belonged to no process any more.
+    pub left_bytes: u64,
     /// Bytes that the server's side took, its kernel included.
     pub absorbed_bytes: u64,
     /// Whether the server's side took everything that was on offer.
@@ -121,6 +146,25 @@ pub struct SlowClientSeen {
     pub complete: bool,
 }
 
+/// Since when nothing moved towards a slow client, in seconds since the probe began.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct StandstillSeen {
+    /// It began after this.
+    pub not_before: f64,
+    /// It was seen here.
+    pub seen_at: f64,
+    /// Bytes that moved until then.
+    pub bytes: u64,
+    /// When the first of them moved.
+    pub began_at: f64,
+    /// Whether they include what the server's kernel holds.
+    pub in_sight: bool,
+    /// When the server's side last took something.
+    pub input_at: f64,
+    /// When the server's own queue first owed more than 1 MiB.
+    pub owed_much_at: Option<f64>,
+}
+
 impl SlowClientSeen {
     /// A client that connected at once and of which nothing more has been seen.
     pub(crate) fn new(kind: SlowKind, local_port: u16) -> Self {
@@ -129,12 +173,21 @@ impl SlowClientSeen {
             local_port,
             connected: true,
             joined_at: 0.0,
+            connected_at: None,
             first_refused_at: None,
             full_at: None,
             resumed_at: None,
             ended_at: None,
             end: None,
             seconds_to_end: None,
+            standstill: None,
+            last_look_at: 0.0,
+            last_progress_at: 0.0,
+            owed_bytes: None,
+            in_sight: false,
+            output_bytes: 0,
+            closed_in_order: 0,
+            left_bytes: 0,
             absorbed_bytes: 0,
             offer_exhausted: false,
             received_bytes: 0,
@@ -175,9 +228,11 @@ pub struct ServerSeen {
     pub kernel_send_queue_peak_bytes: u64,
     /// The most that the server's receive queues held from slow clients, in bytes.
     pub kernel_receive_queue_peak_bytes: u64,
-    /// Connections of slow clients that belong to no process any more at the end of the probe.
+    /// Whether the host was short of memory for TCP (`tcp_mem`) while slow clients were there.
+    pub tcp_memory_pressure: bool,
+    /// Connections of slow clients that the server let go of without a reset.
     pub orphans: usize,
-    /// What the kernel still holds for those, in bytes.
+    /// What the kernel still held for those, in bytes.
     pub orphan_bytes: u64,
 }
 

@@ -11,7 +11,7 @@ use crate::probe::kind::Disconnect;
 use crate::probe::kind::{KINDS, SlowKind};
 use crate::probe::plan::Plan;
 use crate::probe::report::measurement::{Measurement, SlowClientSeen};
-use crate::probe::report::verdict::{Finding, Outcome};
+use crate::probe::report::verdict::finding::{Finding, Outcome};
 
 /// The version of the JSON form; it grows when a field changes its meaning or goes.
 pub const SCHEMA: &str = "highwater-probe/1";
@@ -98,7 +98,7 @@ impl Report {
             schema: SCHEMA,
             target: target.to_owned(),
             protocol: plan.protocol.traits().name,
-            verdict: verdict::verdict(&findings, seen.interrupted),
+            verdict: plan.judgement.verdict(&findings, seen.interrupted),
             findings,
             groups: groups(&seen.slow),
             measured: seen,

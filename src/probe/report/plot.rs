@@ -70,7 +70,7 @@ fn draw(report: &Report, file: &Path) -> Drawn {
 }
 
 fn word(report: &Report) -> &'static str {
-    use crate::probe::report::verdict::Outcome;
+    use crate::probe::report::verdict::finding::Outcome;
     match report.verdict {
         Outcome::Pass => "pass",
         Outcome::Fail => "fail",

@@ -3,7 +3,7 @@
 use std::fmt::{self, Write};
 
 use crate::probe::report::measurement::PhaseFigures;
-use crate::probe::report::verdict::Outcome;
+use crate::probe::report::verdict::finding::Outcome;
 use crate::probe::report::{Report, SlowGroup, Spread};
 
 /// Columns of a common terminal.

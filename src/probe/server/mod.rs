@@ -15,7 +15,9 @@ use procfs::net::{TcpNetEntry, TcpState};
 use procfs::process::{FDTarget, Process};
 
 use crate::kernel::threads;
+use crate::probe::clients::fullness::ServerQueues;
 use crate::probe::driver::clock;
+use crate::probe::printable::printable;
 use crate::probe::report::measurement::ServerSeen;
 use crate::probe::watcher::Phase;
 
@@ -76,7 +78,7 @@ impl ServerMonitor {
         let shared = Arc::new(Mutex::new(Shared::default()));
         {
             let mut shared = lock(&shared);
-            shared.seen.name = name;
+            shared.seen.name = printable(&name);
             shared.seen.pids.clone_from(&pids);
         }
         let (commands, receiver) = channel();
@@ -142,29 +144,24 @@ impl ServerMonitor {
         let ours = || client_ports.iter().filter_map(|port| self.sockets.get(port));
         let sending: u64 = ours().map(|socket| socket.send_queue).sum();
         let receiving: u64 = ours().map(|socket| socket.receive_queue).sum();
-        let orphans = ours().filter(|socket| socket.orphan).count();
-        let orphan_bytes = ours()
-            .filter(|socket| socket.orphan)
-            .map(|socket| socket.send_queue)
-            .sum();
         self.send_queue_peak = self.send_queue_peak.max(sending);
         self.receive_queue_peak = self.receive_queue_peak.max(receiving);
-        let mut shared = lock(&self.shared);
-        shared.seen.orphans = orphans;
-        shared.seen.orphan_bytes = orphan_bytes;
     }
 
-    /// Whether the server has let go of the connection of the client with this
-    /// port while its kernel still holds unsent data for it.
-    pub(crate) fn is_orphan(&self, client_port: u16) -> bool {
-        self.sockets.get(&client_port).is_some_and(|socket| socket.orphan)
+    /// What the server's kernel still holds for the client with this port, where the server
+    /// has let go of its connection.
+    pub(crate) fn orphan_bytes(&self, client_port: u16) -> Option<u64> {
+        let socket = self.sockets.get(&client_port).filter(|socket| socket.orphan)?;
+        Some(socket.send_queue)
     }
 
-    /// What the server's kernel has still to send to the client with this port, at the last look.
-    pub(crate) fn send_queue(&self, client_port: u16) -> u64 {
-        self.sockets
-            .get(&client_port)
-            .map_or(0, |socket| socket.send_queue)
+    /// What the server's kernel holds for the client with this port, at the last look.
+    pub(crate) fn queues(&self, client_port: u16) -> Option<ServerQueues> {
+        let socket = self.sockets.get(&client_port)?;
+        Some(ServerQueues {
+            send: socket.send_queue,
+            receive: socket.receive_queue,
+        })
     }
 
     /// The server's resident memory at the last look, in bytes.
@@ -249,6 +246,7 @@ impl Sampler {
         shared.rss_now = rss;
         shared.sockets = sockets;
         let seen = &mut shared.seen;
+        seen.tcp_memory_pressure |= has_slow && is_tcp_short_of_memory();
         match self.phase {
             Some(Phase::During) => {
                 seen.cpu_during_percent = percent;
@@ -315,6 +313,21 @@ fn machine_seconds() -> Option<(f64, f64)> {
     let seconds = |ticks: u64| ticks as f64 / procfs::ticks_per_second() as f64;
     let work = user + nice + system + irq + softirq + steal;
     Some((seconds(work), seconds(work + idle + waiting)))
+}
+
+/// Whether TCP's memory is above the mark from which the kernel drops what it holds (tcp(7), `tcp_mem`).
+fn is_tcp_short_of_memory() -> bool {
+    let used = || {
+        let text = std::fs::read_to_string("/proc/net/sockstat").ok()?;
+        let tcp = text.lines().find_map(|line| line.strip_prefix("TCP: "))?;
+        let mut words = tcp.split_whitespace().skip_while(|word| *word != "mem");
+        words.nth(1)?.parse::<u64>().ok()
+    };
+    let pressure = || {
+        let text = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_mem").ok()?;
+        text.split_whitespace().nth(1)?.parse::<u64>().ok()
+    };
+    matches!((used(), pressure()), (Some(used), Some(pressure)) if used > pressure)
 }
 
 /// The tables of a network namespace in which the server's sockets are. The

@@ -37,6 +37,8 @@ pub(crate) struct Answers {
     learned: Option<Reference>,
     received: u64,
     whole: u64,
+    /// Bytes received when the last answer was whole.
+    whole_bytes: u64,
     state: State,
     /// Bytes of the body so far.
     body_at: u64,
@@ -73,6 +75,7 @@ impl Answers {
             learned: None,
             received: 0,
             whole: 0,
+            whole_bytes: 0,
             state: State::Head(Vec::new()),
             body_at: 0,
             is_compared: false,
@@ -97,6 +100,11 @@ impl Answers {
     /// Whole answers.
     pub(crate) fn whole(&self) -> u64 {
         self.whole
+    }
+
+    /// Bytes of whole answers.
+    pub(crate) fn whole_bytes(&self) -> u64 {
+        self.whole_bytes
     }
 
     /// Whether no answer has begun that is not whole.
@@ -127,6 +135,9 @@ impl Answers {
         while !rest.is_empty() {
             let used = self.step(rest)?;
             self.received += used as u64;
+            if self.is_between() {
+                self.whole_bytes = self.received;
+            }
             rest = &rest[used..];
         }
         Ok(self.whole - before)

@@ -140,6 +140,12 @@ impl Conversation for HttpConversation {
         (self.answers.whole() + requests) * self.request_bytes()
     }
 
+    fn answer_bytes(&self, sent: u64) -> Option<u64> {
+        let requests = sent / self.request_bytes();
+        let missing = requests.saturating_sub(self.answers.whole());
+        Some(self.answers.whole_bytes() + missing * self.answer_bytes)
+    }
+
     fn all_answered(&self, sent: u64) -> Option<bool> {
         Some(self.answers.whole() == sent / self.request_bytes() && self.answers.is_between())
     }

@@ -1,45 +1,46 @@
 //! A slow client: fills up, and then reads never, slowly, or after a pause.
 //!
-//! Owns what such a client does and what was seen of its fate. Takes the time
-//! and the kernel's counts as arguments; knows no clock and no poll.
+//! Owns what such a client does and what was seen of its fate; `fullness` owns when it
+//! is full. Takes the time and the kernel's counts as arguments; knows no clock and no poll.
+
+mod reading;
 
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
 
+use crate::probe::clients::fullness::{
+    Fullness, Look, PAUSED_SETTLE_TIME, SETTLE_TIME, Standstill, UNSEEN_SETTLE_TIME,
+};
 use crate::probe::clients::healthy::Turn;
 use crate::probe::clients::pace::Pace;
-use crate::probe::kind::{Disconnect, SlowKind};
+use crate::probe::kind::{Disconnect, Reading, SlowKind};
 use crate::probe::protocol::{Corruption, Traits, Wire};
 
-/// A client that makes no progress for this long has filled up.
-pub(crate) const SETTLE_TIME: Duration = Duration::from_millis(300);
-/// A paused client settles faster, as its pause must not begin later than a server's clock.
-const PAUSED_SETTLE_TIME: Duration = Duration::from_millis(100);
-/// A server's clock starts when its write is refused, but kernels go on moving
-/// a little after that: probes of a closed window, and input that the server no
-/// longer reads. On loopback that goes on for up to 0.24 s (measured), in which
-/// the pause has already begun.
-const KERNEL_TAIL: Duration = Duration::from_millis(250);
-/// Where the server sends more than it is sent, its own kernel fills up behind
-/// ours, and that is looked at only four times a second.
-const UNSEEN_SETTLE_TIME: Duration = Duration::from_millis(600);
 /// What a talker goes on offering once it has offered everything, in bytes per second.
 const TALK_RATE_BYTES: u64 = 1 << 20;
-/// Progress seen this shortly before the end is the end itself: a reset empties the kernel's queue.
-const LAST_GASP: Duration = Duration::from_millis(60);
-/// Reads of one client in one turn.
-const MOST_READS_PER_TURN: usize = 16;
+/// How long a client whose server closed in order stays away, so that one whose answers
+/// are short does not take the server's time with connecting.
+const RETURN_DELAY: Duration = Duration::from_millis(500);
+/// How long the server's kernel must hold what belongs to no process before the client reads it, to
+/// see whether it is the end of something whole.
+const LEFT_FOR: Duration = Duration::from_millis(500);
 
 /// What a client is about to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Filling,
-    Holding { until: Instant },
+    Holding {
+        until: Instant,
+    },
     Draining,
     Complete,
+    /// The server closed it in order; it comes back.
+    Away {
+        until: Instant,
+    },
 }
 
-/// What a slow client is and does; see [`Kind`].
+/// What a slow client is and does; see [`SlowKind`].
 #[derive(Debug)]
 pub(crate) struct SlowClient<S> {
     stream: S,
@@ -47,7 +48,9 @@ pub(crate) struct SlowClient<S> {
     wire: Wire,
     traits: Traits,
     joined: Instant,
-    connected: bool,
+    /// When the present connection stood.
+    connected: Option<Instant>,
+    was_connected: bool,
     /// The most that it offers without reading an answer.
     offer: u64,
     pause: Duration,
@@ -56,29 +59,14 @@ pub(crate) struct SlowClient<S> {
     sent: u64,
     /// The last write was not taken whole.
     refused: bool,
-    /// Bytes that the server's kernel had acknowledged when that was last looked at.
-    acknowledged: u64,
-    /// None of it since the look before.
-    is_stuck: bool,
-    first_refused: Option<Instant>,
-    /// Since then no write was taken whole.
-    refused_since: Option<Instant>,
-    progress: Progress,
-    /// Its last progress, once it was seen to be full.
-    full: Option<Instant>,
+    fullness: Fullness,
     resumed: Option<Instant>,
+    is_finishing: bool,
     corruption: Option<Corruption>,
+    /// Seen in the server's kernel without a process, and how many bytes.
+    left: Option<(Instant, u64)>,
+    closed_in_order: u32,
     end: Option<(Instant, Disconnect)>,
-}
-
-/// Bytes that moved, and when they last did.
-#[derive(Debug)]
-struct Progress {
-    bytes: u64,
-    /// Bytes that the server's kernel has acknowledged.
-    taken: u64,
-    at: Instant,
-    before: Instant,
 }
 
 impl<S: Read + Write> SlowClient<S> {
@@ -97,26 +85,20 @@ impl<S: Read + Write> SlowClient<S> {
             wire,
             traits,
             joined: now,
-            connected: false,
+            connected: None,
+            was_connected: false,
             offer,
             pause: Duration::ZERO,
             pace: None,
             stage: Stage::Filling,
             sent: 0,
             refused: false,
-            acknowledged: 0,
-            is_stuck: false,
-            first_refused: None,
-            refused_since: None,
-            progress: Progress {
-                bytes: 0,
-                taken: 0,
-                at: now,
-                before: now,
-            },
-            full: None,
+            fullness: Fullness::starting(traits.echoes, now),
             resumed: None,
+            is_finishing: false,
             corruption: None,
+            left: None,
+            closed_in_order: 0,
             end: None,
         }
     }
@@ -131,6 +113,33 @@ impl<S: Read + Write> SlowClient<S> {
     pub(crate) fn reading_at(mut self, rate: u64, now: Instant) -> Self {
         self.pace = Some(Pace::new(rate, now));
         self
+    }
+
+    /// The same client on a new connection, as its server closed the last one in order.
+    pub(crate) fn come_back(&mut self, stream: S, wire: Wire, now: Instant) {
+        self.stream = stream;
+        self.wire = wire;
+        self.connected = None;
+        self.stage = Stage::Filling;
+        self.sent = 0;
+        self.refused = false;
+        self.fullness = Fullness::starting(self.traits.echoes, now);
+        self.left = None;
+    }
+
+    /// Whether it is time to connect anew.
+    pub(crate) fn is_due_back(&self, now: Instant) -> bool {
+        matches!(self.stage, Stage::Away { until } if now >= until)
+            && self.end.is_none()
+            && !self.is_finishing
+    }
+
+    /// It came back, and the server does not take it yet.
+    pub(crate) fn stay_away(&mut self, now: Instant) {
+        self.connected = None;
+        self.stage = Stage::Away {
+            until: now + RETURN_DELAY,
+        };
     }
 
     pub(crate) fn stream(&self) -> &S {
@@ -149,24 +158,44 @@ impl<S: Read + Write> SlowClient<S> {
         self.joined
     }
 
+    /// Whether its present connection stands.
     pub(crate) fn is_connected(&self) -> bool {
+        self.connected.is_some() && !matches!(self.stage, Stage::Away { .. })
+    }
+
+    /// Whether it ever was connected.
+    pub(crate) fn was_connected(&self) -> bool {
+        self.was_connected
+    }
+
+    /// When its last connection stood.
+    pub(crate) fn connected_at(&self) -> Option<Instant> {
         self.connected
     }
 
     /// The connection stands; it may send.
     pub(crate) fn set_connected(&mut self, now: Instant) {
-        self.connected = true;
-        self.progress.at = now;
-        self.progress.before = now;
+        self.connected = Some(now);
+        self.was_connected = true;
+        self.fullness = Fullness::starting(self.traits.echoes, now);
     }
 
     /// When it made its last progress before it was seen to be full. What moves
     /// once it reads again does not change that.
     pub(crate) fn full_at(&self) -> Option<Instant> {
         if self.pace.is_some() {
-            return self.first_refused;
+            return self.fullness.first_refused();
         }
-        self.full
+        self.fullness.full_at()
+    }
+
+    /// Since when nothing moves towards it.
+    pub(crate) fn standstill(&self) -> Option<Standstill> {
+        self.fullness.standstill()
+    }
+
+    pub(crate) fn fullness(&self) -> &Fullness {
+        &self.fullness
     }
 
     /// When a paused client began to read again.
@@ -174,19 +203,19 @@ impl<S: Read + Write> SlowClient<S> {
         self.resumed
     }
 
-    /// When it was first refused.
-    pub(crate) fn first_refused(&self) -> Option<Instant> {
-        self.first_refused
-    }
-
     /// When and how it ended.
     pub(crate) fn end(&self) -> Option<(Instant, Disconnect)> {
         self.end
     }
 
-    /// Whether the server sends no more than it was sent.
-    pub(crate) fn is_echo(&self) -> bool {
-        self.traits.echoes
+    /// How often its server closed it in order.
+    pub(crate) fn closed_in_order(&self) -> u32 {
+        self.closed_in_order
+    }
+
+    /// What the server's kernel held for it when it belonged to no process any more.
+    pub(crate) fn left_bytes(&self) -> u64 {
+        self.left.map_or(0, |(_, bytes)| bytes)
     }
 
     /// Whether its bytes can be told right from wrong at all.
@@ -204,17 +233,17 @@ impl<S: Read + Write> SlowClient<S> {
 
     /// Bytes that the server's side took, its kernel included.
     pub(crate) fn taken(&self) -> u64 {
-        self.progress.taken
+        self.fullness.taken
     }
 
     /// When bytes last moved in either direction.
     pub(crate) fn last_progress(&self) -> Instant {
-        self.progress.at
+        self.fullness.last_progress()
     }
 
     /// Whether the server's side took all that this client may offer without reading.
     pub(crate) fn offer_exhausted(&self) -> bool {
-        self.progress.taken >= self.offer
+        self.fullness.taken >= self.offer
     }
 
     /// Whether it is at its end in good order: everything came back.
@@ -222,9 +251,21 @@ impl<S: Read + Write> SlowClient<S> {
         self.stage == Stage::Complete
     }
 
+    /// Whether nothing more is expected of it once everybody reads.
+    pub(crate) fn is_over(&self) -> bool {
+        self.end.is_some() || matches!(self.stage, Stage::Complete | Stage::Away { .. })
+    }
+
+    /// Whether it waits for the end of its pause, or for the moment at which it begins.
+    pub(crate) fn minds_the_clock(&self) -> bool {
+        self.kind.row().reading == Reading::AfterPause
+            && matches!(self.stage, Stage::Filling | Stage::Holding { .. })
+            && self.end.is_none()
+    }
+
     /// Sends one buffer at most; the socket's next edge, or the next tick, says when to call again.
     pub(crate) fn send(&mut self, now: Instant, buffer: &mut [u8]) -> Turn {
-        if self.end.is_some() || !self.connected || self.stage != Stage::Filling {
+        if self.end.is_some() || self.connected.is_none() || self.stage != Stage::Filling {
             return Turn::Done;
         }
         let room = self.send_limit(now).saturating_sub(self.sent);
@@ -238,7 +279,7 @@ impl<S: Read + Write> SlowClient<S> {
                 self.sent += written as u64;
                 self.refused = written < len;
                 if !self.refused {
-                    self.refused_since = None;
+                    self.fullness.was_taken();
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.refused = true,
@@ -246,190 +287,108 @@ impl<S: Read + Write> SlowClient<S> {
             Err(_) => return self.ended(now, Disconnect::Reset),
         }
         if self.refused {
-            self.first_refused.get_or_insert(now);
-            self.refused_since.get_or_insert(now);
+            self.fullness.was_refused(now);
             return Turn::Done;
         }
         Turn::More
     }
 
-    /// Takes note of what kernels hold for this client: bytes that the server's
-    /// kernel has not acknowledged, bytes that wait unread here, and bytes that
-    /// wait in the server's send queue (0 where that is not to be seen).
-    pub(crate) fn note(&mut self, unacknowledged: u64, unread: u64, server_queue: u64, now: Instant) {
-        if self.end.is_some() || !self.connected {
+    /// Takes note of what kernels hold for this client, and goes on with what it does by the clock.
+    pub(crate) fn note(&mut self, look: Look, now: Instant) {
+        // Of one that should go, nothing that moves once it reads says when it was full.
+        let is_read_out = self.stage == Stage::Draining && !self.kind.is_kept();
+        if self.end.is_some() || !self.is_connected() || is_read_out {
             return;
         }
-        let taken = self.sent.saturating_sub(unacknowledged);
-        self.is_stuck = taken == std::mem::replace(&mut self.acknowledged, taken);
-        let bytes = taken + unread + self.wire.received() + server_queue;
-        if bytes > self.progress.bytes && (self.stage == Stage::Filling || self.kind.is_kept()) {
-            self.progress.bytes = bytes;
-            self.progress.taken = taken;
-            self.progress.before = self.progress.at;
-            self.progress.at = now;
+        let moves = self.stage == Stage::Filling || self.kind.is_kept();
+        let moved = self.fullness.note(look, self.sent, &self.wire, moves, now);
+        if moved && self.stage == Stage::Filling && self.fullness.full_at().is_some() {
             // It was not full after all.
-            if self.stage == Stage::Filling && self.full.is_some() {
-                self.full = Some(now);
-            }
+            self.fullness.set_full_at(Some(now));
         }
-        let settle = if self.kind == SlowKind::Paused {
-            PAUSED_SETTLE_TIME
-        } else {
-            SETTLE_TIME
-        };
-        let settle = if self.traits.echoes {
-            settle
-        } else {
-            UNSEEN_SETTLE_TIME
-        };
-        let still = now.saturating_duration_since(self.progress.at) >= settle;
-        let answered = self.traits.echoes || unread > 0;
-        let stuck = answered && (self.refused || self.sent >= self.wire.send_limit(self.offer));
-        if still && stuck && self.stage == Stage::Filling && self.pace.is_none() {
-            self.full = Some(self.progress.at);
-            if self.kind == SlowKind::Paused {
+        if self.stage == Stage::Filling && self.pace.is_none() && self.has_filled_up(look, now) {
+            self.fullness.set_full();
+            if self.kind.row().reading == Reading::AfterPause {
                 self.stage = Stage::Holding {
-                    until: self.stopped_at() + self.pause,
+                    until: self.fullness.stopped_at() + self.pause,
                 };
             }
         }
-        if let Stage::Holding { .. } = self.stage
-            && unacknowledged == 0
-            && self.traits.echoes
-            && self.sent < self.wire.send_limit(self.offer)
-        {
+        let Stage::Holding { until } = self.stage else {
+            return;
+        };
+        let may_send = self.sent < self.wire.send_limit(self.offer);
+        if self.traits.echoes && look.unacknowledged == 0 && may_send {
             // The server was only slow: it went on to take everything.
             self.stage = Stage::Filling;
-            self.full = None;
-        }
-        if let Stage::Holding { until } = self.stage
-            && now >= until
-        {
+            self.fullness.set_full_at(None);
+        } else if now >= until {
             self.resumed = Some(now);
             self.stage = Stage::Draining;
         }
+    }
+
+    fn has_filled_up(&self, look: Look, now: Instant) -> bool {
+        let settle = match self.kind.row().reading {
+            _ if !self.traits.echoes => UNSEEN_SETTLE_TIME,
+            Reading::AfterPause => PAUSED_SETTLE_TIME,
+            _ => SETTLE_TIME,
+        };
+        let is_answered = self.traits.echoes || look.unread > 0;
+        let has_sent_all = self.refused || self.sent >= self.wire.send_limit(self.offer);
+        is_answered && has_sent_all && self.fullness.is_still(settle, now)
     }
 
     /// Whether to try to send without an edge. Where the last write was refused and nothing was
     /// acknowledged since the look before there is no room, and what would be offered need not
     /// even be made.
     pub(crate) fn may_send(&self) -> bool {
-        self.stage == Stage::Filling && !(self.refused && self.is_stuck)
-    }
-
-    /// When the server may have stopped, at the earliest: not before it began to
-    /// refuse, and not longer before the last progress than kernels go on without it.
-    fn stopped_at(&self) -> Instant {
-        let last = self.progress.at;
-        let earliest = last.checked_sub(KERNEL_TAIL).unwrap_or(last);
-        self.refused_since.unwrap_or(last).clamp(earliest, last)
+        self.stage == Stage::Filling && !(self.refused && self.fullness.is_stuck)
     }
 
     /// Sends no more and reads all that is still to come, at full speed.
     pub(crate) fn finish(&mut self) {
+        self.is_finishing = true;
         if matches!(self.stage, Stage::Filling | Stage::Holding { .. }) {
             let all = self.wire.all_answered(self.sent) == Some(true);
             self.stage = if all { Stage::Complete } else { Stage::Draining };
         }
     }
 
-    /// Whether it reads at all at this moment.
-    pub(crate) fn is_reading(&self) -> bool {
-        self.pace.is_some() || matches!(self.stage, Stage::Draining | Stage::Complete)
-    }
-
-    /// Reads what this client reads by `now`.
-    pub(crate) fn read(&mut self, now: Instant, buffer: &mut [u8]) -> Turn {
-        if self.end.is_some() || !self.connected || !self.is_reading() {
-            return Turn::Done;
+    /// The server let go of its connection, but the kernel there still holds `bytes` for it.
+    pub(crate) fn was_left(&mut self, now: Instant, bytes: u64) {
+        if self.end.is_some() || !self.is_connected() || self.kind.is_kept() {
+            return;
         }
-        for _ in 0..MOST_READS_PER_TURN {
-            let most = match &mut self.pace {
-                Some(pace) if self.stage == Stage::Filling => pace.allowed(now).min(buffer.len()),
-                _ => buffer.len(),
-            };
-            if most == 0 {
-                return Turn::Done;
-            }
-            match self.stream.read(&mut buffer[..most]) {
-                Ok(0) => return self.ended(now, Disconnect::EndOfFile),
-                Ok(len) => {
-                    if !self.take(&buffer[..len]) {
-                        return Turn::Done;
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.caught_up();
-                    return Turn::Done;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return self.ended(now, Disconnect::Reset),
-            }
-        }
-        Turn::More
-    }
-
-    /// Where nobody knows what is still to come, having read all there is must do.
-    fn caught_up(&mut self) {
-        if self.stage == Stage::Draining && self.wire.all_answered(self.sent).is_none() {
-            self.stage = Stage::Complete;
-        }
-    }
-
-    /// Reads what is left in the receive buffer of a client that ended, so that all it was given is verified.
-    pub(crate) fn verify_rest(&mut self, buffer: &mut [u8]) {
-        // The receive buffer is bounded by the kernel; this only bounds the loop.
-        for _ in 0..4096 {
-            match self.stream.read(buffer) {
-                Ok(0) => return,
-                Ok(len) => {
-                    if !self.take(&buffer[..len]) {
-                        return;
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return,
-            }
+        let (since, _) = *self.left.get_or_insert((now, bytes));
+        if self.traits.echoes || !self.traits.verifies {
+            self.ended(now, Disconnect::LeftInKernel);
+        } else if now.saturating_duration_since(since) >= LEFT_FOR {
+            // Only what comes shows whether the server was done with it.
+            self.stage = Stage::Draining;
         }
     }
 
     /// The connection is over, as seen by other means than a read or a write.
     pub(crate) fn ended(&mut self, now: Instant, end: Disconnect) -> Turn {
         if self.end.is_none() {
-            let gasp = now.saturating_duration_since(self.progress.at) < LAST_GASP;
-            if gasp && self.full == Some(self.progress.at) {
-                self.full = Some(self.progress.before);
-            }
-            self.end = Some((now, end));
+            self.fullness.ended(now);
+            self.end = Some(match self.left {
+                Some((since, _)) => (since, Disconnect::LeftInKernel),
+                None => (now, end),
+            });
         }
         Turn::Ended(end)
     }
 
-    fn take(&mut self, bytes: &[u8]) -> bool {
-        if self.corruption.is_some() {
-            return false;
-        }
-        if let Err(corruption) = self.wire.receive(bytes) {
-            self.corruption = Some(corruption);
-            return false;
-        }
-        if let Some(pace) = &mut self.pace {
-            pace.take(bytes.len());
-        }
-        if self.stage == Stage::Draining && self.wire.all_answered(self.sent) == Some(true) {
-            self.stage = Stage::Complete;
-        }
-        true
-    }
-
     fn send_limit(&self, now: Instant) -> u64 {
         let limit = self.wire.send_limit(self.offer);
-        if self.kind != SlowKind::Talker || self.sent < limit {
+        if self.kind.row().reading != Reading::NeverButTalks || self.sent < limit {
             return limit;
         }
         // All offered: go on at the talking rate for as long as the connection stands.
-        let talking = now.saturating_duration_since(self.joined).as_millis();
+        let since = self.connected.unwrap_or(self.joined);
+        let talking = now.saturating_duration_since(since).as_millis();
         limit + TALK_RATE_BYTES * u64::try_from(talking).unwrap_or(0) / 1000
     }
 }
@@ -482,8 +441,16 @@ mod tests {
         client.set_connected(start);
         let mut buffer = vec![0; 64 << 10];
         while client.send(start, &mut buffer) == Turn::More {}
-        client.note(50_000, 0, 0, start);
+        client.note(look(50_000, 0), start);
         client
+    }
+
+    fn look(unacknowledged: u64, unread: u64) -> Look {
+        Look {
+            unacknowledged,
+            unread,
+            server: None,
+        }
     }
 
     fn at(start: Instant, milliseconds: u64) -> Instant {
@@ -495,13 +462,13 @@ mod tests {
         let start = clock::now();
         let mut client = paused(start);
         // Kernels move a little more, and then nothing for long enough.
-        client.note(40_000, 0, 0, at(start, 60));
-        client.note(30_000, 0, 0, at(start, 120));
-        client.note(30_000, 0, 0, at(start, 220));
+        client.note(look(40_000, 0), at(start, 60));
+        client.note(look(30_000, 0), at(start, 120));
+        client.note(look(30_000, 0), at(start, 220));
         assert_eq!(client.full_at(), Some(at(start, 120)));
-        client.note(30_000, 0, 0, at(start, 3_999));
+        client.note(look(30_000, 0), at(start, 3_999));
         assert!(!client.is_reading());
-        client.note(30_000, 0, 0, at(start, 4_000));
+        client.note(look(30_000, 0), at(start, 4_000));
         assert!(client.is_reading());
         assert_eq!(client.resumed_at(), Some(at(start, 4_000)));
     }
@@ -511,11 +478,11 @@ mod tests {
         let start = clock::now();
         let mut client = paused(start);
         assert!(client.may_send(), "nobody looked since it was refused");
-        client.note(50_000, 0, 0, at(start, 20));
+        client.note(look(50_000, 0), at(start, 20));
         assert!(!client.may_send());
-        client.note(40_000, 0, 0, at(start, 40));
+        client.note(look(40_000, 0), at(start, 40));
         assert!(client.may_send());
-        client.note(40_000, 0, 0, at(start, 60));
+        client.note(look(40_000, 0), at(start, 60));
         assert!(!client.may_send());
     }
 
@@ -523,9 +490,9 @@ mod tests {
     fn the_time_of_first_fullness_stands_whatever_moves_later() {
         let start = clock::now();
         let mut client = paused(start);
-        client.note(50_000, 0, 0, at(start, 100));
+        client.note(look(50_000, 0), at(start, 100));
         for later in [500, 4_000, 5_000] {
-            client.note(1, later, 0, at(start, later));
+            client.note(look(1, later), at(start, later));
         }
         assert_eq!(client.full_at(), Some(start));
         assert!(client.last_progress() > start);
@@ -535,9 +502,9 @@ mod tests {
     fn a_server_that_was_only_slow_is_filled_up_further() {
         let start = clock::now();
         let mut client = paused(start);
-        client.note(50_000, 0, 0, at(start, 100));
+        client.note(look(50_000, 0), at(start, 100));
         assert!(client.full_at().is_some());
-        client.note(0, 0, 0, at(start, 300));
+        client.note(look(0, 0), at(start, 300));
         assert_eq!(client.full_at(), None);
         client.stream_mut().0 = 64 << 10;
         assert_eq!(client.send(at(start, 300), &mut vec![0; 64 << 10]), Turn::More);

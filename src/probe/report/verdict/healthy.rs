@@ -1,0 +1,302 @@
+//! Are healthy clients served, and do they notice the slow ones?
+
+use super::finding::{Finding, Outcome, Question, all, micros};
+use super::{
+    HARMLESS_WAIT_US, LEAST_LEFT, LEAST_RATE_KEPT, LONGEST_WAIT_US, MOST_P99_GROWTH, MOST_PUT_DOWN_TO_OTHERS,
+};
+use crate::probe::protocol::Traits;
+use crate::probe::report::measurement::{Measurement, PhaseFigures};
+
+/// Fewer answers than this make no rate.
+const LEAST_MESSAGES: u64 = 20;
+
+pub(super) fn served(traits: &Traits, seen: &Measurement) -> Finding {
+    let question = Question::new(
+        "healthy-served",
+        "healthy clients are served, byte by byte",
+        "clients",
+    )
+    .held_against(0.0);
+    let healthy = &seen.healthy;
+    let total = healthy.clients;
+    if total == 0 {
+        return question.not_tested("no healthy clients took part");
+    }
+    let fail = |number: usize, reason: String| Some((number, reason)).filter(|_| number > 0);
+    let why = healthy.first_corruption.as_deref().unwrap_or("");
+    let failure = fail(
+        healthy.corrupt,
+        format!("{} of {total} were answered wrongly: {why}", healthy.corrupt),
+    )
+    .or_else(|| {
+        fail(
+            healthy.ended,
+            format!("{} of {total} were disconnected", healthy.ended),
+        )
+    })
+    .or_else(|| {
+        fail(
+            healthy.not_connected,
+            format!("{} of {total} could not connect", healthy.not_connected),
+        )
+    })
+    .or_else(|| {
+        fail(
+            healthy.never_answered,
+            format!("{} of {total} never got an answer", healthy.never_answered),
+        )
+    });
+    let silent = !traits.verifies && healthy.corrupt + healthy.ended + healthy.not_connected == 0;
+    if silent && healthy.never_answered > 0 {
+        let never = healthy.never_answered;
+        return question.unknown(format!("nothing was pushed to {never} of {total}"));
+    }
+    if seen.interrupted && healthy.corrupt == 0 && healthy.ended == 0 && failure.is_some() {
+        let reason = "the probe was ended before all of them were answered";
+        return question.answer(Outcome::Unknown, None, reason);
+    }
+    if let Some((number, reason)) = failure {
+        return question.answer(Outcome::Fail, Some(number as f64), reason);
+    }
+    let phases = [healthy.before, healthy.during, healthy.after];
+    let messages: u64 = phases.iter().flatten().map(|phase| phase.messages).sum();
+    question.answer(
+        Outcome::Pass,
+        Some(0.0),
+        format!("{}, with {messages} answers", all(total)),
+    )
+}
+
+pub(super) fn unaffected(seen: &Measurement) -> Finding {
+    let question = Question::new(
+        "healthy-unaffected",
+        "healthy clients are unaffected by slow ones",
+        "of the rate before",
+    )
+    .held_against(LEAST_RATE_KEPT);
+    if seen.healthy.clients == 0 {
+        return question.not_tested("no healthy clients took part");
+    }
+    if seen.slow.is_empty() {
+        return question.not_tested("no slow clients took part");
+    }
+    let (Some(before), Some(during)) = (seen.healthy.before, seen.healthy.during) else {
+        return question.answer(
+            Outcome::Unknown,
+            None,
+            "the probe was ended before slow clients joined",
+        );
+    };
+    if before.messages == 0 {
+        return question.answer(
+            Outcome::Unknown,
+            None,
+            "nobody was answered even before the slow clients joined",
+        );
+    }
+    let after = seen.healthy.after.unwrap_or(before);
+    let left = Left::of(seen);
+    let recovered = rate(&after, &before) * factor(left.before, left.after);
+    // A machine that was busier afterwards was busier meanwhile; a server that never recovered was harmed.
+    let has_recovered = recovered >= LEAST_RATE_KEPT;
+    let (alone, left_alone) = if has_recovered && rate(&after, &before) < 1.0 {
+        (after, left.after)
+    } else {
+        (before, left.before)
+    };
+    let others = factor(left_alone, left.during);
+    let prober = factor(time_for_healthy(&alone), time_for_healthy(&during));
+    let kept = rate(&during, &alone) * (others * prober).min(MOST_PUT_DOWN_TO_OTHERS);
+    let of_what = match (others > 1.2, prober > 1.2) {
+        (false, false) => "their rate",
+        (true, false) => "the rate that other programs left them",
+        (false, true) => "the rate that filling up slow clients left the prober time for",
+        (true, true) => "the rate that other programs, and filling up slow clients, left the prober time for",
+    };
+    let before = PhaseFigures {
+        p99_us: before.p99_us.max(if has_recovered { after.p99_us } else { 0.0 }),
+        max_us: before.max_us.max(if has_recovered { after.max_us } else { 0.0 }),
+        ..before
+    };
+    let most_p99 = (before.p99_us * MOST_P99_GROWTH).max(HARMLESS_WAIT_US);
+    let longest = LONGEST_WAIT_US.max(2.0 * before.max_us);
+    // First the waits: a server that stands still shows however busy the machine is.
+    let reason = if during.p99_us > most_p99 {
+        format!(
+            "their p99 went from {} to {}",
+            micros(before.p99_us),
+            micros(during.p99_us)
+        )
+    } else if during.max_us > longest {
+        format!("one of them waited {} for an answer", micros(during.max_us))
+    } else if before.messages < LEAST_MESSAGES && (kept < LEAST_RATE_KEPT || !has_recovered) {
+        let reason = format!(
+            "{} answers before the slow ones joined are too few for a rate",
+            before.messages
+        );
+        return question.unknown(reason);
+    } else if left.least() < LEAST_LEFT && (kept < LEAST_RATE_KEPT || !has_recovered) {
+        let reason = format!(
+            "other programs took {:.0} % of the machine, so that rates tell nothing",
+            (1.0 - left.least()) * 100.0
+        );
+        return question.answer(Outcome::Unknown, Some(kept), reason);
+    } else if kept < LEAST_RATE_KEPT {
+        format!(
+            "they kept {:.0} % of {of_what} while slow ones were there",
+            kept * 100.0
+        )
+    } else if !has_recovered {
+        format!(
+            "they had {:.0} % of their rate after the slow ones",
+            recovered * 100.0
+        )
+    } else {
+        let reason = format!(
+            "they kept {:.0} % of {of_what}, and p99 went from {} to {}",
+            kept * 100.0,
+            micros(before.p99_us),
+            micros(during.p99_us)
+        );
+        return question.answer(Outcome::Pass, Some(kept), reason);
+    };
+    question.answer(Outcome::Fail, Some(kept), reason)
+}
+
+/// The part of the machine that other programs left, by phase; all of it where that is not to be seen.
+struct Left {
+    before: f64,
+    during: f64,
+    after: f64,
+}
+
+impl Left {
+    fn of(seen: &Measurement) -> Self {
+        let left = |percent: f64| (1.0 - percent / 100.0).clamp(0.01, 1.0);
+        let server = seen.server.as_ref();
+        Self {
+            before: server.map_or(1.0, |server| left(server.others_before_percent)),
+            during: server.map_or(1.0, |server| left(server.others_during_percent)),
+            after: server.map_or(1.0, |server| left(server.others_after_percent)),
+        }
+    }
+
+    fn least(&self) -> f64 {
+        self.before.min(self.during).min(self.after)
+    }
+}
+
+/// How much more of the machine there was at first; never below 1, as a machine that became less
+/// busy is no harm done.
+fn factor(left_at_first: f64, left_now: f64) -> f64 {
+    (left_at_first / left_now).clamp(1.0, MOST_PUT_DOWN_TO_OTHERS)
+}
+
+/// The part of a phase that the prober had for healthy clients: a load must not blame the server
+/// for what it did not ask for.
+fn time_for_healthy(phase: &PhaseFigures) -> f64 {
+    (1.0 - phase.prober_on_slow_percent / 100.0).clamp(0.01, 1.0)
+}
+
+fn rate(now: &PhaseFigures, before: &PhaseFigures) -> f64 {
+    now.messages_per_second / before.messages_per_second.max(1e-9)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::probe::kind::SlowKind;
+    use crate::probe::report::measurement::{Healthy, ServerSeen, SlowClientSeen};
+
+    fn unaffected_by(rates: [f64; 3], others: [f64; 3]) -> Outcome {
+        judged(rates, others, 1000.0)
+    }
+
+    /// Healthy clients with these rates before, during and after, while other programs took
+    /// these parts of the machine, in percent, and one waited so long meanwhile.
+    fn judged(rates: [f64; 3], others: [f64; 3], longest_us: f64) -> Outcome {
+        unaffected(&measured(rates, others, longest_us)).outcome
+    }
+
+    fn measured(rates: [f64; 3], others: [f64; 3], longest_us: f64) -> Measurement {
+        let phase = |messages_per_second: f64, max_us: f64| {
+            Some(PhaseFigures {
+                messages: messages_per_second as u64,
+                messages_per_second,
+                p99_us: 100.0,
+                max_us,
+                ..PhaseFigures::default()
+            })
+        };
+        Measurement {
+            healthy: Healthy {
+                clients: 1,
+                before: phase(rates[0], 1000.0),
+                during: phase(rates[1], longest_us),
+                after: phase(rates[2], 1000.0),
+                ..Healthy::default()
+            },
+            slow: vec![SlowClientSeen::new(SlowKind::Stalled, 1)],
+            server: Some(ServerSeen {
+                others_before_percent: others[0],
+                others_during_percent: others[1],
+                others_after_percent: others[2],
+                ..ServerSeen::default()
+            }),
+            ..Measurement::default()
+        }
+    }
+
+    #[test]
+    fn what_the_prober_had_no_time_for_is_not_put_down_to_the_server() {
+        let outcome = |rate: f64, on_slow_percent: f64| {
+            let mut seen = measured([1e4, rate, 1e4], [0.0; 3], 1000.0);
+            if let Some(during) = &mut seen.healthy.during {
+                during.prober_on_slow_percent = on_slow_percent;
+            }
+            unaffected(&seen).outcome
+        };
+        assert_eq!(outcome(4e3, 0.0), Outcome::Fail);
+        assert_eq!(outcome(4e3, 40.0), Outcome::Pass);
+        assert_eq!(
+            outcome(2e3, 40.0),
+            Outcome::Fail,
+            "it is not all the prober's work"
+        );
+        assert_eq!(
+            outcome(1e2, 99.0),
+            Outcome::Fail,
+            "nor is a server that stands still"
+        );
+    }
+
+    #[test]
+    fn healthy_clients_that_keep_less_than_half_of_their_rate_are_affected() {
+        assert_eq!(unaffected_by([1e4, 5.1e3, 1e4], [0.0; 3]), Outcome::Pass);
+        assert_eq!(unaffected_by([1e4, 4.9e3, 1e4], [0.0; 3]), Outcome::Fail);
+        assert_eq!(
+            unaffected_by([1e4, 1e4, 4.9e3], [0.0; 3]),
+            Outcome::Fail,
+            "never recovered"
+        );
+    }
+
+    #[test]
+    fn what_other_programs_took_is_not_put_down_to_the_slow_clients() {
+        assert_eq!(unaffected_by([1e4, 3e3, 1e4], [10.0, 60.0, 10.0]), Outcome::Pass);
+        assert_eq!(unaffected_by([1e4, 3e3, 3e3], [10.0, 60.0, 60.0]), Outcome::Pass);
+        // As busy as before, and a server that stands still on a machine that got busier.
+        assert_eq!(unaffected_by([1e4, 3e3, 1e4], [60.0; 3]), Outcome::Fail);
+        assert_eq!(unaffected_by([1e4, 1e2, 1e4], [10.0, 85.0, 10.0]), Outcome::Fail);
+    }
+
+    #[test]
+    fn rates_tell_nothing_on_a_machine_that_others_took_but_long_waits_do() {
+        assert_eq!(
+            unaffected_by([1e4, 1e2, 1e4], [10.0, 95.0, 10.0]),
+            Outcome::Unknown
+        );
+        assert_eq!(unaffected_by([1e4, 1e4, 1e4], [95.0; 3]), Outcome::Pass);
+        assert_eq!(judged([1e4, 1e2, 1e4], [10.0, 95.0, 10.0], 3e6), Outcome::Fail);
+    }
+}
