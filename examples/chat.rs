@@ -9,9 +9,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use highwater::error::{CloseReason, ServerError};
-use highwater::event_loop::{Actions, ClientId, EventLoop, Service};
-use highwater::limits::Limits;
+use highwater::{Actions, ClientId, CloseReason, EventLoop, Limits, ServerError, Service};
 
 #[derive(Default)]
 struct Chat(BTreeSet<ClientId>);

@@ -8,15 +8,13 @@
 //!
 //! # Where to start
 //!
-//! To write a server: [`event_loop::Service`] and [`event_loop::Actions`].
+//! To write a server: [`Service`] and [`Actions`].
 //! This one sends everybody what anybody says, and is safe from slow clients
 //! without a line about them:
 //!
 //! ```no_run
 //! use std::collections::BTreeSet;
-//! use highwater::error::{CloseReason, ServerError};
-//! use highwater::event_loop::{Actions, ClientId, EventLoop, Service};
-//! use highwater::limits::Limits;
+//! use highwater::{Actions, ClientId, CloseReason, EventLoop, Limits, ServerError, Service};
 //!
 //! #[derive(Default)]
 //! struct Chat(BTreeSet<ClientId>);
@@ -49,13 +47,13 @@
 //! # Who may import whom
 //!
 //! [`backpressure`] and [`protocol`] know no socket, file, log or clock.
-//! [`event_loop`] owns all of these. [`services`] see only what `event_loop`
-//! offers them. The command stands in the binary.
+//! [`engine`] takes one turn over any network; sockets stand behind it.
+//! [`services`] and [`probe`] use what a user of this crate can use.
 
 pub mod backpressure;
 pub mod engine;
-pub mod error;
-pub mod event_loop;
+mod error;
+mod event_loop;
 mod kernel;
 pub mod limits;
 mod log_limit;
@@ -63,3 +61,10 @@ pub mod probe;
 pub mod protocol;
 pub mod services;
 pub mod units;
+
+pub use backpressure::{Answer, SlowReason};
+pub use engine::{Actions, ClientId, ClientName, Counters, Service};
+pub use error::{CloseReason, Operation, ServerError};
+pub use event_loop::{EventLoop, Remote};
+pub use kernel::machine::raise_descriptor_limit;
+pub use limits::{Limits, LimitsError};

@@ -10,8 +10,8 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use highwater::event_loop::raise_descriptor_limit;
 use highwater::limits::ACCEPT_RETRY;
+use highwater::raise_descriptor_limit;
 use rustix::process::Signal;
 use support::server::Server;
 use support::sockets::{End, connect, ping, read_to_end};

@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::thread;
 
-use highwater::event_loop::raise_descriptor_limit;
+use highwater::raise_descriptor_limit;
 use support::server::Server;
 use support::sockets::{Buffers, End, connect, connect_with, fill, half_close, ping, read_to_end};
 use support::{pattern, pattern_at};

@@ -10,8 +10,7 @@ use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use highwater::event_loop::{Actions, ClientId, Service};
-use highwater::limits::Limits;
+use highwater::{Actions, ClientId, Limits, Service};
 use rustix::process::Signal;
 use support::kernel::{self, State};
 use support::server::{InThread, Server};

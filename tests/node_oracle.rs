@@ -25,7 +25,8 @@ use std::io::Write;
 use std::sync::Once;
 
 use fastrand::Rng;
-use highwater::backpressure::{Answer, Sent};
+use highwater::Answer;
+use highwater::backpressure::Sent;
 use node_oracle::node::{Absent, Node, answer};
 use node_oracle::ours::{self, Destination};
 use node_oracle::trace::{Kind, Step, Trace};

@@ -9,13 +9,13 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::time::Instant;
 
-use highwater::engine::Engine;
-use highwater::event_loop::{ClientId, Event, Network, PeerState, Stream};
+use highwater::engine::{Engine, Event, Network, PeerState, Stream};
 use highwater::limits::{
-    EXPIRIES_PER_TURN, GRACE, HEAVY_TURN_BYTES, Limits, TURN_BUDGET_ALL_BYTES, TURN_BUDGET_BYTES,
+    EXPIRIES_PER_TURN, GRACE, HEAVY_TURN_BYTES, TURN_BUDGET_ALL_BYTES, TURN_BUDGET_BYTES,
     TURN_BUDGET_NEW_BYTES,
 };
 use highwater::services::Echo;
+use highwater::{ClientId, Limits};
 
 /// What one connection has to be read, and what was taken back from it: an echo
 /// is taken whole, or not at all.

@@ -12,10 +12,8 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use highwater::backpressure::SlowReason;
-use highwater::error::CloseReason;
-use highwater::event_loop::{Actions, ClientId, Service, raise_descriptor_limit};
-use highwater::limits::{EXPIRIES_PER_TURN, HARD_LIMIT_MARKS, Limits};
+use highwater::limits::{EXPIRIES_PER_TURN, HARD_LIMIT_MARKS};
+use highwater::{Actions, ClientId, CloseReason, Limits, Service, SlowReason, raise_descriptor_limit};
 use rustix::process::Signal;
 use support::server::{InThread, Server, number_before, second_of};
 use support::sockets::{

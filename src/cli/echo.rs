@@ -3,9 +3,8 @@
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
-use highwater::event_loop::Remote;
-use highwater::limits;
 use highwater::services::{Echo, FramedEcho};
+use highwater::{Remote, limits};
 
 use super::options::{ListenArgs, ServingArgs};
 use super::parse::Size;
@@ -87,7 +86,7 @@ impl Serving for Framed {
 mod tests {
     use super::*;
     use clap::Parser;
-    use highwater::limits::Limits;
+    use highwater::Limits;
 
     #[derive(Parser)]
     struct Line {

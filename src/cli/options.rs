@@ -9,7 +9,8 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
 use clap::Args;
-use highwater::limits::{self, Limits};
+use highwater::Limits;
+use highwater::limits;
 use log::LevelFilter;
 
 use super::parse::{Size, Time};

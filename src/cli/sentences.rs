@@ -6,9 +6,9 @@
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use highwater::error::ServerError;
-use highwater::limits::{Limit, LimitsError, SMALLEST_READ_BYTES};
+use highwater::limits::{Limit, SMALLEST_READ_BYTES};
 use highwater::units::{format_size, format_time};
+use highwater::{LimitsError, ServerError};
 
 /// The option that sets a limit.
 const fn option(limit: Limit) -> &'static str {

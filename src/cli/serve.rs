@@ -8,9 +8,7 @@ use std::process::ExitCode;
 
 use clap::CommandFactory;
 use clap::error::ErrorKind;
-use highwater::error::ServerError;
-use highwater::event_loop::{Counters, EventLoop, Remote, Service, raise_descriptor_limit};
-use highwater::limits::Limits;
+use highwater::{Counters, EventLoop, Limits, Remote, ServerError, Service, raise_descriptor_limit};
 use log::{Level, error, info, log_enabled, warn};
 
 use super::Cli;

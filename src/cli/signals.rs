@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use highwater::event_loop::Remote;
+use highwater::Remote;
 use log::warn;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;

@@ -1,9 +1,9 @@
 //! `highwater tunnel`: its arguments, and the service that they ask for.
 
 use clap::Args;
-use highwater::event_loop::Remote;
-use highwater::limits::{self, Limits};
+use highwater::limits;
 use highwater::services::{ProxyProtocol, Target, Tunnel};
+use highwater::{Limits, Remote};
 
 use super::options::{ListenArgs, ServingArgs};
 use super::parse::{Size, Time};

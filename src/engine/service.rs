@@ -102,7 +102,7 @@ pub trait Service {
         let _ = actions;
     }
 
-    /// Another thread called [`Remote::wake`](crate::event_loop::Remote::wake),
+    /// Another thread called [`Remote::wake`](crate::Remote::wake),
     /// once or more often.
     fn woken(&mut self, actions: &mut Actions<'_>) {
         let _ = actions;

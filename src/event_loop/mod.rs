@@ -13,15 +13,11 @@ use std::time::{Duration, Instant};
 use log::{info, warn};
 use mio::{Events, Poll, Token};
 
-pub use crate::engine::{
-    Actions, ClientId, ClientName, Clock, Counters, Event, Network, PeerState, PeerWindow, Service, Spliced,
-    Stream,
-};
-pub use crate::kernel::machine::{descriptor_limit, raise_descriptor_limit};
 pub use remote::Remote;
 
-use crate::engine::{Engine, Next};
+use crate::engine::{ClientId, Clock, Counters, Engine, Event, Next, Service};
 use crate::error::ServerError;
+use crate::kernel::machine::descriptor_limit;
 use crate::kernel::{KernelNetwork, allocator, machine};
 use crate::limits::{EVENTS_PER_TURN, Limits, RESERVED_DESCRIPTORS};
 use trimmer::Trimmer;
@@ -33,13 +29,12 @@ const WAKER: Token = Token(usize::MAX - 1);
 /// A server: one listener, one thread, one service.
 ///
 /// ```no_run
-/// use highwater::event_loop::EventLoop;
-/// use highwater::limits::Limits;
 /// use highwater::services::Echo;
+/// use highwater::{EventLoop, Limits};
 ///
 /// let mut server = EventLoop::listen(([127, 0, 0, 1], 9000).into(), Limits::default(), Echo)?;
 /// println!("{}", server.run()?.summary("echoed"));
-/// # Ok::<(), highwater::error::ServerError>(())
+/// # Ok::<(), highwater::ServerError>(())
 /// ```
 pub struct EventLoop<S> {
     poll: Poll,
@@ -206,6 +201,7 @@ fn default_max_clients(limits: &Limits, sockets_per_client: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::Actions;
     use crate::services::Echo;
     use std::io::{Read, Write};
     use std::net::{Ipv4Addr, TcpStream};

@@ -6,7 +6,7 @@ use crate::limits::{MEMORY_BUDGET_FALLBACK_BYTES, MEMORY_BUDGET_SHARE};
 
 /// Descriptors that this process may have open.
 #[must_use]
-pub fn descriptor_limit() -> usize {
+pub(crate) fn descriptor_limit() -> usize {
     let limit = getrlimit(Resource::Nofile).current;
     limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
 }

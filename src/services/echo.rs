@@ -2,7 +2,7 @@
 //!
 //! Owns nothing: the pipe from a client to itself does all of it.
 
-use crate::event_loop::{Actions, ClientId, Service};
+use crate::{Actions, ClientId, Service};
 
 /// Returns every byte, in order, to the client that sent it.
 #[derive(Clone, Copy, Debug, Default)]

@@ -9,11 +9,10 @@ use std::collections::HashMap;
 use log::info;
 
 use crate::backpressure::Answer;
-use crate::error::CloseReason;
-use crate::event_loop::{Actions, ClientId, Service};
 use crate::limits::{LONG_FRAME_BYTES, MAX_FRAME_CEILING_BYTES, SMALLEST_READ_BYTES};
 use crate::protocol::frame::{self, HEADER_BYTES};
 use crate::units::format_size;
+use crate::{Actions, ClientId, CloseReason, Service};
 
 /// Returns whole frames, each a 4-byte big-endian length and its payload, to
 /// the client that sent them.

@@ -1,6 +1,6 @@
 //! What servers do with their clients.
 //!
-//! Each service sees only [`Actions`](crate::event_loop::Actions): no socket,
+//! Each service sees only [`Actions`](crate::Actions): no socket,
 //! no mio, no clock.
 
 mod echo;

@@ -21,9 +21,9 @@ use std::time::{Duration, Instant};
 
 use log::{info, warn};
 
-use crate::error::{CloseReason, ConnectError};
-use crate::event_loop::{Actions, ClientId, Remote, Service};
+use crate::engine::ConnectError;
 use crate::limits::UNRESOLVED_POLL;
+use crate::{Actions, ClientId, CloseReason, Remote, Service};
 use failures::{Failures, and_before};
 pub use proxy_header::ProxyProtocol;
 use resolver::Resolver;
@@ -32,7 +32,7 @@ pub use target::Target;
 /// Carries every client's bytes to an upstream and back.
 ///
 /// ```no_run
-/// use highwater::event_loop::EventLoop;
+/// use highwater::EventLoop;
 /// use highwater::limits::Limits;
 /// use highwater::services::Tunnel;
 ///

@@ -8,7 +8,8 @@ use std::collections::VecDeque;
 use std::fmt::Write as _;
 
 use bytes::Bytes;
-use highwater::backpressure::{Answer, Flow, Pipe, SendQueue, Sent};
+use highwater::Answer;
+use highwater::backpressure::{Flow, Pipe, SendQueue, Sent};
 
 use super::trace::{Kind, LONGEST_CHUNK_BYTES, MOST_STEPS, Mark, Step, Trace};
 

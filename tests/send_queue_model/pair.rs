@@ -6,8 +6,9 @@
 use std::io::IoSlice;
 
 use bytes::Bytes;
+use highwater::Answer;
 use highwater::backpressure::send_queue::SEGMENT_BYTES;
-use highwater::backpressure::{Answer, SendQueue, Sent};
+use highwater::backpressure::{SendQueue, Sent};
 
 /// How a piece comes into the queue.
 #[derive(Clone, Copy, Debug)]

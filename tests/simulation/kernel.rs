@@ -9,7 +9,8 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use highwater::event_loop::{ClientId, Network, PeerState, Spliced, Stream};
+use highwater::ClientId;
+use highwater::engine::{Network, PeerState, Spliced, Stream};
 use highwater::limits::{READ_BUFFER_BYTES, TURN_BUDGET_BYTES};
 
 use super::link::Connecting;

@@ -4,7 +4,8 @@
 
 use std::collections::VecDeque;
 
-use highwater::event_loop::{ClientId, Event};
+use highwater::ClientId;
+use highwater::engine::Event;
 
 use super::content::Content;
 

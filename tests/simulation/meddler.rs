@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fastrand::Rng;
-use highwater::error::{CloseReason, ConnectError};
-use highwater::event_loop::{Actions, ClientId, Service};
+use highwater::engine::ConnectError;
+use highwater::{Actions, ClientId, CloseReason, Service};
 
 use super::content::piece;
 use super::plan::Plan;

@@ -46,11 +46,10 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use highwater::backpressure::SlowReason;
-use highwater::engine::{Engine, Next};
-use highwater::event_loop::{ClientId, Clock, Event, Service};
+use highwater::engine::{Clock, Engine, Event, Next};
 use highwater::limits::{ACCEPT_RETRY, TURN_ALLOWANCE};
 use highwater::services::{Echo, FramedEcho, Tunnel};
+use highwater::{ClientId, Service, SlowReason};
 
 use kernel::SimulatedNetwork;
 use meddler::Meddler;

@@ -12,10 +12,9 @@
 
 use std::time::{Duration, Instant};
 
-use highwater::backpressure::{Answer, SlowReason};
 use highwater::engine::Next;
-use highwater::error::CloseReason;
-use highwater::limits::{LONGEST_WAIT, Limits, SMALLEST_READ_BYTES};
+use highwater::limits::{LONGEST_WAIT, SMALLEST_READ_BYTES};
+use highwater::{Answer, CloseReason, Limits, SlowReason};
 
 use super::content::{Content, FrameScan};
 use super::plan::Kind;

@@ -7,7 +7,8 @@
 use std::time::Duration;
 
 use fastrand::Rng;
-use highwater::limits::{LONG_FRAME_BYTES, Limits, SMALLEST_READ_BYTES};
+use highwater::Limits;
+use highwater::limits::{LONG_FRAME_BYTES, SMALLEST_READ_BYTES};
 
 /// The services that are simulated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,9 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fastrand::Rng;
-use highwater::backpressure::Answer;
-use highwater::error::CloseReason;
-use highwater::event_loop::{Actions, ClientId, Service};
+use highwater::{Actions, Answer, ClientId, CloseReason, Service};
 
 use super::content::piece;
 use super::model::{Doom, Found};

@@ -10,7 +10,8 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use fastrand::Rng;
-use highwater::event_loop::{ClientId, Event};
+use highwater::ClientId;
+use highwater::engine::Event;
 use highwater::limits::{ACCEPTS_PER_TURN, SMALLEST_READ_BYTES, TURN_BUDGET_BYTES};
 
 use super::link::{Link, event};

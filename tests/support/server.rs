@@ -9,8 +9,7 @@ use std::sync::Mutex;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use highwater::event_loop::{Counters, EventLoop, Remote, Service};
-use highwater::limits::Limits;
+use highwater::{Counters, EventLoop, Limits, Remote, Service};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use tempfile::TempDir;
 

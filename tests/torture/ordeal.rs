@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use highwater::event_loop::raise_descriptor_limit;
+use highwater::raise_descriptor_limit;
 use rustix::process::{Resource, Rlimit, prlimit};
 
 use crate::books;

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use highwater::limits::Limits;
+use highwater::Limits;
 use highwater::services::Tunnel;
 
 use crate::support::server::{InThread, Server, number_before};

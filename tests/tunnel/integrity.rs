@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use highwater::event_loop::raise_descriptor_limit;
+use highwater::raise_descriptor_limit;
 
 use crate::support::server::Server;
 use crate::support::sockets::{Buffers, connect, connect_with, ping};
