@@ -1,7 +1,7 @@
-//! How much may wait for a client, and for how long.
+//! How much may wait for a client, for how long, and which rule it breaks.
 //!
-//! Pure: no sockets, no files, no log and no clock in here. Bytes, lengths and
-//! instants come in as arguments; answers, verdicts and deadlines come out.
+//! Pure: no sockets, files, log or clock. Bytes, lengths and instants come in
+//! as arguments; answers and reasons come out.
 
 pub mod pipe;
 pub mod rules;

@@ -1,9 +1,8 @@
 //! Which destinations hold one source back.
 //!
-//! Owns the rule of Node's `pipe`: a source is read while no destination has
-//! an answer *pause* standing; with several destinations the slowest sets the
-//! pace. Refuses to move bytes: the caller reads, writes and reports what was
-//! answered.
+//! Owns the rule of Node's `pipe`: a source is read while no destination waits
+//! for drain; of several destinations the slowest sets the pace. Refuses to
+//! move bytes: the caller reads, writes, and reports the answers.
 
 use super::send_queue::Answer;
 use super::small_list::SmallList;
@@ -13,7 +12,7 @@ use super::small_list::SmallList;
 pub enum Flow {
     /// Read on.
     Read,
-    /// Read no more until a destination has drained.
+    /// Read no more until the destinations that wait for drain have drained.
     Hold,
 }
 
@@ -50,11 +49,11 @@ impl<D> Default for Pipe<D> {
 }
 
 impl<D: Copy + Eq> Pipe<D> {
-    /// Adds a destination; one that is already there is left as it is. Where
-    /// its need for drain stands already, say so with
-    /// [`answered`](Self::answered): in Node, too, it then holds the source
-    /// from the start. Those that hold the source go on doing so, where Node
-    /// 20 would forget them and read on.
+    /// Adds a destination; one that is already there stays as it is. If it
+    /// waits for drain already, report that by [`answered`](Self::answered): as
+    /// in Node, it then holds the source from the start. Destinations that hold
+    /// the source go on holding it, where Node 20 would forget them and read
+    /// on.
     pub fn add(&mut self, name: D) {
         if self.contains(name) {
             return;
@@ -65,15 +64,15 @@ impl<D: Copy + Eq> Pipe<D> {
         });
     }
 
-    /// Takes a destination away, together with what it held back. Says
-    /// whether the source may now be read.
+    /// Removes a destination, and its hold on the source. Answers whether the
+    /// source may be read now.
     pub fn remove(&mut self, name: D) -> Flow {
         self.destinations.retain(|destination| destination.name != name);
         self.flow()
     }
 
-    /// Notes what a write to a destination answered. *Continue* does not take
-    /// back an earlier *pause*: only drain does.
+    /// Reports the answer of a write to a destination. *Continue* does not end
+    /// an earlier *pause*: only drain does.
     pub fn answered(&mut self, name: D, answer: Answer) -> Flow {
         if answer == Answer::Pause
             && let Some(destination) = self.find(name)
@@ -83,7 +82,7 @@ impl<D: Copy + Eq> Pipe<D> {
         self.flow()
     }
 
-    /// Notes that a destination has drained.
+    /// Reports that a destination has drained.
     pub fn drained(&mut self, name: D) -> Flow {
         if let Some(destination) = self.find(name) {
             destination.awaits_drain = false;
@@ -141,7 +140,8 @@ impl<D: Copy + Eq> Pipe<D> {
             .map(|destination| destination.name)
     }
 
-    /// The destination at `index`, in the order in which they were added.
+    /// The destination at `index`, in the order in which they were added; `None`
+    /// past the last.
     #[must_use]
     pub fn at(&self, index: usize) -> Option<D> {
         self.destinations

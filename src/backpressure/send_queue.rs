@@ -1,12 +1,12 @@
-//! Bytes waiting in our memory for one socket, with Node's write and drain.
+//! Bytes that wait in our memory for one socket, with Node's write and drain.
 //!
 //! Owns the bytes that a socket refused, their order, the high-water mark, and
-//! the need for drain. Refuses to know the socket: the caller tries it first
-//! and brings what is left, and later reports how much it took.
+//! the need for drain. Refuses to know the socket: the caller tries it first,
+//! queues the rest, and later reports how much the socket took.
 //!
 //! The contract is that of Node 20's `stream.Writable`, with one deviation: a
-//! partly sent chunk is credited byte by byte, where Node counts it whole
-//! until its callback.
+//! partly sent chunk counts byte by byte, where Node counts it whole until its
+//! callback.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -25,7 +25,7 @@ const SMALLEST_SEGMENT_BYTES: usize = 256;
 /// are cheaper to copy than to track.
 pub const SHARE_FROM_BYTES: usize = 4 * 1024;
 
-/// What a write answers.
+/// The answer to a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// Go on writing (`write()` returns `true` in Node).
@@ -35,14 +35,14 @@ pub enum Answer {
     Pause,
 }
 
-/// What taking bytes out of a queue led to.
+/// The state of a queue after bytes were taken out of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sent {
-    /// Something still waits.
+    /// Bytes still wait.
     Waiting,
-    /// Nothing waits any more, and nobody had been told to pause.
+    /// The queue is empty, and no answer *pause* stands.
     Empty,
-    /// Nothing waits any more, and drain is due: say it, once.
+    /// The queue is empty, and drain is due: say it, once.
     Drained,
 }
 
@@ -103,7 +103,7 @@ impl SendQueue {
         }
     }
 
-    /// Puts what the socket refused at the end of the queue, by copy, and
+    /// Copies the bytes that the socket refused to the end of the queue, and
     /// answers the write. `rest` may be empty: the socket took everything, or
     /// nothing was written.
     pub fn write(&mut self, rest: &[u8]) -> Answer {
@@ -111,13 +111,13 @@ impl SendQueue {
         self.answer()
     }
 
-    /// As [`write`](Self::write), but long pieces are held by reference, so
-    /// that a broadcast to many clients holds its bytes once. Each queue still
-    /// counts them in full.
+    /// Queues bytes as [`write`](Self::write) does, but holds long pieces by
+    /// reference, so that a broadcast to many clients holds its bytes once.
+    /// Each queue counts them in full.
     pub fn write_shared(&mut self, mut rest: Bytes) -> Answer {
-        // What the last segment has to spare is filled first: only the last
-        // segment of a queue may be partly filled, or pieces of both kinds in
-        // turn would pin a segment each.
+        // The last segment is filled first: only the last segment of a queue may
+        // be partly filled, or alternating pieces of both kinds would pin a
+        // segment each.
         let fits = self.spare_bytes().min(rest.len());
         if rest.len() - fits < SHARE_FROM_BYTES {
             self.copy_in(&rest);
@@ -130,8 +130,8 @@ impl SendQueue {
         self.answer()
     }
 
-    /// Takes the first `count` bytes out: the socket has them now. Say drain
-    /// to the source when the answer is [`Sent::Drained`].
+    /// Takes the first `count` bytes out, because the socket took them. Say
+    /// drain to the source when the answer is [`Sent::Drained`].
     ///
     /// # Panics
     ///
@@ -159,20 +159,20 @@ impl SendQueue {
         if drained { Sent::Drained } else { Sent::Empty }
     }
 
-    /// No further write will come; drain is not said any more.
+    /// Ends the queue: no further write comes, and no drain is due any more.
     pub fn end(&mut self) {
         self.ended = true;
     }
 
-    /// Throws away everything that waits and answers how many bytes that was.
+    /// Drops all queued bytes, and answers how many they were.
     pub fn discard(&mut self) -> usize {
         self.segments = VecDeque::new();
         self.needs_drain = false;
         std::mem::take(&mut self.length_bytes)
     }
 
-    /// The bytes that wait, from the first on, as many pieces as fit into
-    /// `slices`; answers how many pieces that are.
+    /// Fills `slices` with the queued pieces, from the first on, and answers
+    /// how many pieces that are.
     pub fn fill_slices<'queue>(&'queue self, slices: &mut [IoSlice<'queue>]) -> usize {
         let mut filled = 0;
         for (slice, segment) in slices.iter_mut().zip(&self.segments) {
@@ -182,19 +182,19 @@ impl SendQueue {
         filled
     }
 
-    /// Bytes that wait.
+    /// The number of queued bytes.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.length_bytes
     }
 
-    /// Whether nothing waits.
+    /// Whether no bytes are queued.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.length_bytes == 0
     }
 
-    /// Whether an answer *pause* stands, for which drain is still owed.
+    /// Whether drain is due for an answer *pause*.
     #[must_use]
     pub const fn needs_drain(&self) -> bool {
         self.needs_drain
@@ -212,8 +212,8 @@ impl SendQueue {
         self.high_water_mark_bytes.saturating_sub(self.length_bytes)
     }
 
-    /// Bytes of memory that the waiting bytes keep allocated: at most the
-    /// length plus two segments. Shared bytes count with what still waits.
+    /// Memory that the queue keeps allocated, in bytes: at most its length plus
+    /// two segments. Of shared bytes the unsent ones count.
     #[must_use]
     pub fn pinned_bytes(&self) -> usize {
         self.segments
@@ -253,7 +253,7 @@ impl SendQueue {
         self.check_invariants();
     }
 
-    /// Bytes that still go into the last segment.
+    /// The free bytes of the last segment.
     fn spare_bytes(&self) -> usize {
         match self.segments.back() {
             Some(Segment::Copied(last)) => last.capacity() - last.len(),
@@ -261,9 +261,9 @@ impl SendQueue {
         }
     }
 
-    /// A queue that keeps growing by small pieces gets larger segments. The
-    /// capacity of a segment that is partly sent has shrunk, possibly to
-    /// nothing much.
+    /// The size of the next segment. A queue that keeps growing by small pieces
+    /// gets larger segments. A partly sent segment has less capacity left,
+    /// possibly very little.
     fn next_segment_bytes(&self, wanted: usize) -> usize {
         let grown = match self.segments.back() {
             Some(Segment::Copied(last)) => last.capacity().saturating_mul(2),

@@ -1,8 +1,7 @@
 //! A list that is nearly always empty or of one element.
 //!
-//! Owns the layout that keeps such a list at two words and without an
-//! allocation; thousands of idle clients each have two of them. Refuses to be
-//! a general container.
+//! Owns the layout that keeps such a list at two words without an allocation:
+//! every idle client has two of them. Refuses to be a general container.
 
 /// Zero, one or many elements, in the order in which they came.
 #[derive(Clone, Debug, Default)]

@@ -1,12 +1,13 @@
-//! All clients of one event loop, found by ids that grow stale.
+//! All clients of one event loop, found by ids that become stale.
 //!
-//! Owns the slab and the generations. A slot is used again as soon as its
-//! client has left, also within one batch of events; an id of the former
-//! tenant then finds nobody. Refuses to know what a client is.
+//! Owns the slab and the generations. A slot is reused as soon as its client
+//! has left, even within one batch of events; the id of the former client then
+//! finds nobody. Refuses to know what a client is.
 
 use slab::Slab;
 
-/// Names one client for as long as it is connected, and nobody afterwards.
+/// Names one client while it is connected. Afterwards the id is stale, and
+/// finds nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClientId {
     index: u32,
@@ -14,13 +15,13 @@ pub struct ClientId {
 }
 
 impl ClientId {
-    /// The id as one number, to be given to the kernel with a registration.
+    /// The id as one number, for a registration with the kernel.
     #[must_use]
     pub const fn to_token(self) -> usize {
         (self.generation as usize) << 32 | self.index as usize
     }
 
-    /// The id that was made into `token`.
+    /// The id that [`to_token`](Self::to_token) made into `token`.
     #[must_use]
     pub const fn from_token(token: usize) -> Self {
         Self {
@@ -29,15 +30,14 @@ impl ClientId {
         }
     }
 
-    /// Whether this client came at or after the time at which the next
-    /// generation was this one. One that came two thousand million others
-    /// before may be taken for a newcomer.
+    /// Whether the client was inserted at or after `generation`. Wraps: after
+    /// 2^31 insertions an old client looks new.
     pub(super) const fn is_since(self, generation: u32) -> bool {
         self.generation.wrapping_sub(generation) < GENERATIONS / 2
     }
 }
 
-/// A slab in which each slot carries the generation of its tenant.
+/// A slab in which each slot has the generation of its client.
 #[derive(Debug)]
 pub(super) struct ClientTable<C> {
     slots: Slab<Slot<C>>,
@@ -50,8 +50,8 @@ struct Slot<C> {
     client: C,
 }
 
-/// Generations stay below this, so that the highest tokens are left for what
-/// is not a client.
+/// Generations stay below this, so that the highest tokens are free for the
+/// listener and the waker.
 const GENERATIONS: u32 = u32::MAX - 1;
 
 impl<C> ClientTable<C> {
@@ -62,7 +62,7 @@ impl<C> ClientTable<C> {
         }
     }
 
-    /// Takes a client in. `None` if four thousand million are there already.
+    /// Inserts a client. `None` if 2^32 clients are in the table.
     pub(super) fn insert(&mut self, client: C) -> Option<ClientId> {
         let entry = self.slots.vacant_entry();
         let index = u32::try_from(entry.key()).ok()?;
@@ -82,7 +82,7 @@ impl<C> ClientTable<C> {
         (slot.generation == id.generation).then_some(&mut slot.client)
     }
 
-    /// Two clients at once; `None` unless both are there and differ.
+    /// Two clients at once; `None` unless both exist and differ.
     pub(super) fn get_two_mut(&mut self, one: ClientId, other: ClientId) -> Option<(&mut C, &mut C)> {
         if one.index == other.index {
             return None;
@@ -97,7 +97,7 @@ impl<C> ClientTable<C> {
         Some(self.slots.remove(id.index as usize).client)
     }
 
-    /// The generation of the next client to come.
+    /// The generation of the next client.
     pub(super) const fn next_generation(&self) -> u32 {
         self.next_generation
     }

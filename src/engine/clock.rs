@@ -1,9 +1,8 @@
 //! The clock of one event loop, which stands still while the loop does.
 //!
-//! Owns the difference between the time that passed and the time that is
-//! charged to clients: a process that was stopped, or a machine that slept,
-//! gave nobody a chance to drain. Refuses to read the real clock; the loop
-//! does that once a turn and hands it in.
+//! Owns the difference between real time and charged time. While a process is
+//! stopped, or a machine asleep, no client can drain, so nobody is charged.
+//! Refuses to read the real clock: the loop does, once a turn.
 
 use std::time::{Duration, Instant};
 
@@ -11,10 +10,10 @@ use log::warn;
 
 use crate::limits::TURN_ALLOWANCE;
 
-/// Shorter stops are the everyday life of a busy machine.
+/// Shorter stops are normal on a busy machine, and not logged.
 const WORTH_A_LINE: Duration = Duration::from_secs(1);
 
-/// Turns real instants into charged ones, for whoever drives a
+/// Turns real instants into charged ones, for a program that drives an
 /// [`Engine`](super::Engine).
 #[derive(Debug)]
 pub struct Clock {
@@ -32,9 +31,9 @@ impl Clock {
         }
     }
 
-    /// The charged instant for the real instant `real`, which comes after a
-    /// wait that was to last `waited` at most. `None` says that the wait had
-    /// no end, as no deadline was armed, and so nobody to charge.
+    /// The charged instant for the real instant `real`, after a wait of at most
+    /// `waited`. `None` means a wait without a limit: no timer was armed, so no
+    /// client is charged wrongly.
     pub fn advance(&mut self, real: Instant, waited: Option<Duration>) -> Instant {
         let elapsed = real.saturating_duration_since(self.last);
         if let Some(waited) = waited {

@@ -1,5 +1,5 @@
-//! What an engine asks of the world: a network, its streams, and what is known
-//! of the peer at the far end.
+//! What an engine asks of the world: a network, its streams, and the state of
+//! the peer at the far end.
 //!
 //! Owns the traits that the kernel and the simulation implement. Refuses to
 //! know either of them.
@@ -11,43 +11,43 @@ use std::time::Duration;
 
 use super::client_table::ClientId;
 
-/// Where connections come from: the kernel, or a simulation.
+/// The source of connections: the kernel, or a simulation.
 pub trait Network {
-    /// A connection.
+    /// One connection.
     type Stream: Stream;
 
     /// Takes the next connection that waits.
     ///
     /// # Errors
     ///
-    /// `WouldBlock` when none waits; others as accept(2) has them.
+    /// `WouldBlock` if no connection waits; otherwise those of accept(2).
     fn accept(&mut self) -> io::Result<(Self::Stream, SocketAddr)>;
 
-    /// Asks for events of `stream`, of both kinds and edge-triggered, under
-    /// this id. Called once for every stream.
+    /// Registers `stream` for edge-triggered events, *readable* and *writable*,
+    /// under this id. Called once for each stream.
     ///
     /// # Errors
     ///
-    /// As epoll_ctl(2) has them.
+    /// Those of epoll_ctl(2).
     fn register(&mut self, stream: &mut Self::Stream, id: ClientId) -> io::Result<()>;
 
-    /// Begins a connection.
+    /// Begins a connection to `address`, and does not wait for it.
     ///
     /// # Errors
     ///
-    /// The connection could not even be begun.
+    /// Those of connect(2), except that the connection is in progress.
     fn connect(&mut self, address: SocketAddr) -> io::Result<Self::Stream>;
 
-    /// Accepts nobody any more. Called once, when the server stops.
+    /// Closes the listener. Called once, when the server stops.
     fn stop_listening(&mut self);
 
-    /// Moves at most as much as `rest` has room for from one connection to
-    /// another, without copying it. What `to` refuses is put into `rest`.
-    /// `None` where this cannot be done: read and write then.
+    /// Moves bytes from one connection to another without a copy, at most as
+    /// many as `rest` has room for. Bytes that `to` refuses are put into `rest`.
+    /// `None` if the network cannot do this; the engine then reads and writes.
     ///
     /// # Errors
     ///
-    /// What reading `from` led to; nothing was moved then.
+    /// The error of reading `from`; nothing was moved.
     fn splice(
         &mut self,
         from: &mut Self::Stream,
@@ -59,98 +59,98 @@ pub trait Network {
     }
 }
 
-/// What moving bytes from one connection to another led to.
+/// The outcome of a [`splice`](Network::splice).
 #[derive(Debug)]
 pub struct Spliced {
-    /// Bytes taken from the first; zero is its end.
+    /// Bytes taken from the first connection; zero is its FIN.
     pub taken_bytes: usize,
-    /// Bytes of these that the second took, or why it takes none any more.
+    /// How many of these the second connection took, or why it takes none.
     pub sent: io::Result<usize>,
 }
 
-/// What the engine needs of a connection: non-blocking reads and writes that
-/// answer [`ErrorKind::WouldBlock`], and the ways to end it. Dropping it
-/// closes it.
+/// One connection: reads and writes that never block but answer
+/// [`ErrorKind::WouldBlock`](io::ErrorKind::WouldBlock), and the ways to end
+/// it. Dropping a stream closes the connection.
 pub trait Stream: Read + Write {
-    /// The number by which the log calls this connection: its descriptor.
+    /// The number of this connection in the log: its descriptor.
     fn descriptor(&self) -> i32;
 
-    /// Whether a connection in the making has been made. `Ok(false)` says not
-    /// yet; call again at the next event.
+    /// Whether a connection that was begun is made. On `Ok(false)` call again
+    /// at the next event.
     ///
     /// # Errors
     ///
-    /// Why the connection could not be made.
+    /// The reason why the connection failed.
     fn finish_connect(&mut self) -> io::Result<bool>;
 
-    /// Announces the end of what we send; reading goes on.
+    /// Sends our FIN; reading goes on.
     ///
     /// # Errors
     ///
     /// The connection is gone.
     fn shut_down_write(&mut self) -> io::Result<()>;
 
-    /// Makes the coming close a reset, which also frees what the kernel holds.
+    /// Makes the coming close a reset, which also frees the kernel's memory.
     fn reset_on_close(&mut self);
 
-    /// Has the coming close, an orderly one, give up after this time if the
-    /// peer does not acknowledge it. Where a close leaves nothing behind there
-    /// is nothing to do.
+    /// Bounds the time that the kernel repeats our FIN after an orderly close,
+    /// if the peer does not acknowledge it.
     fn bound_close(&mut self, time: Duration) {
         let _ = time;
     }
 
-    /// Whether the kernel holds nothing of ours any more: all of it was
-    /// acknowledged, or the connection is gone.
+    /// Whether the kernel holds no bytes that we sent: the peer has
+    /// acknowledged all of them, or the connection is gone.
     fn is_settled(&self) -> bool;
 
-    /// Why nothing moves.
+    /// Why the peer takes nothing.
     fn peer_state(&self) -> PeerState;
 
-    /// The error that the connection ended with, taken out, while nothing of
-    /// it is being read: a reset must be noticed also then. `None` where all
-    /// is well, or where only reading and writing tell.
+    /// Takes the error that ended the connection, such as a reset. The engine
+    /// asks while it may not read. `None` if there is none, or if only reads
+    /// and writes tell.
     fn take_error(&mut self) -> Option<io::Error> {
         None
     }
 
-    /// Our end of the connection; `None` where that is not known.
+    /// Our own address of the connection, if it is known.
     fn local_addr(&self) -> Option<SocketAddr> {
         None
     }
 
-    /// Makes the kernel's receive buffer (`SO_RCVBUF`) smaller, by as much as
-    /// nothing is lost by it: what the peer was promised room for must fit,
-    /// or it is thrown away as it comes, and sent again only after 200 ms and
-    /// more. `read_bytes` will be read next. Answers whether the buffer now
-    /// has this size; if not, call again before the next read.
+    /// Shrinks the kernel's receive buffer (`SO_RCVBUF`) towards `bytes`, as
+    /// far as no bytes are lost. The window that was announced to the peer must
+    /// still fit: the kernel drops what does not fit, and the peer repeats it
+    /// only after 200 ms or more. `read_bytes` will be read next. Answers
+    /// whether the buffer now has this size; if not, call again before the next
+    /// read.
     fn shrink_receive_buffer(&mut self, bytes: u32, read_bytes: u32) -> bool {
         let _ = (bytes, read_bytes);
         true
     }
 
-    /// Makes sure that the kernel hears the acknowledgements of a peer whose
-    /// queue is full; none for `silence` is what makes it doubt that. Answers
-    /// whether the receive buffer had to grow for it, by some 128 KiB.
+    /// Makes sure that our kernel does not drop the ACKs of a peer whose queue
+    /// is full, if none came for `silence`. Answers whether the receive buffer
+    /// was enlarged for that, by some 128 KiB.
     ///
-    /// A kernel that had to throw away what came in (Linux 6.6 and later)
-    /// withdraws the window that it promised, and from then on turns away
-    /// every segment from behind it: acknowledgements too, where the peer is
-    /// past it by less than the unit in which windows are told. As we do not
-    /// read while the queue is full, neither side would ever move again, and a
-    /// client that reads everything would look like a network that is gone.
+    /// A kernel that has to drop input (Linux 6.6 and later) withdraws the
+    /// window that it announced. From then on it drops every segment behind the
+    /// window, and ACKs too, if the peer is past it by less than the unit of
+    /// windows. We do not read while the queue is full, so neither side would
+    /// ever move again: a client that reads everything would look like a
+    /// network that is gone.
     fn check_acknowledgements(&mut self, silence: Duration) -> bool {
         let _ = silence;
         false
     }
 
-    /// Gives the kernel's receive buffer this size, larger than it has, or
-    /// back to the kernel's own sizing.
+    /// Enlarges the kernel's receive buffer to this size; `None` returns it to
+    /// the kernel's own sizing.
     fn set_receive_buffer(&mut self, bytes: Option<u32>) {
         let _ = bytes;
     }
 
-    /// What the peer is ready to take, or `None` where that cannot be told.
+    /// The peer's window, if it is known.
     fn peer_window(&self) -> Option<PeerWindow> {
         None
     }
@@ -160,13 +160,13 @@ pub trait Stream: Read + Write {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PeerState {
-    /// The peer is there and answers, but its window is closed: the program
-    /// behind it does not read.
+    /// The peer answers, but its window is closed: the program at the far end
+    /// does not read.
     NotReading,
-    /// What we sent is not even acknowledged: the network or the machine is
-    /// gone, and has been for this long.
+    /// The peer has acknowledged nothing for this long: the network or the
+    /// machine is gone.
     NetworkGone(Duration),
-    /// The window is open and data gets through, only too slowly.
+    /// The window is open and data gets through, but too slowly.
     ReadingSlowly,
     /// The kernel does not tell.
     Unknown,
@@ -183,10 +183,10 @@ impl fmt::Display for PeerState {
     }
 }
 
-/// What the kernel knows of the way to a peer.
+/// The window of a peer, and the round trip to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerWindow {
-    /// Bytes that the peer's last word allows us to send (`tcpi_snd_wnd`).
+    /// The window that the peer announced last, in bytes (`tcpi_snd_wnd`).
     pub window_bytes: u32,
     /// The shortest round trip so far (`tcpi_min_rtt`).
     pub round_trip: Duration,

@@ -22,10 +22,14 @@ impl<N: Network, S: Service> Engine<N, S> {
             let Some(client) = self.core.clients.get(id) else {
                 return;
             };
+            let is_readable = client.readiness.is_readable();
+            if !is_readable && !client.readiness.may_have_ended() {
+                return;
+            }
             if !client.wants_read() {
                 return self.core.notice_error(id);
             }
-            if budget == 0 || !client.readiness.is_readable() {
+            if budget == 0 || !is_readable {
                 return;
             }
             let allowed = self.core.read_allowance(id, client).min(self.read_buffer.len());
@@ -80,7 +84,10 @@ impl<N: Network, S: Service> Engine<N, S> {
         } else if is_piped {
             let only = client.pipe.only();
             let data = &self.read_buffer[..count];
-            self.core.write_to_destinations(id, only, data);
+            match only {
+                Some(only) => self.core.write_to_destination(id, only, data),
+                None => self.core.write_to_destinations(id, data),
+            }
         } else if is_lent {
             self.service.filled(id, count, &mut Actions::new(&mut self.core));
         } else {

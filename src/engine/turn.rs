@@ -207,7 +207,7 @@ impl<N: Network, S: Service> Engine<N, S> {
         match client.phase {
             Phase::Closed => return,
             Phase::Connecting => self.finish_connect(id),
-            Phase::Open | Phase::Closing(_) => {
+            _ => {
                 if !client.queue.is_empty() {
                     self.flush(id);
                 }

@@ -122,12 +122,8 @@ impl<N: Network> Core<N> {
         }
     }
 
-    /// Hands what a piped client has sent to its destinations, or to the
-    /// `only` one.
-    pub(super) fn write_to_destinations(&mut self, from: ClientId, only: Option<ClientId>, data: &[u8]) {
-        if let Some(only) = only {
-            return self.write_to_destination(from, only, data);
-        }
+    /// Hands what a piped client has sent to its destinations.
+    pub(super) fn write_to_destinations(&mut self, from: ClientId, data: &[u8]) {
         let mut index = 0;
         while let Some(to) = self.clients.get(from).and_then(|client| client.pipe.at(index)) {
             self.write_to_destination(from, to, data);
@@ -135,6 +131,8 @@ impl<N: Network> Core<N> {
         }
     }
 
+    /// Hands what a piped client has sent to one destination.
+    #[inline]
     pub(super) fn write_to_destination(&mut self, from: ClientId, to: ClientId, data: &[u8]) {
         if self.write(to, data) == Answer::Pause
             && let Some(client) = self.clients.get_mut(from)

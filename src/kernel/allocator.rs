@@ -1,4 +1,6 @@
-//! Free pages of the allocator, given back to the system.
+//! The allocator gives free pages back to the system.
+//!
+//! Owns the unsafe call. Refuses to decide when.
 
 /// Asks the allocator to give free pages back to the system.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]

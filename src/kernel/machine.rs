@@ -1,23 +1,26 @@
-//! What this machine allows: descriptors and memory.
+//! The limits of this machine: descriptors and memory.
+//!
+//! Owns the questions to the system. Refuses to choose limits of a server from
+//! the answers, except the default memory budget.
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::limits::{MEMORY_BUDGET_FALLBACK_BYTES, MEMORY_BUDGET_SHARE};
 
-/// Descriptors that this process may have open.
+/// The number of descriptors that this process may have open.
 #[must_use]
 pub(crate) fn descriptor_limit() -> usize {
     let limit = getrlimit(Resource::Nofile).current;
     limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
 }
 
-/// Raises the soft limit of descriptors to the hard one. Every client costs a
-/// descriptor, and the usual soft limit of 1,024 is meant for programs that
-/// use select(2).
+/// Raises the soft limit of descriptors to the hard one. Every client needs a
+/// descriptor, and the usual soft limit of 1,024 exists for programs that use
+/// select(2).
 ///
 /// # Errors
 ///
-/// As setrlimit(2) has them.
+/// Those of setrlimit(2).
 pub fn raise_descriptor_limit() -> std::io::Result<()> {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;

@@ -1,8 +1,8 @@
 //! The kernel's TCP as the engine's network: a listener, and the options that
 //! bound what the kernel holds for each connection.
 //!
-//! Owns the listener and the registration of events. Refuses to decide: when
-//! to accept, read, write or close is the engine's affair.
+//! Owns the listener and the registration of events. Refuses to decide when to
+//! accept, read, write or close: the engine does.
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,7 +22,7 @@ pub(crate) struct KernelNetwork {
     listener: Option<TcpListener>,
     registry: Registry,
     unsent_bytes: usize,
-    /// Opened when it is first needed.
+    /// Opened at the first splice.
     pipe: Option<SplicePipe>,
 }
 
@@ -31,7 +31,8 @@ impl KernelNetwork {
     ///
     /// # Errors
     ///
-    /// The address is taken, foreign or forbidden.
+    /// The port is taken, the address is not of this machine, or the process
+    /// may not use the port.
     pub(crate) fn listen(
         registry: Registry,
         token: mio::Token,
@@ -55,7 +56,7 @@ impl KernelNetwork {
         })
     }
 
-    /// The address that is listened on, with the port that was taken.
+    /// The address of the listener, with the port that was taken.
     pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
         match &self.listener {
             Some(listener) => listener.local_addr(),
@@ -64,7 +65,7 @@ impl KernelNetwork {
     }
 }
 
-/// Sets what all connections have, those from outside and our own.
+/// Sets the options of all connections, accepted and opened.
 fn set_options(socket: SockRef<'_>, unsent_bytes: usize) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(
@@ -89,7 +90,8 @@ impl Network for KernelNetwork {
     }
 
     fn register(&mut self, stream: &mut KernelStream, id: ClientId) -> io::Result<()> {
-        // Urgent data is told, too, as a read stops at its mark (tcp(7)).
+        // A read stops at the mark of urgent data (tcp(7)), so that is an event
+        // too.
         let all = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
         self.registry
             .register(&mut stream.stream, mio::Token(id.to_token()), all)
@@ -133,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn connections_from_outside_and_our_own_have_the_same_options() {
+    fn accepted_and_opened_connections_have_the_same_options() {
         let (mut poll, mut network) = network();
         let ours = network.connect(network.local_addr().unwrap()).unwrap();
         poll.poll(&mut mio::Events::with_capacity(1), Some(Duration::from_secs(10)))

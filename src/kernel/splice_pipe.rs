@@ -1,9 +1,8 @@
-//! A pipe of the kernel's, through which bytes go from one socket to another
-//! without being copied.
+//! A kernel pipe through which bytes go from socket to socket without a copy.
 //!
 //! Owns the pipe, which is empty between two moves: what the second socket
-//! refuses is taken out again at once, so one pipe serves all clients and
-//! nothing waits where no queue counts it. Refuses to choose who is moved.
+//! refuses is taken out again at once. One pipe therefore serves all clients,
+//! and no bytes wait where no queue counts them. Refuses to choose the sockets.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -13,7 +12,7 @@ use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice
 use crate::engine::Spliced;
 use crate::limits::SPLICE_PIPE_BYTES;
 
-/// The pipe.
+/// A pipe that is empty between two moves.
 #[derive(Debug)]
 pub(crate) struct SplicePipe {
     entrance: OwnedFd,
@@ -25,10 +24,10 @@ impl SplicePipe {
     ///
     /// # Errors
     ///
-    /// As pipe(2) has them: no descriptor is left, for one.
+    /// Those of pipe(2), such as no descriptor left.
     pub(crate) fn open() -> io::Result<Self> {
         let (exit, entrance) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        // A pipe that stays as it was moves less at a time.
+        // If this fails, the pipe moves less at a time.
         let _ = fcntl_setpipe_size(&entrance, SPLICE_PIPE_BYTES);
         Ok(Self { entrance, exit })
     }
@@ -38,7 +37,7 @@ impl SplicePipe {
     ///
     /// # Errors
     ///
-    /// What reading `from` led to; nothing was moved then.
+    /// The error of reading `from`; nothing was moved.
     pub(crate) fn carry(
         &mut self,
         from: BorrowedFd<'_>,
@@ -72,7 +71,7 @@ impl SplicePipe {
                 Ok(count) => place += count,
                 Err(rustix::io::Errno::INTR) => {}
                 Err(error) => {
-                    // Nobody else may get these bytes.
+                    // These bytes must not reach another client.
                     *self = Self::open()?;
                     return Err(error.into());
                 }

@@ -15,9 +15,8 @@ use socket2::SockRef;
 use super::tcp_info;
 use crate::engine::{PeerState, PeerWindow, Stream};
 
-/// The largest segment that a peer sends in one piece, the loopback's. A peer
-/// waits with a segment until all of it fits the window, so in a smaller one
-/// nothing is on its way.
+/// The largest segment, that of the loopback. A peer sends a segment only when
+/// all of it fits the window, so nothing is on its way in a smaller window.
 const LARGEST_SEGMENT_BYTES: u32 = 64 * 1024;
 
 /// One connection of the kernel's TCP.
@@ -34,8 +33,8 @@ impl KernelStream {
 
 impl Read for KernelStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        // Straight to the kernel: libc's own makes each call a place at which
-        // a thread may be cancelled, for 60 instructions each.
+        // Straight to the kernel: in libc each call is a place where a thread
+        // may be cancelled, which costs 60 instructions.
         Ok(rustix::net::recv(&self.stream, buffer, RecvFlags::empty())?.0)
     }
 }
@@ -64,9 +63,9 @@ impl Stream for KernelStream {
             return Err(error);
         }
         match self.stream.peer_addr() {
-            // With nobody listening on a local port from the range of outgoing
-            // ones, the kernel may give a connection that very port, and
-            // connect it to itself.
+            // If nobody listens on a local port of the ephemeral range, the
+            // kernel may give that very port to the connection, and connect it
+            // to itself.
             Ok(peer) if self.stream.local_addr().is_ok_and(|local| local == peer) => {
                 Err(io::ErrorKind::ConnectionRefused.into())
             }
@@ -81,19 +80,19 @@ impl Stream for KernelStream {
     }
 
     fn reset_on_close(&mut self) {
-        // This cannot fail on a socket; if it did, a plain close would follow.
+        // This does not fail on a socket; if it did, a plain close would follow.
         let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
     }
 
     fn bound_close(&mut self, time: Duration) {
-        // The end itself may be lost, and the kernel would repeat it for a
-        // minute and more. Where this is not to be had, it does.
+        // The FIN may be lost, and the kernel would repeat it for more than a
+        // minute. If this option fails, the kernel does that.
         let _ = SockRef::from(&self.stream).set_tcp_user_timeout(Some(time));
     }
 
     fn is_settled(&self) -> bool {
         let socket = self.stream.as_fd();
-        // After a reset the kernel's count stands still, so ask for the state.
+        // After a reset the kernel's count stands still, so the state decides.
         matches!(tcp_info::unacknowledged_bytes(socket), Ok(0)) || tcp_info::is_closed(socket)
     }
 
@@ -119,26 +118,26 @@ impl Stream for KernelStream {
                 let is_closed = memory.announced_bytes < LARGEST_SEGMENT_BYTES;
                 stays_bytes + if is_closed { 0 } else { memory.announced_bytes }
             }
-            // Without the answer memory is bounded, at the price of a pause.
+            // Without an answer memory is bounded, at the price of a pause.
             Err(_) => 0,
         };
-        // The kernel doubles what it is given, and answers what it made of it.
+        // The kernel doubles the size that it is given, and returns the double.
         let socket = SockRef::from(&self.stream);
         let present_bytes = socket.recv_buffer_size().unwrap_or(usize::MAX);
         let needed_bytes = needed_bytes.min(u32::try_from(present_bytes).unwrap_or(u32::MAX));
         let size = bytes.max(needed_bytes / 2);
-        // As in `set_receive_buffer`, a failure changes nothing that matters.
+        // A failure costs memory or speed, no correctness.
         let _ = socket.set_recv_buffer_size(size as usize);
         size == bytes
     }
 
     fn check_acknowledgements(&mut self, silence: Duration) -> bool {
         let socket = self.stream.as_fd();
-        if !tcp_info::read(socket).is_ok_and(|facts| facts.is_unheard(silence)) {
+        if !tcp_info::read(socket).is_ok_and(|facts| facts.lacks_ack_for(silence)) {
             return false;
         }
         match tcp_info::receive_memory(socket) {
-            // With nothing to read the window is open.
+            // With nothing to read, the window is open and ACKs come in.
             Ok(memory) if memory.held_bytes > 0 => {
                 self.set_receive_buffer(Some(memory.held_bytes / 2 + LARGEST_SEGMENT_BYTES));
                 true
@@ -148,8 +147,7 @@ impl Stream for KernelStream {
     }
 
     fn set_receive_buffer(&mut self, bytes: Option<u32>) {
-        // A buffer that stays as it was is a matter of memory or speed, not
-        // of right or wrong.
+        // A failure costs memory or speed, no correctness.
         let _ = match bytes {
             Some(bytes) => SockRef::from(&self.stream).set_recv_buffer_size(bytes as usize),
             None => tcp_info::unlock_receive_buffer(self.stream.as_fd()),

@@ -1,45 +1,45 @@
-//! Why is it stuck: is the peer not reading, or is the network gone?
+//! Why a connection is stuck: the peer does not read, or the network is gone.
 //!
-//! Owns the reading of the kernel's view of one connection (`TCP_INFO`,
-//! tcp(7)) into one of four words. Refuses to ask the kernel itself.
+//! Owns the meaning of the kernel's numbers about one connection (`TCP_INFO`,
+//! tcp(7)). Refuses to ask the kernel itself.
 
 use std::time::Duration;
 
 use crate::engine::PeerState;
 
-/// What the kernel knows of a connection that bears on why it is stuck.
+/// The kernel's numbers that tell why a connection is stuck.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct TcpFacts {
-    /// Bytes that the peer's last word allows us to send (`tcpi_snd_wnd`);
+    /// The window that the peer announced last, in bytes (`tcpi_snd_wnd`);
     /// `None` where the kernel does not tell.
     pub(crate) send_window_bytes: Option<u32>,
-    /// Segments that are out and not yet acknowledged.
+    /// Segments that were sent and not acknowledged.
     pub(crate) unacknowledged_segments: u32,
-    /// Times that the oldest of them was sent again, without an answer.
+    /// Retransmissions of the oldest of them without an answer.
     pub(crate) retransmits: u32,
-    /// Probes of a closed window that went unanswered.
+    /// Probes of a closed window without an answer.
     pub(crate) probes: u32,
-    /// Time since the peer last acknowledged anything.
+    /// Time since the last ACK of the peer.
     pub(crate) last_acknowledged: Duration,
     /// Largest segment that we may send, in bytes.
     pub(crate) segment_bytes: u32,
 }
 
 impl TcpFacts {
-    /// Whether something that we sent has had no answer for this long.
+    /// Whether something that we sent has had no ACK for this long.
     #[must_use]
-    pub(crate) fn is_unheard(&self, silence: Duration) -> bool {
+    pub(crate) fn lacks_ack_for(&self, silence: Duration) -> bool {
         self.unacknowledged_segments > 0 && self.last_acknowledged >= silence
     }
 }
 
-/// Two probes may be out at once on a healthy path; a third without an answer
-/// means that nobody is there.
+/// On a healthy path two probes may be on their way; a third without an answer
+/// means that no peer is there.
 const UNANSWERED_PROBES: u32 = 3;
 
 impl TcpFacts {
-    /// Reads the self. The counters of all retransmissions so far are no
-    /// help: they are not zero on healthy connections.
+    /// Why the connection is stuck. The counters of all retransmissions so far
+    /// do not help: they are not zero on healthy connections.
     #[must_use]
     pub(crate) const fn peer_state(&self) -> PeerState {
         let unanswered = self.unacknowledged_segments > 0 && self.retransmits > 0;
@@ -68,15 +68,18 @@ mod tests {
     };
 
     #[test]
-    fn a_peer_that_has_not_acknowledged_what_was_sent_for_long_is_unheard() {
+    fn a_peer_that_has_not_acknowledged_what_was_sent_for_long_lacks_ack_for() {
         let facts = TcpFacts {
             unacknowledged_segments: 1,
             last_acknowledged: Duration::from_millis(250),
             ..HEALTHY
         };
-        assert!(facts.is_unheard(Duration::from_millis(250)));
-        assert!(!facts.is_unheard(Duration::from_millis(251)));
-        assert!(!HEALTHY.is_unheard(Duration::ZERO), "all of it is acknowledged");
+        assert!(facts.lacks_ack_for(Duration::from_millis(250)));
+        assert!(!facts.lacks_ack_for(Duration::from_millis(251)));
+        assert!(
+            !HEALTHY.lacks_ack_for(Duration::ZERO),
+            "all of it is acknowledged"
+        );
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! What no safe crate asks of the kernel: `TCP_INFO`, `SIOCOUTQ` (tcp(7)),
+//! Socket options that no safe crate offers: `TCP_INFO`, `SIOCOUTQ` (tcp(7)),
 //! `SO_MEMINFO` and `SO_BUF_LOCK`.
 //!
-//! Owns the unsafe calls and the layout of the answer. Refuses to interpret.
+//! Owns the unsafe calls and the layout of the answers. Refuses to interpret
+//! them.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -10,8 +11,8 @@ use std::time::Duration;
 use super::tcp_facts::TcpFacts;
 use crate::engine::PeerWindow;
 
-/// Room for the kernel's `struct tcp_info`, which grows from version to
-/// version at its end only.
+/// Room for the kernel's `struct tcp_info`, which new versions extend at its
+/// end only.
 const TCP_INFO_BYTES: usize = 512;
 
 /// Offsets of fields of `struct tcp_info` (linux/tcp.h).
@@ -54,7 +55,7 @@ fn raw(socket: BorrowedFd<'_>) -> io::Result<RawInfo> {
     Ok(RawInfo { bytes, length })
 }
 
-/// Reads an option into `bytes`; answers how many the kernel wrote.
+/// Reads an option into `bytes`; returns how many the kernel wrote.
 #[expect(unsafe_code, reason = "no safe crate offers TCP_INFO and SO_MEMINFO")]
 fn get_option(
     socket: BorrowedFd<'_>,
@@ -80,7 +81,7 @@ fn get_option(
     Ok(length as usize)
 }
 
-/// What the kernel knows of why a connection is stuck.
+/// The numbers that tell why a connection is stuck.
 pub(crate) fn read(socket: BorrowedFd<'_>) -> io::Result<TcpFacts> {
     let info = raw(socket)?;
     Ok(TcpFacts {
@@ -93,7 +94,7 @@ pub(crate) fn read(socket: BorrowedFd<'_>) -> io::Result<TcpFacts> {
     })
 }
 
-/// What the peer is ready to take, and how far away it is.
+/// The peer's window and the round trip to it.
 pub(crate) fn peer_window(socket: BorrowedFd<'_>) -> Option<PeerWindow> {
     let info = raw(socket).ok()?;
     Some(PeerWindow {
@@ -105,8 +106,7 @@ pub(crate) fn peer_window(socket: BorrowedFd<'_>) -> Option<PeerWindow> {
 /// `SO_BUF_LOCK` (asm-generic/socket.h), since Linux 5.14.
 const SO_BUF_LOCK: libc::c_int = 72;
 
-/// Gives the receive buffer, whose size was set, back to the kernel's own
-/// sizing.
+/// Returns a receive buffer whose size was set to the kernel's own sizing.
 #[expect(unsafe_code, reason = "no safe crate offers SO_BUF_LOCK")]
 pub(crate) fn unlock_receive_buffer(socket: BorrowedFd<'_>) -> io::Result<()> {
     let unlocked: libc::c_int = 0;
@@ -126,17 +126,17 @@ pub(crate) fn unlock_receive_buffer(socket: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// What a socket takes up on the way in.
+/// The receive memory of a socket.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ReceiveMemory {
-    /// Memory of what waits to be read, in bytes.
+    /// Memory of unread data, in bytes.
     pub(crate) held_bytes: u32,
-    /// The window that was last announced to the peer, in bytes.
+    /// The window that we announced to the peer last, in bytes.
     pub(crate) announced_bytes: u32,
 }
 
 /// `SO_MEMINFO` (asm-generic/socket.h), since Linux 4.12: words, of which the
-/// first is the memory of what waits to be read.
+/// first is the memory of unread data.
 const SO_MEMINFO: libc::c_int = 55;
 
 pub(crate) fn receive_memory(socket: BorrowedFd<'_>) -> io::Result<ReceiveMemory> {
@@ -150,7 +150,7 @@ pub(crate) fn receive_memory(socket: BorrowedFd<'_>) -> io::Result<ReceiveMemory
     })
 }
 
-/// Segments that came in and were thrown away so far: the ninth of the words.
+/// Segments that came in and were dropped so far: the ninth of the words.
 #[cfg(test)]
 pub(crate) fn dropped_segments(socket: BorrowedFd<'_>) -> u32 {
     let mut words = [0; 9 * size_of::<u32>()];
@@ -164,8 +164,8 @@ pub(crate) fn is_closed(socket: BorrowedFd<'_>) -> bool {
     raw(socket).is_ok_and(|info| info.byte(offset::STATE) == Some(STATE_CLOSED))
 }
 
-/// Bytes, and an end that counts as one, which the peer has not acknowledged
-/// (SIOCOUTQ, tcp(7)).
+/// Bytes that the peer has not acknowledged; a FIN counts as one (SIOCOUTQ,
+/// tcp(7)).
 #[expect(unsafe_code, reason = "no safe crate offers SIOCOUTQ")]
 pub(crate) fn unacknowledged_bytes(socket: impl AsFd) -> io::Result<u64> {
     let mut bytes: libc::c_int = 0;
@@ -178,7 +178,7 @@ pub(crate) fn unacknowledged_bytes(socket: impl AsFd) -> io::Result<u64> {
     u64::try_from(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))
 }
 
-/// Bytes that wait unread in the receive buffer (FIONREAD, tcp(7)).
+/// Unread bytes in the receive buffer (FIONREAD, tcp(7)).
 pub(crate) fn unread_bytes(socket: impl AsFd) -> io::Result<u64> {
     Ok(rustix::io::ioctl_fionread(socket)?)
 }

@@ -1,9 +1,9 @@
-//! A thread with a table of descriptors of its own.
+//! A thread with its own table of descriptors.
 //!
-//! While threads share one, the kernel counts who uses a file at every system
-//! call: half a percent of what a message costs the prober at 50 connections of
-//! 64 bytes. So those that look on beside its one busy thread share nothing
-//! with it.
+//! While threads share a table, the kernel counts the users of a file at every
+//! system call: half a percent of the cost of a message in the prober, at 50
+//! connections of 64 bytes. Its threads that only watch therefore share no
+//! table with the busy one. Refuses to share anything else than memory.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -12,12 +12,12 @@ use std::thread::{Builder, JoinHandle};
 /// The first descriptor after the standard streams.
 const FIRST_OF_OURS: RawFd = 3;
 
-/// Starts a thread that shares no descriptors: `work` is handed no file or socket
-/// of another thread, nor hands out its own.
+/// Starts a thread that shares no descriptors. `work` may use no file or socket
+/// of another thread, and none of its own may leave it.
 ///
 /// # Errors
 ///
-/// When the system refuses a thread.
+/// The system refuses a thread.
 pub(crate) fn spawn<T: Send + 'static>(
     name: &str,
     work: impl FnOnce() -> T + Send + 'static,
@@ -28,8 +28,8 @@ pub(crate) fn spawn<T: Send + 'static>(
     })
 }
 
-/// Gives the calling thread a table with nothing but the standard streams in it.
-/// Where the kernel cannot do it (before Linux 5.9), all goes on being shared.
+/// Gives the calling thread a table with only the standard streams in it.
+/// Before Linux 5.9 the table stays shared.
 #[expect(
     unsafe_code,
     reason = "no crate in use offers close_range(2); libc's own needs a newer libc than the rest"

@@ -1,7 +1,7 @@
 //! Ticks as events among the others.
 //!
-//! Owns a timer of the kernel's that is set once. A wait that ends by itself
-//! would set one for every wait, thousands of times a second.
+//! Owns a kernel timer that is set once. A wait with a timeout would set one
+//! for every wait, thousands of times a second. Refuses to count ticks.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -13,20 +13,20 @@ use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
 
-/// A timer of no time at all would never tick (timerfd_settime(2)).
+/// A timer with an interval of zero would never tick (timerfd_settime(2)).
 const SHORTEST_TICK: Duration = Duration::from_millis(1);
 
-/// The timer, which ticks until it is dropped.
+/// A timer that ticks until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Ticker(OwnedFd);
 
 impl Ticker {
-    /// A readable event for `token`, `every` so long; [`take`](Self::take) it,
-    /// or there is no other.
+    /// Starts a timer that makes a readable event for `token` every `every`. No
+    /// further event comes until [`take`](Self::take).
     ///
     /// # Errors
     ///
-    /// When no descriptor is left.
+    /// No descriptor is left.
     pub(crate) fn start(registry: &Registry, token: Token, every: Duration) -> io::Result<Self> {
         let timer = timerfd_create(
             TimerfdClockId::Monotonic,
@@ -42,9 +42,9 @@ impl Ticker {
         Ok(Self(timer))
     }
 
-    /// Takes the ticks that came, and goes on.
+    /// Takes the ticks that came.
     pub(crate) fn take(&self) {
-        // Without a tick this says EAGAIN, which is no news.
+        // Without a tick this fails with EAGAIN, which changes nothing.
         let _ = rustix::io::read(&self.0, &mut [0; size_of::<u64>()]);
     }
 }

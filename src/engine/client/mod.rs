@@ -141,10 +141,10 @@ impl<S: Stream> Client<S> {
 
     /// Whether the client may be read now, edges aside.
     pub(super) fn wants_read(&self) -> bool {
-        match self.phase {
-            Phase::Open => self.input == Input::Flowing && self.pipe.flow() == Flow::Read,
-            Phase::Closing(_) => self.input != Input::Ended,
-            Phase::Connecting | Phase::Closed => false,
+        if self.phase == Phase::Open {
+            self.input == Input::Flowing && self.pipe.flow() == Flow::Read
+        } else {
+            self.is_open() && self.input != Input::Ended
         }
     }
 
@@ -153,8 +153,12 @@ impl<S: Stream> Client<S> {
         let can_write = self.readiness.is_writable() && !self.queue.is_empty();
         let can_read = self.readiness.is_readable() && self.wants_read();
         // While it connects, only an event can bring it on.
-        let is_open = matches!(self.phase, Phase::Open | Phase::Closing(_));
-        (can_write || can_read) && is_open
+        (can_write || can_read) && self.is_open()
+    }
+
+    /// Whether the connection is made and not closed.
+    const fn is_open(&self) -> bool {
+        !matches!(self.phase, Phase::Connecting | Phase::Closed)
     }
 
     /// Whether input may wait to be read. Behind the client's FIN there is
@@ -176,6 +180,7 @@ impl<S: Stream> Client<S> {
 
     /// Updates the client after a read. Fewer bytes than `short_below` mean
     /// that nothing is left.
+    #[inline]
     pub(super) fn after_read(
         &mut self,
         result: io::Result<usize>,

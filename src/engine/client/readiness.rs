@@ -1,21 +1,19 @@
-//! Edges that the kernel announced and that are not yet used up.
+//! Edges that the kernel announced and that are not used up.
 //!
-//! Owns one byte per client. An edge is announced once; after that it is a
-//! fact that stands until a read or write was refused or came back short,
-//! also while the client is paused or has used up its turn. Refuses to close
-//! anybody: what an event says about an end or an error is only a reason to
-//! read or write again.
+//! Owns the edges of one client. An edge is announced once, and stands until a
+//! read or write is refused or comes back short; also while the client is
+//! paused or has used up its budget. Refuses to close a client: an event about
+//! a FIN or an error is only a reason to read or write again.
 
-/// What one event of the kernel said about one socket.
+/// One event of the kernel for one socket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Event {
-    /// Something can be read, be it data, the end or an error.
+    /// Something can be read: data, the FIN, or an error.
     pub readable: bool,
-    /// Something can be written, or an error can be fetched by writing.
+    /// Something can be written, or a write returns an error.
     pub writable: bool,
-    /// The peer has ended, an error is pending, or urgent data is there, at
-    /// whose mark a read stops: a short read does not mean that there is
-    /// nothing left to read.
+    /// A short read does not mean that the socket is empty: the FIN, an error,
+    /// or the mark of urgent data may follow.
     pub read_again: bool,
 }
 
@@ -28,14 +26,14 @@ pub(in crate::engine) struct Readiness {
 }
 
 impl Readiness {
-    /// A new socket is tried before anything was announced.
+    /// A new socket may be written to before any event.
     pub(in crate::engine) const NEW: Self = Self {
         readable: false,
         writable: true,
         read_again: false,
     };
 
-    /// A socket that is still connecting: nothing can be done before its edge.
+    /// A socket that is connecting can do nothing before its first event.
     pub(in crate::engine) const CONNECTING: Self = Self {
         readable: false,
         writable: false,
@@ -56,33 +54,34 @@ impl Readiness {
         self.writable
     }
 
-    /// Whether an end or an error was announced and not yet read.
+    /// Whether a FIN or an error was announced and not read.
     pub(in crate::engine) const fn may_have_ended(self) -> bool {
         self.read_again
     }
 
-    /// A read brought fewer bytes than it asked for: the socket is empty,
-    /// unless something stands behind the data of which no further edge will
-    /// tell: an end, an error, or the mark of urgent data.
+    /// A read brought fewer bytes than it asked for. The socket is empty,
+    /// unless a FIN, an error, or the mark of urgent data follows, for which no
+    /// further edge comes.
     pub(in crate::engine) const fn read_short(&mut self) {
         if !self.read_again {
             self.readable = false;
         }
     }
 
-    /// A read was refused: nothing is left, and the next edge will tell.
+    /// A read was refused: the socket is empty until the next edge.
     pub(in crate::engine) const fn read_refused(&mut self) {
         self.readable = false;
         self.read_again = false;
     }
 
-    /// A read brought the end: nothing will ever be read again.
+    /// A read brought the FIN: nothing more will come.
     pub(in crate::engine) const fn read_ended(&mut self) {
         self.readable = false;
         self.read_again = false;
     }
 
-    /// A write was refused or came back short: the next edge will tell.
+    /// A write was refused or came back short: the socket is full until the
+    /// next edge.
     pub(in crate::engine) const fn write_refused(&mut self) {
         self.writable = false;
     }

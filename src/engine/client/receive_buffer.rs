@@ -1,54 +1,60 @@
 //! How much the kernel may receive for a client before we read it.
 //!
-//! Owns the rule: the receive buffer of a source follows the window of the
-//! peer that its bytes go to, for what that peer will not take is not worth
-//! taking in. A peer that stops reading shows a shrinking window megabytes
-//! before our own writes come up short; when they do, it is too late, as the
-//! bytes are here already. A buffer shrinks only by as much as was not
-//! promised to the peer, over several reads. Refuses to touch a socket.
+//! Owns the rule: the receive buffer of a source follows the window of its
+//! destination. Bytes that the destination will not take are not worth
+//! receiving. The window of a peer that stops reading shrinks megabytes before
+//! our own writes come back short, and by then the bytes are here. A buffer
+//! shrinks over several reads, so that the window announced to the peer always
+//! fits. Refuses to touch a socket.
 //!
-//! Measured on loopback, per stalled client: 137 KB cold and 175 KB after fast
-//! traffic, where the kernel's own sizing leads to 0.5 and 6 MB; a fixed 64 KiB
-//! bounds as well, but doubles the CPU per byte of bulk traffic. A buffer that
-//! shrinks at once throws away what is on its way, and the peer then waits for
-//! 200 ms and more: bulk echo of one client fell to a tenth in every third run.
+//! Measured on loopback, kernel memory of one stalled client:
+//!
+//! | receive buffer | cold | after fast traffic |
+//! | --- | --- | --- |
+//! | this rule | 137 KB | 175 KB |
+//! | the kernel's own sizing | 0.5 MB | 6 MB |
+//!
+//! A fixed buffer of 64 KiB bounds memory as well, but doubles the CPU per byte
+//! of bulk traffic. A buffer that shrinks at once drops bytes on their way, and
+//! the peer waits for 200 ms or more: the rate of one bulk echo client fell to
+//! a tenth in every third run.
 
 use crate::engine::network::PeerWindow;
 use crate::limits::{
     FEW_CLIENTS, LONG_PATH, RECEIVE_BUFFER_DOUBLINGS, RECEIVE_BUFFER_DOUBLINGS_OF_FEW, WINDOW_CHECK_BYTES,
 };
 
-/// A receive buffer has at most one part in so many of the peer's window: with a
-/// third, a peer that stops reading closes its window faster than the buffer can
-/// shrink, and 283 KB stay.
+/// A receive buffer is at most this fraction of the peer's window. With a
+/// third, a peer that stops reading closes its window faster than the buffer
+/// can shrink, and 283 KB stay.
 const WINDOW_SHARE: u64 = 6;
 
-/// What is to be done to a receive buffer.
+/// The change of size that a receive buffer needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::engine) enum Resize {
-    /// It is as it should be.
+    /// None.
     Keep,
-    /// Give it this size at once; `None` is the kernel's own sizing.
+    /// Set this size at once; `None` is the kernel's own sizing.
     Grow(Option<u32>),
-    /// Give it this size as soon as nothing is lost by it, and say whether
-    /// that is [`shrunk`](ReceiveBuffer::shrunk).
+    /// Set this size as soon as no bytes are lost by it, and report the outcome
+    /// by [`shrunk`](ReceiveBuffer::shrunk).
     Shrink(u32),
 }
 
-/// The size that a receive buffer was last told to have; the kernel's own
-/// sizing until then, which begins at 128 KiB.
+/// The size that was last chosen for a receive buffer. Before the first choice
+/// the kernel sizes it, from 128 KiB on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::engine) struct ReceiveBuffer {
     /// The widest window seen, in bytes.
     widest_bytes: u32,
-    /// How often the base is doubled; `None`: sized by the kernel.
+    /// How often the base is doubled; `None` is the kernel's own sizing.
     doublings: Option<u8>,
     is_shrinking: bool,
-    /// How many looks at the window can still tell nothing new.
+    /// How many looks at the window can be skipped.
     looks_to_skip: u8,
 }
 
-/// How often a buffer may double while so many clients share the caches.
+/// How often a buffer may double while so many clients share the CPU's caches.
 const fn most_doublings(clients: usize) -> u8 {
     if clients <= FEW_CLIENTS {
         RECEIVE_BUFFER_DOUBLINGS_OF_FEW
@@ -57,19 +63,19 @@ const fn most_doublings(clients: usize) -> u8 {
     }
 }
 
-/// The narrowest window that a buffer of this size is right for.
+/// The narrowest window for which a buffer of this size is right.
 fn narrowest_window_bytes(base: u32, doublings: u8) -> u64 {
     u64::from(base << doublings) * WINDOW_SHARE
 }
 
 impl ReceiveBuffer {
-    /// Follows the window. `base_bytes` is the smallest size, `clients` how
-    /// many share the caches.
+    /// Chooses the size for the peer's window. `base_bytes` is the smallest
+    /// size; `clients` share the CPU's caches.
     ///
-    /// Between 64 KiB and 256 KiB (with the default base; 1 MiB of few
-    /// clients) it is the largest doubling of the base that is at most a sixth
-    /// of the window. A long path needs what the kernel gives it, as long as
-    /// its window is open at all.
+    /// The size is the largest doubling of the base that is at most a sixth of
+    /// the window: 64 to 256 KiB with the default base, up to 1 MiB for few
+    /// clients. A long path needs the kernel's own sizing while its window is
+    /// open.
     pub(in crate::engine) fn follow(
         &mut self,
         peer: PeerWindow,
@@ -90,10 +96,11 @@ impl ReceiveBuffer {
         self.turn_to(doublings, base)
     }
 
-    /// Rests until so much can have gone to the peer that the buffer would have
-    /// to shrink: a receiver never takes back what it allowed to send (RFC 9293,
-    /// 3.8.6). Call it after [`follow`](Self::follow), with the same window,
-    /// if nobody else sends to that peer. A buffer that could grow waits as long.
+    /// Skips looks at the window until enough bytes can have been sent that the
+    /// buffer would have to shrink: a receiver does not shrink its window from
+    /// the right (RFC 9293, 3.8.6). Call it after [`follow`](Self::follow), with
+    /// the same window, if nobody else sends to that peer. A buffer that could
+    /// grow waits as long.
     pub(in crate::engine) fn rest(&mut self, peer: PeerWindow, base_bytes: usize) {
         let shrinks_below = match self.doublings {
             Some(doublings @ 1..) if !self.is_shrinking => {
@@ -105,12 +112,13 @@ impl ReceiveBuffer {
         self.looks_to_skip = u8::try_from(spare_bytes / WINDOW_CHECK_BYTES).unwrap_or(u8::MAX);
     }
 
-    /// Others send to that peer from now on, or more peers are sent to.
+    /// Skips no more looks: another client sends to that peer now, or the source
+    /// has another destination.
     pub(in crate::engine) const fn end_rest(&mut self) {
         self.looks_to_skip = 0;
     }
 
-    /// Whether it is time to follow the window, every [`WINDOW_CHECK_BYTES`].
+    /// Whether to follow the window now. Asked every [`WINDOW_CHECK_BYTES`].
     pub(in crate::engine) const fn is_look_due(&mut self) -> bool {
         let is_due = self.looks_to_skip == 0;
         self.looks_to_skip = self.looks_to_skip.saturating_sub(1);
@@ -121,7 +129,7 @@ impl ReceiveBuffer {
         let present = std::mem::replace(&mut self.doublings, doublings);
         match doublings {
             _ if doublings == present && !self.is_shrinking => Resize::Keep,
-            // What the kernel sized may have grown beyond any of ours.
+            // The kernel may have chosen a larger size than any of ours.
             Some(doublings) if self.is_shrinking || present.is_none_or(|present| doublings < present) => {
                 self.is_shrinking = true;
                 Resize::Shrink(base << doublings)
@@ -133,19 +141,19 @@ impl ReceiveBuffer {
         }
     }
 
-    /// Notes whether the buffer now has the smaller size. As long as it has
-    /// not, follow the window again before every read.
+    /// Reports whether the buffer now has the smaller size. While it has not,
+    /// follow the window again before every read.
     pub(in crate::engine) const fn shrunk(&mut self, is_shrunk: bool) {
         self.is_shrinking = !is_shrunk;
     }
 
-    /// Whether it is on the way to a smaller size.
+    /// Whether the buffer does not have its smaller size yet.
     pub(in crate::engine) const fn is_shrinking(&self) -> bool {
         self.is_shrinking
     }
 }
 
-/// The base, so small that it can be doubled as often as any may.
+/// The base, small enough for the most doublings.
 fn size(base_bytes: usize) -> u32 {
     let largest = u32::MAX >> RECEIVE_BUFFER_DOUBLINGS_OF_FEW;
     u32::try_from(base_bytes).map_or(largest, |bytes| bytes.min(largest))
