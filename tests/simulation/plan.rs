@@ -259,11 +259,13 @@ fn limits(
     } else {
         usize::MAX / 2
     };
+    let grace = milliseconds(rng, &[1, 50, 300, 300, 1000, 5000]);
+    let drain_timeout = milliseconds(rng, &[200, 1000, 3000, 60_000]);
     Limits {
         high_water_mark_bytes: mark,
         limit_bytes: limit,
-        grace: milliseconds(rng, &[1, 50, 300, 300, 1000, 5000]),
-        drain_timeout: Some(milliseconds(rng, &[200, 1000, 3000, 60_000])),
+        grace,
+        drain_timeout: Some(drain_timeout.max(grace)),
         hard_limit_bytes: hard,
         memory_budget_bytes: Some(budget),
         connect_timeout: milliseconds(rng, &[20, 500, 5000]),
