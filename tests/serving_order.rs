@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use highwater::engine::{Engine, Event, Network, PeerState, Stream};
 use highwater::limits::{
-    EXPIRIES_PER_TURN, GRACE, HEAVY_TURN_BYTES, TURN_BUDGET_ALL_BYTES, TURN_BUDGET_BYTES,
+    BULK_TURN_BYTES, EXPIRIES_PER_TURN, GRACE, TURN_BUDGET_ALL_BYTES, TURN_BUDGET_BYTES,
     TURN_BUDGET_NEW_BYTES,
 };
 use highwater::services::Echo;
@@ -220,7 +220,7 @@ fn newcomers_who_flood_leave_most_of_a_turn_to_others() {
 #[test]
 fn those_who_flood_are_served_though_small_messages_never_end() {
     // Together they use up every turn, each just below what counts as much.
-    let small_bytes = HEAVY_TURN_BYTES as usize - 1;
+    let small_bytes = BULK_TURN_BYTES as usize - 1;
     let small = TURN_BUDGET_ALL_BYTES as usize / small_bytes + 1;
     const FLOODING: usize = 3;
     let mut bench = Bench::with(small + FLOODING);
@@ -255,19 +255,19 @@ fn a_client_that_has_flooded_is_served_first_again_once_it_moves_little() {
     const FLOODING: usize = 100;
     let mut bench = Bench::with(FLOODING + 1);
     let changed = FLOODING;
-    bench.send(changed, HEAVY_TURN_BYTES as usize);
+    bench.send(changed, BULK_TURN_BYTES as usize);
     bench.take_turn();
     bench.flood(0..FLOODING);
     bench.send(changed, MESSAGE);
     let mut turns = 0;
-    while bench.echoed(changed) < HEAVY_TURN_BYTES as usize + MESSAGE {
+    while bench.echoed(changed) < BULK_TURN_BYTES as usize + MESSAGE {
         bench.take_turn();
         turns += 1;
     }
     assert!(turns > 1, "its last turn had moved much");
     bench.send(changed, MESSAGE);
     bench.take_turn();
-    assert_eq!(bench.echoed(changed), HEAVY_TURN_BYTES as usize + 2 * MESSAGE);
+    assert_eq!(bench.echoed(changed), BULK_TURN_BYTES as usize + 2 * MESSAGE);
 }
 
 #[test]

@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 
 use super::client_table::ClientId;
-use crate::limits::HEAVY_TURN_BYTES;
+use crate::limits::BULK_TURN_BYTES;
 
 /// In which lane a client waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +51,7 @@ impl Place {
     pub(super) const fn after_turn(&mut self, moved_bytes: u64) {
         match moved_bytes {
             0 => {}
-            1..HEAVY_TURN_BYTES => self.lane = Lane::Interactive,
+            1..BULK_TURN_BYTES => self.lane = Lane::Interactive,
             _ => self.lane = Lane::Bulk,
         }
     }

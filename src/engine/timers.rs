@@ -59,7 +59,7 @@ impl Timer {
         match self {
             // A rule without a time is judged at a write, and never armed.
             Self::Slow(reason) => reason.after(limits).unwrap_or_default(),
-            Self::AckCheck => limits.unheard_delay(),
+            Self::AckCheck => limits.ack_check_delay(),
             Self::CloseTimeout => limits.grace,
             Self::ConnectTimeout => limits.connect_timeout,
         }

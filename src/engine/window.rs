@@ -59,7 +59,7 @@ impl<N: Network> Core<N> {
     /// Makes sure that our own kernel does not keep a client over the limit by
     /// dropping its ACKs.
     pub(super) fn check_acknowledgements(&mut self, id: ClientId) {
-        let silence = self.limits.unheard_delay() / 2;
+        let silence = self.limits.ack_check_delay() / 2;
         let Some(client) = self.clients.get_mut(id) else {
             return;
         };

@@ -19,7 +19,7 @@ pub const GRACE: Duration = Duration::from_secs(5);
 /// Divisor of the grace after which a client over the limit is checked once:
 /// does our own kernel drop its ACKs? After half a second of five the kernel has
 /// retransmitted once (200 ms), and its next retransmission (600 ms) is answered.
-pub const UNHEARD_GRACE_SHARE: u32 = 10;
+pub const ACK_CHECK_GRACE_SHARE: u32 = 10;
 
 /// Longest time without an empty queue. Catches clients that trickle and
 /// clients that stay below the limit. Twelve graces: a client that still has
@@ -124,7 +124,7 @@ pub const TURN_BUDGET_NEW_BYTES: u64 = TURN_BUDGET_ALL_BYTES / 4;
 /// 5,000 clients connected and saturated within half a second, 50 others with
 /// messages of 64 bytes waited for at most 21 to 32 ms; with one lane for all it
 /// was 138 to 232.
-pub const HEAVY_TURN_BYTES: u64 = 16 * 1024;
+pub const BULK_TURN_BYTES: u64 = 16 * 1024;
 
 /// Most events taken from the kernel at once, and so most clients served in
 /// one turn. Bounds how stale the turn's clock gets.
@@ -310,8 +310,8 @@ impl Limits {
 
     /// Time over the limit after which a client is checked for lost ACKs.
     #[must_use]
-    pub fn unheard_delay(&self) -> Duration {
-        self.grace / UNHEARD_GRACE_SHARE
+    pub fn ack_check_delay(&self) -> Duration {
+        self.grace / ACK_CHECK_GRACE_SHARE
     }
 
     /// Whether a read of so many bytes means that a client is moving bulk.

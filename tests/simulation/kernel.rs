@@ -489,7 +489,7 @@ impl Stream for SimulatedStream {
     }
 
     fn check_acknowledgements(&mut self, _: Duration) -> bool {
-        self.world.borrow_mut().model.hear(self.number);
+        self.world.borrow_mut().model.check_acknowledgements(self.number);
         self.number.is_multiple_of(2)
     }
 }

@@ -322,7 +322,7 @@ impl<'a, S: Service> Driver<'a, S> {
     /// One wait and one turn, and all checks.
     fn step(&mut self) -> Result<(), String> {
         self.pass_time()?;
-        self.hear();
+        self.check_acknowledgements();
         let calls = self.world.borrow().calls;
         let next = self.engine.turn(self.charged);
         self.report.turns += 1;
@@ -379,7 +379,7 @@ impl<'a, S: Service> Driver<'a, S> {
         Ok(())
     }
 
-    fn hear(&mut self) {
+    fn check_acknowledgements(&mut self) {
         let listener = self.world.borrow_mut().take_listener_edge();
         if listener || (self.plan.has(Trouble::SpuriousEvents) && self.rng.u8(..32) == 0) {
             self.engine.handle_listener();

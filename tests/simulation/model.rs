@@ -29,7 +29,7 @@ const EXPIRIES_IN_ONE_TURN: usize = 32;
 
 /// Why the model says that a client has to go, or has gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Doom {
+pub(crate) enum Departure {
     /// The kernel failed one of its operations.
     Failed,
     /// A limit was exceeded inside a turn.
@@ -70,7 +70,7 @@ pub(crate) struct Ledger {
     /// An answer *pause* stands.
     pub(crate) paused: bool,
     admitted_turn: u64,
-    pub(crate) doom: Option<Doom>,
+    pub(crate) departure: Option<Departure>,
     pub(crate) frames: FrameScan,
     /// What a framed service may do only to a client that the memory budget
     /// has just thrown out.
@@ -84,7 +84,7 @@ pub(crate) struct Ledger {
     over_since: Option<Instant>,
     /// It was made sure that it is heard, while it was over the limit since
     /// then.
-    heard_since: Option<Instant>,
+    ack_checked_since: Option<Instant>,
     waiting_since: Option<Instant>,
     both_ended_since: Option<Instant>,
     drains_owed: u64,
@@ -95,7 +95,7 @@ pub(crate) struct Ledger {
 
 impl Ledger {
     pub(crate) const fn is_alive(&self) -> bool {
-        self.doom.is_none()
+        self.departure.is_none()
     }
 
     pub(crate) const fn queue(&self) -> usize {
@@ -105,7 +105,7 @@ impl Ledger {
     /// Whether its service wants it gone, which may come too late: the engine
     /// may have marked it before for a reason of its own.
     pub(crate) const fn is_dismissed(&self) -> bool {
-        matches!(self.doom, Some(Doom::Reset | Doom::Rejected))
+        matches!(self.departure, Some(Departure::Reset | Departure::Rejected))
     }
 
     /// Whether anything may still be sent to it.
@@ -160,7 +160,7 @@ pub(crate) struct Model {
     budget_bytes: usize,
     max_frame_bytes: usize,
     pub(crate) ledgers: Vec<Ledger>,
-    /// Clients that are there and not doomed.
+    /// Clients that are there and not departed.
     alive: Vec<usize>,
     pub(crate) now: Instant,
     unsettled: Option<usize>,
@@ -175,7 +175,7 @@ pub(crate) struct Model {
     /// so many.
     due: usize,
     /// Clients of which it has to be made sure in this turn that they are heard.
-    unheard_due: usize,
+    ack_checks_due: usize,
     over_budget_seen: bool,
     /// Somebody is left to be closed in the next turn.
     leftover: bool,
@@ -210,7 +210,7 @@ impl Model {
             sum: 0,
             loose: false,
             due: 0,
-            unheard_due: 0,
+            ack_checks_due: 0,
             over_budget_seen: false,
             leftover: false,
             carried: 0,
@@ -240,7 +240,7 @@ impl Model {
         }
         let is_due = |&&number: &&usize| self.earliest(number).is_some_and(|due| due <= now);
         self.due = self.alive.iter().filter(is_due).count();
-        self.unheard_due = self.unheard();
+        self.ack_checks_due = self.overdue_ack_checks();
         let ends_holding = |&number: &usize| {
             let ledger = &self.ledgers[number];
             ledger.both_ended_since.is_some() && ledger.held > 0
@@ -252,25 +252,25 @@ impl Model {
     }
 
     /// Clients of which it has to be made sure by now that they are heard.
-    fn unheard(&self) -> usize {
+    fn overdue_ack_checks(&self) -> usize {
         let ledgers = self.alive.iter().map(|&number| &self.ledgers[number]);
         ledgers
-            .filter(|ledger| ledger.is_alive() && ledger.heard_since != ledger.over_since)
-            .filter(|ledger| self.must_be_heard(ledger))
+            .filter(|ledger| ledger.is_alive() && ledger.ack_checked_since != ledger.over_since)
+            .filter(|ledger| self.needs_ack_check(ledger))
             .count()
     }
 
-    fn must_be_heard(&self, ledger: &Ledger) -> bool {
-        let delay = self.limits.unheard_delay();
+    fn needs_ack_check(&self, ledger: &Ledger) -> bool {
+        let delay = self.limits.ack_check_delay();
         ledger.over_since.is_some_and(|since| since + delay <= self.now)
     }
 
     /// The engine makes sure that a client is heard.
-    pub(crate) fn hear(&mut self, number: usize) {
+    pub(crate) fn check_acknowledgements(&mut self, number: usize) {
         self.settle();
-        let is_due = self.must_be_heard(&self.ledgers[number]);
+        let is_due = self.needs_ack_check(&self.ledgers[number]);
         let ledger = &mut self.ledgers[number];
-        ledger.heard_since = ledger.over_since;
+        ledger.ack_checked_since = ledger.over_since;
         if !is_due && self.kind != Kind::Meddler {
             self.accuse(|| format!("link {number}: taken for one that is not heard, too early"));
         }
@@ -406,7 +406,7 @@ impl Model {
             return;
         }
         if ledger.frames.too_long {
-            return self.doom(number, Doom::Rejected);
+            return self.depart(number, Departure::Rejected);
         }
         let asked = ledger.taken + queued as u64;
         let (before, whole) = (ledger.asked, ledger.frames.whole_bytes);
@@ -460,7 +460,7 @@ impl Model {
             return;
         }
         if queue > self.limits.hard_limit_bytes() {
-            return self.doom(number, Doom::Slow(SlowReason::HardLimit));
+            return self.depart(number, Departure::Slow(SlowReason::HardLimit));
         }
         let ledger = &mut self.ledgers[number];
         if queue >= self.limits.high_water_mark_bytes {
@@ -507,7 +507,7 @@ impl Model {
                 (ledger.queue + ledger.held, ledger.place)
             });
             let Some(longest) = longest else { return };
-            self.doom(longest, Doom::Slow(SlowReason::MemoryBudget));
+            self.depart(longest, Departure::Slow(SlowReason::MemoryBudget));
         }
     }
 
@@ -560,7 +560,7 @@ impl Model {
     pub(crate) fn close(&mut self, number: usize) {
         self.settle();
         if self.ledgers[number].connecting_since.is_some() {
-            self.doom(number, Doom::Abandoned);
+            self.depart(number, Departure::Abandoned);
         }
         let ledger = &mut self.ledgers[number];
         ledger.ended = true;
@@ -592,14 +592,14 @@ impl Model {
     }
 
     /// A client has to go.
-    pub(crate) fn doom(&mut self, number: usize, doom: Doom) {
+    pub(crate) fn depart(&mut self, number: usize, departure: Departure) {
         let ledger = &mut self.ledgers[number];
         if !ledger.is_alive() {
             return;
         }
         self.sum -= ledger.queue + ledger.held;
         (ledger.queue, ledger.held, ledger.paused) = (0, 0, false);
-        ledger.doom = Some(doom);
+        ledger.departure = Some(departure);
     }
 
     /// The kernel failed an operation on a client's socket.
@@ -609,7 +609,7 @@ impl Model {
             self.unsettled = None;
         }
         self.settle();
-        self.doom(number, Doom::Failed);
+        self.depart(number, Departure::Failed);
     }
 
     pub(crate) fn drained(&mut self, number: usize) {
@@ -640,20 +640,23 @@ impl Model {
         let ledger = &self.ledgers[number];
         let over = |since: Option<Instant>, time| since.is_some_and(|since| now - since >= time);
         let by_service = ledger.is_dismissed();
-        let doom = match reason {
-            CloseReason::Reset | CloseReason::Rejected(_) => ledger.doom.clone(),
+        let departure = match reason {
+            CloseReason::Reset | CloseReason::Rejected(_) => ledger.departure.clone(),
             // Its time may have been over before it came to a limit.
             CloseReason::Slow(SlowReason::WriteTimeout | SlowReason::DrainTimeout)
             | CloseReason::ConnectTimedOut(_)
             | CloseReason::NotAcknowledged
                 if self.loose =>
             {
-                ledger.doom.clone().filter(|doom| *doom == Doom::Closed)
+                ledger
+                    .departure
+                    .clone()
+                    .filter(|departure| *departure == Departure::Closed)
             }
-            _ => ledger.doom.clone().filter(|_| !by_service),
+            _ => ledger.departure.clone().filter(|_| !by_service),
         };
-        let owed = match (reason, &doom) {
-            (_, Some(Doom::Closed)) => false,
+        let owed = match (reason, &departure) {
+            (_, Some(Departure::Closed)) => false,
             _ if self.kind == Kind::Meddler => true,
             // It was marked in the sweep of the turn before.
             (CloseReason::Slow(SlowReason::MemoryBudget), _)
@@ -668,12 +671,14 @@ impl Model {
                 self.over_budget_seen && self.may_have_been_longest(number)
             }
             (CloseReason::Stopped, _) if over(self.stopping_since, limits.grace) => true,
-            (CloseReason::Finished, Some(Doom::Abandoned)) => true,
-            (CloseReason::Failed(..), doom) => *doom == Some(Doom::Failed),
-            (CloseReason::Rejected(_), doom) => *doom == Some(Doom::Rejected),
-            (CloseReason::Reset, doom) if self.kind != Kind::Tunnel => *doom == Some(Doom::Reset),
-            (CloseReason::Reset, doom) => doom.is_none() && !has_partner,
-            (CloseReason::Slow(reason), Some(doom)) => *doom == Doom::Slow(*reason),
+            (CloseReason::Finished, Some(Departure::Abandoned)) => true,
+            (CloseReason::Failed(..), departure) => *departure == Some(Departure::Failed),
+            (CloseReason::Rejected(_), departure) => *departure == Some(Departure::Rejected),
+            (CloseReason::Reset, departure) if self.kind != Kind::Tunnel => {
+                *departure == Some(Departure::Reset)
+            }
+            (CloseReason::Reset, departure) => departure.is_none() && !has_partner,
+            (CloseReason::Slow(reason), Some(departure)) => *departure == Departure::Slow(*reason),
             (_, Some(_)) => false,
             // Not without one last flush, and not the second of a pair too.
             (CloseReason::Slow(SlowReason::WriteTimeout | SlowReason::DrainTimeout), None)
@@ -712,8 +717,8 @@ impl Model {
             });
         }
         self.count(reason);
-        self.doom(number, Doom::Closed);
-        self.ledgers[number].doom = Some(Doom::Closed);
+        self.depart(number, Departure::Closed);
+        self.ledgers[number].departure = Some(Departure::Closed);
         self.alive.retain(|&there| there != number);
     }
 
@@ -788,10 +793,13 @@ impl Model {
                 format!("links {who:?}: their time is over and they are still there; now {now:?}; {pages:?}");
             self.accuse(|| fault);
         }
-        let unheard = self.unheard();
-        if unheard > 0 && self.unheard_due < EXPIRIES_IN_ONE_TURN && self.kind != Kind::Meddler {
+        let overdue_ack_checks = self.overdue_ack_checks();
+        if overdue_ack_checks > 0 && self.ack_checks_due < EXPIRIES_IN_ONE_TURN && self.kind != Kind::Meddler
+        {
             self.accuse(|| {
-                format!("{unheard} clients are over the limit, and nobody asks whether they are heard")
+                format!(
+                    "{overdue_ack_checks} clients are over the limit, and nobody asks whether they are heard"
+                )
             });
         }
         self.carried = self.carried_bytes();
@@ -862,13 +870,13 @@ impl Model {
             return false;
         }
         let ledger = &self.ledgers[number];
-        if let Some(doom) = &ledger.doom {
+        if let Some(departure) = &ledger.departure {
             if ledger.connecting_since.is_some() && ledger.admitted_turn == self.turn {
                 // It was begun while others were swept, and is next.
                 self.leftover = true;
                 return false;
             }
-            let fault = format!("link {number}: is still there after {doom:?}; {ledger:?}");
+            let fault = format!("link {number}: is still there after {departure:?}; {ledger:?}");
             self.accuse(|| fault);
             return false;
         }
@@ -928,7 +936,7 @@ impl Model {
         self.loose
     }
 
-    /// Clients that are there and not doomed.
+    /// Clients that are there and not departed.
     pub(crate) fn alive(&self) -> &[usize] {
         &self.alive
     }

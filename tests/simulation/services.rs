@@ -13,7 +13,7 @@ use fastrand::Rng;
 use highwater::{Actions, Answer, ClientId, CloseReason, Service};
 
 use super::content::piece;
-use super::model::{Doom, Found};
+use super::model::{Departure, Found};
 use super::plan::{Kind, Trouble};
 use super::world::{Shared, address};
 
@@ -364,8 +364,12 @@ impl Herald {
         let number = self.world.borrow().link_of(client);
         let reject = self.rng.bool();
         if let Some(number) = number {
-            let doom = if reject { Doom::Rejected } else { Doom::Reset };
-            self.world.borrow_mut().doom(number, doom);
+            let departure = if reject {
+                Departure::Rejected
+            } else {
+                Departure::Reset
+            };
+            self.world.borrow_mut().depart(number, departure);
         }
         if reject {
             actions.reject(client, "the herald does not like it");

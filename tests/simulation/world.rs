@@ -15,7 +15,7 @@ use highwater::engine::Event;
 use highwater::limits::{ACCEPTS_PER_TURN, SMALLEST_READ_BYTES, TURN_BUDGET_BYTES};
 
 use super::link::{Link, event};
-use super::model::{Doom, Model};
+use super::model::{Departure, Model};
 use super::plan::{Kind, Plan, Trouble};
 
 pub(crate) type Shared = Rc<RefCell<World>>;
@@ -298,9 +298,9 @@ impl World {
     }
 
     /// A service has a client reset or rejected.
-    pub(crate) fn doom(&mut self, number: usize, doom: Doom) {
+    pub(crate) fn depart(&mut self, number: usize, departure: Departure) {
         self.model.settle();
-        self.model.doom(number, doom);
+        self.model.depart(number, departure);
     }
 }
 
