@@ -87,10 +87,13 @@ bench-micro: tools ## Time the send queue and the frame parser alone
 	cargo bench --bench micro
 
 .PHONY: check
-check: tools ## Check format, lints and documentation
+check: tools ## Format, lints, documentation, and how little the library needs
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
+	cargo clippy --all-targets --no-default-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --no-default-features
+	scripts/count-crates.sh
 
 .PHONY: test
 test: check ## Run all checks, all tests and the slow-client scenarios

@@ -42,13 +42,23 @@
 //! To understand backpressure: [`backpressure`], which is pure; then
 //! `ARCHITECTURE.md` for the path of one byte through the rest.
 //!
-//! To test a server, any server: [`probe`].
+//! To test a server, any server: `probe` (feature `probe`).
+//!
+//! # Features
+//!
+//! | feature | what it adds |
+//! | --- | --- |
+//! | none | the engine, [`services::Echo`] and [`services::FramedEcho`] |
+//! | `tunnel` | `services::Tunnel` |
+//! | `probe` | `probe`: is a server safe from slow clients? |
+//! | `plot` | the timeline of a probe as a picture |
+//! | `cli` (default) | the `highwater` command |
 //!
 //! # Who may import whom
 //!
 //! [`backpressure`] and [`protocol`] know no socket, file, log or clock.
 //! [`engine`] takes one turn over any network; sockets stand behind it.
-//! [`services`] and [`probe`] use what a user of this crate can use.
+//! [`services`] and `probe` use what a user of this crate can use.
 
 pub mod backpressure;
 pub mod engine;
@@ -57,6 +67,7 @@ mod event_loop;
 mod kernel;
 pub mod limits;
 mod log_limit;
+#[cfg(feature = "probe")]
 pub mod probe;
 pub mod protocol;
 pub mod services;

@@ -1,5 +1,6 @@
 //! Accepting: many at once, none for want of descriptors, and no more than
 //! was asked for.
+#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test that fails should say so at once")]
 #![allow(clippy::disallowed_methods, reason = "these tests run against the real clock")]
 

@@ -1,5 +1,6 @@
 //! Wrong arguments: one line each, which names the argument, what is wrong,
 //! and what would be right; and the right exit code.
+#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test that fails should say so at once")]
 
 mod support;

@@ -1,4 +1,5 @@
 //! Every byte comes back, in order, to the client that sent it.
+#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test that fails should say so at once")]
 
 mod support;

@@ -1,5 +1,6 @@
 //! How a client goes: a disconnect is a reset that leaves nothing in the
 //! kernel, an orderly end destroys nothing and lasts no longer than the grace.
+#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test that fails should say so at once")]
 #![allow(clippy::disallowed_methods, reason = "these tests run against the real clock")]
 

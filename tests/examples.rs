@@ -3,7 +3,7 @@
 //!
 //! The examples are run as programs. `cargo test` builds them; after `cargo test --test examples`
 //! alone they may be missing, which the message says.
-
+#![cfg(feature = "cli")]
 #![cfg(target_os = "linux")]
 #![allow(
     clippy::unwrap_used,

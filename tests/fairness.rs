@@ -1,4 +1,5 @@
 //! Floods do not starve a neighbour.
+#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test that fails should say so at once")]
 
 mod support;

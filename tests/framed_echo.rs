@@ -1,4 +1,5 @@
 //! Framed echo: whole frames come back and nothing else does.
+#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test that fails should say so at once")]
 #![allow(clippy::disallowed_methods, reason = "these tests run against the real clock")]
 

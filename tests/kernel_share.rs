@@ -1,5 +1,6 @@
 //! What a stalled client costs: a bounded share of the kernel's memory and of
 //! ours, all of it given back.
+#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test that fails should say so at once")]
 
 mod support;

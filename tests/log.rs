@@ -1,5 +1,6 @@
 //! The log: a client too. Nobody waits for who does not read it, and what is
 //! lost is counted.
+#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test that fails should say so at once")]
 
 mod support;

@@ -2,6 +2,7 @@
 //! options that `--help` lists, with the same values and defaults; every
 //! relative link leads somewhere; and every file and function that the maps
 //! name exists.
+#![cfg(feature = "cli")]
 #![allow(
     clippy::unwrap_used,
     reason = "a test or a helper that fails should say so at once"

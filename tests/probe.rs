@@ -2,7 +2,7 @@
 //! in one line why it cannot probe at all.
 //!
 //! The servers are small threads in this process, each with one virtue or vice.
-
+#![cfg(feature = "cli")]
 #![cfg(target_os = "linux")]
 #![allow(
     clippy::unwrap_used,

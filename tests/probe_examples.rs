@@ -2,7 +2,7 @@
 //!
 //! The examples and the command run as programs. `cargo test` builds them; after
 //! `cargo test --test probe_examples` alone they may be missing, which the message says.
-
+#![cfg(feature = "cli")]
 #![cfg(target_os = "linux")]
 #![allow(
     clippy::unwrap_used,

@@ -1,5 +1,5 @@
 //! `probe --protocol resp`: small servers that speak RESP in this process, and Redis where it is installed.
-
+#![cfg(feature = "cli")]
 #![cfg(target_os = "linux")]
 #![allow(
     clippy::unwrap_used,

@@ -1,6 +1,6 @@
 //! The slow-client scenarios of `make slow-test` fail when the defence is
 //! switched off. (That they pass when it is on is what `make slow-test` shows.)
-
+#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, clippy::expect_used)] // Tests may; clippy does not see that helpers are tests.
 
 use std::path::Path;

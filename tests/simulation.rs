@@ -1,5 +1,6 @@
 //! The engine under deterministic simulation, seed by seed. `make simulate`
 //! runs many more seeds than this.
+#![cfg(feature = "cli")]
 
 #[path = "simulation/mod.rs"]
 mod simulation;

@@ -1,5 +1,6 @@
 //! The policy, seen from outside: who is disconnected, when, for which
 //! reason, and who is kept.
+#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test that fails should say so at once")]
 #![allow(clippy::disallowed_methods, reason = "these tests run against the real clock")]
 

@@ -1,7 +1,7 @@
 //! A slow network: real packets of 1500 bytes over a link that is slow, far,
 //! lossy, and sometimes gone. Needs root, `ip` and /dev/net/tun; `make
 //! slow-network` runs it. Elsewhere each test says that it is skipped.
-
+#![cfg(feature = "cli")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

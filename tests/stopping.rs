@@ -1,5 +1,6 @@
 //! Stopping: what is queued arrives, what is cut does not look complete, and
 //! nobody keeps the server from its end.
+#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test that fails should say so at once")]
 #![allow(clippy::disallowed_methods, reason = "these tests run against the real clock")]
 

@@ -2,7 +2,7 @@
 //! random, while the server is stopped, runs out of descriptors, has little
 //! memory and logs to a reader that is asleep. The short form runs with all
 //! other tests; `make torture` runs the long one.
-
+#![cfg(feature = "cli")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -4,7 +4,7 @@
 //! The example and the command run as programs. `cargo test` builds them;
 //! after `cargo test --test tunnel_probed` alone the example may be missing,
 //! which the message says.
-
+#![cfg(feature = "cli")]
 #![cfg(target_os = "linux")]
 #![allow(
     clippy::unwrap_used,

@@ -3,7 +3,7 @@
 //!
 //! What is not installed is skipped, with one line that says so;
 //! `scripts/install-peers.sh` installs all of it.
-
+#![cfg(feature = "cli")]
 #![cfg(target_os = "linux")]
 #![allow(
     clippy::unwrap_used,

@@ -10,7 +10,9 @@ mod splice_pipe;
 mod stream;
 pub(crate) mod tcp_facts;
 pub(crate) mod tcp_info;
+#[cfg(feature = "probe")]
 pub(crate) mod threads;
+#[cfg(feature = "probe")]
 pub(crate) mod timer;
 
 pub(crate) use network::KernelNetwork;

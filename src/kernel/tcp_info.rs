@@ -179,6 +179,7 @@ pub(crate) fn unacknowledged_bytes(socket: impl AsFd) -> io::Result<u64> {
 }
 
 /// Unread bytes in the receive buffer (FIONREAD, tcp(7)).
+#[cfg(feature = "probe")]
 pub(crate) fn unread_bytes(socket: impl AsFd) -> io::Result<u64> {
     Ok(rustix::io::ioctl_fionread(socket)?)
 }

@@ -43,6 +43,7 @@ pub use protocol::{
 pub use report::measurement::{
     Healthy, Measurement, PhaseFigures, PublisherSeen, ServerSeen, Slice, SlowClientSeen,
 };
+#[cfg(feature = "plot")]
 pub use report::plot::plot;
 pub use report::table::table;
 pub use report::verdict::finding::{Finding, Outcome};

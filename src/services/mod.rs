@@ -5,8 +5,10 @@
 
 mod echo;
 mod framed_echo;
+#[cfg(feature = "tunnel")]
 mod tunnel;
 
 pub use echo::Echo;
 pub use framed_echo::FramedEcho;
+#[cfg(feature = "tunnel")]
 pub use tunnel::{ProxyProtocol, Target, Tunnel};

@@ -1,5 +1,5 @@
 //! The tunnel, tested as a program between sockets on both of its sides.
-
+#![cfg(feature = "cli")]
 #![cfg(target_os = "linux")]
 #![allow(
     clippy::unwrap_used,

@@ -1,6 +1,7 @@
 //! The result of a probe: verdict, findings, and the numbers behind them.
 
 pub(crate) mod measurement;
+#[cfg(feature = "plot")]
 pub(crate) mod plot;
 pub(crate) mod table;
 pub(crate) mod verdict;

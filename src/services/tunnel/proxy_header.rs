@@ -9,7 +9,8 @@ use std::net::{IpAddr, SocketAddr};
 use ppp::{v1, v2};
 
 /// The version of the PROXY protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum ProxyProtocol {
     /// One line of text.
     V1,
