@@ -112,7 +112,7 @@ impl<S: Service> EventLoop<S> {
         self.remote.clone()
     }
 
-    /// Serves until [`Remote::stop`] or [`Actions::stop`](crate::Actions::stop), and returns the
+    /// Serves until [`Remote::stop`] or [`Actions::stop`](crate::Actions::stop)(crate::Actions::stop), and returns the
     /// counters.
     ///
     /// # Errors
