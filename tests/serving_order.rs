@@ -1,5 +1,5 @@
-//! Who is served first, counted in turns: the very turn that serves sockets, over
-//! connections that always or never have something.
+//! Which clients are served first, counted in turns of the real engine, over
+//! connections that always or never have input.
 #![allow(clippy::unwrap_used, reason = "a test that fails should say so at once")]
 
 use std::cell::Cell;
@@ -17,8 +17,7 @@ use highwater::limits::{
 use highwater::services::Echo;
 use highwater::{ClientId, Limits};
 
-/// What one connection has to be read, and what was taken back from it: an echo
-/// is taken whole, or not at all.
+/// The input of one connection, and the echo that it took: all of it or nothing.
 #[derive(Clone, Default)]
 struct Pipe {
     readable_bytes: Rc<Cell<usize>>,
@@ -82,7 +81,7 @@ impl Stream for Pipe {
     }
 }
 
-/// Connections that all wait to be accepted at the beginning.
+/// Connections that all wait to be accepted when the test begins.
 struct Listener {
     waiting: Vec<Pipe>,
     ids: Vec<ClientId>,
@@ -136,7 +135,7 @@ impl Bench {
         Self { engine, clients, now }
     }
 
-    /// A client sends, and an event tells of it.
+    /// A client sends, and an event announces it.
     fn send(&mut self, client: usize, bytes: usize) {
         let (id, pipe) = &self.clients[client];
         pipe.send(bytes);
@@ -148,7 +147,7 @@ impl Bench {
         self.engine.handle_event(*id, event);
     }
 
-    /// Has these flood until each had its turn, so that they are newcomers no more.
+    /// Lets these clients flood until each was served, so that none is new.
     fn flood(&mut self, clients: Range<usize>) {
         for client in clients.clone() {
             self.send(client, ENDLESS);
@@ -178,7 +177,7 @@ fn a_small_message_is_answered_in_the_next_turn_however_many_flood() {
     bench.send(small, MESSAGE);
     bench.take_turn();
     assert_eq!(bench.echoed(small), MESSAGE);
-    // First as newcomers, then as what they are.
+    // First as newcomers, then as bulk clients.
     for flooding in 0..FLOODING {
         bench.send(flooding, ENDLESS);
     }
@@ -219,7 +218,7 @@ fn newcomers_who_flood_leave_most_of_a_turn_to_others() {
 
 #[test]
 fn those_who_flood_are_served_though_small_messages_never_end() {
-    // Together they use up every turn, each just below what counts as much.
+    // Together they use up every turn, each just below a bulk turn.
     let small_bytes = BULK_TURN_BYTES as usize - 1;
     let small = TURN_BUDGET_ALL_BYTES as usize / small_bytes + 1;
     const FLOODING: usize = 3;
@@ -280,7 +279,7 @@ fn while_clients_are_due_to_go_of_those_who_flood_one_has_its_turn() {
         bench.clients[client].1.is_stalled.set(true);
         bench.send(client, ENDLESS);
     }
-    // Until they are all over the limit, and nobody has anything to do.
+    // Until all are over the limit, and no client has work.
     for _ in 0..STALLED {
         bench.take_turn();
     }

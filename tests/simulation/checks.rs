@@ -1,6 +1,8 @@
-//! What must hold at every system call and after every turn, as far as the
-//! connections themselves can tell: the right bytes, all of them, no clean
-//! end of a stream that was cut, and nobody forgotten.
+//! What must hold at every system call and after every turn.
+//!
+//! Owns the checks that the connections themselves allow: the right bytes, all
+//! of them, no FIN behind a truncated stream, and no client forgotten. Refuses
+//! to keep books: the model does.
 
 use std::io::IoSlice;
 
@@ -10,7 +12,7 @@ use super::plan::Kind;
 use super::world::World;
 
 impl World {
-    /// Work that no event will announce must not be slept over.
+    /// The loop may not wait while there is work that no event will announce.
     pub(crate) fn check_nobody_forgotten(&mut self) {
         for at in 0..self.model.alive().len() {
             let number = self.model.alive()[at];
@@ -59,7 +61,7 @@ impl World {
         None
     }
 
-    /// Every byte must be the one that is owed at this place.
+    /// Every byte must be the right one for its place.
     pub(crate) fn check_bytes(&mut self, number: usize, slices: &[IoSlice<'_>], count: usize) {
         let mut left = count;
         let mut offset = self.links[number].taken;
@@ -116,8 +118,8 @@ impl World {
         }
     }
 
-    /// A clean end says to the peer that it has everything. A server that
-    /// stops may cut a stream only by a reset.
+    /// A FIN tells the peer that its stream is complete. A stopping server may
+    /// truncate a stream only by a reset.
     pub(crate) fn check_whole(&mut self, number: usize) {
         let ledger = &self.model.ledgers[number];
         if !ledger.stopped || ledger.cut_short || self.links[number].reset {
@@ -133,7 +135,7 @@ impl World {
         };
         let (source, ledger) = (&self.links[from], &self.model.ledgers[from]);
         let all_said = from == number || ledger.end_read;
-        // What comes in after the last look cannot be helped.
+        // Input after the last read does not count.
         let looked = source.dry_turn > self.model.stopped_turn;
         let unread = if looked { 0 } else { source.waiting() };
         let lost = source.read - self.links[number].taken;

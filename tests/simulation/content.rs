@@ -1,8 +1,8 @@
-//! What simulated peers say: bytes that tell their place in their stream.
+//! The bytes that simulated peers send, which show their place in the stream.
 //!
-//! Owns the pattern. A byte that is lost, doubled, swapped or sent to the
-//! wrong client does not match. Refuses to store streams: a plain one is a
-//! place in a table, and only framed ones are written out.
+//! Owns the pattern. A byte that is lost, doubled, swapped or sent to the wrong
+//! client does not match. Refuses to store plain streams: a place in a table
+//! is enough. Framed streams are written out.
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -35,9 +35,9 @@ pub(crate) fn piece(at: usize, length: usize) -> &'static [u8] {
 
 /// One stream of bytes.
 pub(crate) enum Content {
-    /// As long as one likes.
+    /// Of any length.
     Pattern { start: usize },
-    /// Frames, each a length and a payload, and perhaps half a frame behind.
+    /// Frames, each a length and a payload; half a frame may follow.
     Frames(Vec<u8>),
 }
 
@@ -105,7 +105,7 @@ impl fmt::Debug for Content {
     }
 }
 
-/// Finds where frames end, by its own reading of the protocol: a 4-byte
+/// Finds where frames end, by a second implementation of the protocol: a 4-byte
 /// big-endian length, then as many bytes.
 #[derive(Debug, Default)]
 pub(crate) struct FrameScan {
@@ -116,7 +116,7 @@ pub(crate) struct FrameScan {
 }
 
 impl FrameScan {
-    /// Goes on as far as the first `there` bytes of `content` allow.
+    /// Reads on through the first `there` bytes of `content`.
     pub(crate) fn advance(&mut self, content: &Content, there: u64, most_bytes: usize) {
         while !self.too_long && there >= self.whole_bytes + 4 {
             let header = content.at(self.whole_bytes, 4);

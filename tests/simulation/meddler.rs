@@ -1,9 +1,8 @@
-//! The meddler: a service that asks for anything at all, from every callback.
+//! The meddler: a service that asks for anything, from every callback.
 //!
-//! Owns only its own mischief. What it asks for is entered into no books:
-//! under it the engine has to keep its budget, end every turn, wait when
-//! nothing is to be done, say of every client once that it is gone, and stop
-//! when it is told to.
+//! Owns its random requests, which no books know. Under them the engine must
+//! keep its budget, end every turn, wait when there is no work, report each
+//! client as closed exactly once, and stop when asked to.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -20,25 +19,25 @@ use super::world::{Shared, address};
 /// Most that is sent at once.
 const LONGEST_BYTES: usize = 40_000;
 
-/// Connections that it begins in the course of one run, lest a run have no
-/// end; more than a turn may bring (`CALLBACKS_PER_CLIENT`), lest one without
-/// an end pass for a long one.
+/// Connections that it begins in one run, so that the run ends. They are more
+/// than one turn may bring (`CALLBACKS_PER_CLIENT`), so that an endless turn
+/// cannot look like a long one.
 const MOST_CONNECTS: usize = 32_000;
 
-/// Asks for whatever chance brings.
+/// Makes random requests.
 pub(crate) struct Meddler {
     world: Shared,
     rng: Rng,
-    /// Everybody who ever was a client.
+    /// All clients so far.
     clients: Vec<ClientId>,
     longest_bytes: usize,
     interval: Option<Duration>,
     last_tick: Option<Instant>,
-    /// When a client is gone it makes a connection anew and at once ends it.
+    /// When a client is closed, it begins a connection and ends it at once.
     rebounds: bool,
     connects_left: usize,
     shared: Bytes,
-    /// What it lends to be read into.
+    /// The memory that it lends.
     memory: Vec<u8>,
 }
 
@@ -61,7 +60,7 @@ impl Meddler {
         }
     }
 
-    /// Anybody: mostly one of the newest, who may be gone all the same.
+    /// Any client, mostly one of the newest; it may be gone.
     fn anybody(&mut self) -> Option<ClientId> {
         let newest = self
             .clients
@@ -132,8 +131,7 @@ impl Meddler {
         }
     }
 
-    /// Makes another connection for the sake of anybody who is there, and has
-    /// done with it at once.
+    /// Begins a connection for any client that exists, and ends it at once.
     fn rebound(&mut self, actions: &mut Actions<'_>) {
         if self.world.borrow().calm || self.world.borrow().model.fault.is_some() {
             return;
@@ -145,7 +143,7 @@ impl Meddler {
         }
     }
 
-    /// At last everybody may go.
+    /// At last all clients may end.
     fn let_go(&mut self, actions: &mut Actions<'_>) {
         if self.world.borrow().calm {
             for &client in &self.clients {

@@ -1,14 +1,13 @@
-//! What the engine owes each client, worked out from what its sockets saw.
+//! What the engine owes each client, calculated from outside.
 //!
-//! Owns a second set of books: bytes asked for and taken, pauses and drains,
-//! clocks, the sum of all queues, and who may be closed and why. They are
-//! kept from the outside alone: from reads and writes on the simulated
-//! streams, from what services are told and ask for, and from the limits.
-//! Refuses to look into the engine.
+//! Owns a second set of books: bytes to send and bytes sent, pauses and drains,
+//! clocks, the sum of all queues, and which client may be closed for which
+//! reason. The books know only reads and writes on the simulated streams, the
+//! calls of services, and the limits. Refuses to look into the engine.
 //!
-//! What is read is taken to be asked for at once. Whether it waits is only
-//! known after the write that may follow directly, so an ask is judged
-//! ("settled") at the first thing that happens to anything else.
+//! Bytes that were read count as to be sent at once. Whether they wait is known
+//! only after the direct write that may follow. The model therefore judges
+//! ("settles") them when anything else happens.
 
 use std::time::{Duration, Instant};
 
@@ -19,15 +18,15 @@ use highwater::{Answer, CloseReason, Limits, SlowReason};
 use super::content::{Content, FrameScan};
 use super::plan::Kind;
 
-/// How late a client may be gone that did not take the last of its bytes:
-/// its time begins when the engine first finds nothing left to read.
+/// How late the close timeout may come: its time begins when the engine first
+/// finds nothing left to read.
 const LINGER_SLACK: Duration = Duration::from_millis(300);
 
-/// Clients that one turn throws out at least, if their time is over. It works
-/// off 64 deadlines, and a client may have two.
+/// The fewest clients that one turn disconnects when their time is over: it
+/// takes 64 timers, and a client may have two.
 const EXPIRIES_IN_ONE_TURN: usize = 32;
 
-/// Why the model says that a client has to go, or has gone.
+/// Why the model says that a client must be closed, or is closed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Departure {
     /// The kernel failed one of its operations.
@@ -37,59 +36,58 @@ pub(crate) enum Departure {
     /// Its service wants it reset.
     Rejected,
     Reset,
-    /// Its connection is not waited for any more.
+    /// The stopping server gives its connection up before it is made.
     Abandoned,
-    /// It has gone.
+    /// It is closed.
     Closed,
 }
 
 /// One client's page in the books.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
-    /// Bytes that the engine was asked to send, those included that the
-    /// socket took at once.
+    /// Bytes that the engine had to send, with those that the socket took at
+    /// once.
     pub(crate) asked: u64,
     /// Bytes that the socket took.
     pub(crate) taken: u64,
     /// Bytes read from it.
     pub(crate) read: u64,
-    /// Bytes read from it that went nowhere, as it is being closed.
+    /// Bytes read from it and dropped, because it is closing.
     pub(crate) thrown: u64,
-    /// Its end was read.
+    /// Its FIN was read.
     pub(crate) end_read: bool,
     /// Nothing further is sent to it.
     pub(crate) ended: bool,
-    /// Input is thrown away.
+    /// Its input is dropped.
     pub(crate) closing: bool,
     /// Its service ended it in the middle of its stream.
     pub(crate) cut_short: bool,
     /// The stop of the server closed it, not its service.
     pub(crate) stopped: bool,
-    /// Its connection is still being made, since then.
+    /// Since when its connection has been in progress.
     pub(crate) connecting_since: Option<Instant>,
     /// An answer *pause* stands.
     pub(crate) paused: bool,
     admitted_turn: u64,
     pub(crate) departure: Option<Departure>,
     pub(crate) frames: FrameScan,
-    /// What a framed service may do only to a client that the memory budget
-    /// has just thrown out.
+    /// What a framed service may do only to a client that the memory budget has
+    /// just disconnected.
     must_go: Option<&'static str>,
     pub(crate) held: usize,
-    /// The most that was held for it in this turn.
+    /// The most bytes held for it in this turn.
     turn_held: usize,
     queue: usize,
-    /// The shortest and the longest that the queue has been in this turn.
+    /// The shortest and the longest queue in this turn.
     turn_range: (usize, usize),
     over_since: Option<Instant>,
-    /// It was made sure that it is heard, while it was over the limit since
-    /// then.
+    /// The start of the time over the limit in which its ACKs were checked.
     ack_checked_since: Option<Instant>,
     waiting_since: Option<Instant>,
     both_ended_since: Option<Instant>,
     drains_owed: u64,
     drains_said: u64,
-    /// Where it stands in the engine's table, which breaks ties.
+    /// Its place in the engine's table, which breaks ties.
     pub(crate) place: u32,
 }
 
@@ -102,8 +100,8 @@ impl Ledger {
         self.queue
     }
 
-    /// Whether its service wants it gone, which may come too late: the engine
-    /// may have marked it before for a reason of its own.
+    /// Whether its service wants it closed. The engine may have marked it before
+    /// for a reason of its own.
     pub(crate) const fn is_dismissed(&self) -> bool {
         matches!(self.departure, Some(Departure::Reset | Departure::Rejected))
     }
@@ -114,22 +112,22 @@ impl Ledger {
     }
 }
 
-/// How the kernel's side of a connection was found as it was closed.
+/// The kernel's side of a connection at its close.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Found {
-    /// All that was sent has arrived.
+    /// All bytes sent have arrived.
     pub(crate) settled: bool,
-    /// And nothing that came in was left, as far as the engine could know.
+    /// And no input was left, as far as the engine could know.
     pub(crate) quiet: bool,
     /// A write was tried in this turn.
     pub(crate) tried: bool,
-    /// The other side of a tunnel is there.
+    /// The other end of the pair exists.
     pub(crate) has_partner: bool,
-    /// The other side of a tunnel went before, as it was too slow.
+    /// The other end of the pair was disconnected before, as too slow.
     pub(crate) partner_was_slow: bool,
 }
 
-/// What happened, so that a test can tell whether it ever did.
+/// How often things happened, so that a test can demand that they did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Seen {
     pub(crate) slow: [u64; SlowReason::ALL.len()],
@@ -140,10 +138,10 @@ pub(crate) struct Seen {
     pub(crate) not_acknowledged: u64,
     pub(crate) stopped: u64,
     pub(crate) connect_timed_out: u64,
-    /// Connections that the server refused to begin, as it was stopping.
+    /// Connections that the stopping server refused to begin.
     pub(crate) refused_connects: u64,
-    /// Clients accepted and registered, those turned away at the limit, and
-    /// connections made to others.
+    /// Clients accepted and registered, clients refused at the limit, and
+    /// connections made to upstreams.
     pub(crate) served: u64,
     pub(crate) refused: u64,
     pub(crate) upstreams: u64,
@@ -160,27 +158,27 @@ pub(crate) struct Model {
     budget_bytes: usize,
     max_frame_bytes: usize,
     pub(crate) ledgers: Vec<Ledger>,
-    /// Clients that are there and not departed.
+    /// Clients that are connected and need not be closed.
     alive: Vec<usize>,
     pub(crate) now: Instant,
     unsettled: Option<usize>,
     /// The client that a framed service is being called for.
     pub(crate) inside_framed: Option<usize>,
     sum: usize,
-    /// Somebody's time is over in this turn, or both its sides have ended
-    /// while its service holds bytes for it: at which point of the turn these
-    /// are given up cannot be seen from outside.
+    /// The time of a client is over in this turn, or both its sides have ended
+    /// while its service holds bytes for it. When in the turn these bytes are
+    /// given up cannot be seen from outside.
     loose: bool,
-    /// Clients whose time is over as the turn begins; one turn works off only
-    /// so many.
+    /// Clients whose time is over when the turn begins; one turn disconnects
+    /// only so many.
     due: usize,
-    /// Clients of which it has to be made sure in this turn that they are heard.
+    /// Clients whose ACKs have to be checked in this turn.
     ack_checks_due: usize,
     over_budget_seen: bool,
-    /// Somebody is left to be closed in the next turn.
+    /// A client is left to be closed in the next turn.
     leftover: bool,
-    /// Bytes of those who, in a loose turn, may have been marked for the
-    /// budget's sake and left to be closed in the next.
+    /// Bytes of clients that a loose turn may have marked because of the budget,
+    /// and left to be closed in the next turn.
     carried: usize,
     pub(crate) stopping_since: Option<Instant>,
     pub(crate) stopped_turn: u64,
@@ -222,7 +220,7 @@ impl Model {
         }
     }
 
-    /// Keeps the first fault; what comes after may only follow from it.
+    /// Keeps the first fault, of which later ones may be consequences.
     pub(crate) fn accuse(&mut self, fault: impl FnOnce() -> String) {
         if self.fault.is_none() {
             self.fault = Some(fault());
@@ -251,7 +249,7 @@ impl Model {
         self.loose = self.due > 0 || self.carried > 0 || stop_is_over || self.alive.iter().any(ends_holding);
     }
 
-    /// Clients of which it has to be made sure by now that they are heard.
+    /// Clients whose ACKs should have been checked by now.
     fn overdue_ack_checks(&self) -> usize {
         let ledgers = self.alive.iter().map(|&number| &self.ledgers[number]);
         ledgers
@@ -265,18 +263,18 @@ impl Model {
         ledger.over_since.is_some_and(|since| since + delay <= self.now)
     }
 
-    /// The engine makes sure that a client is heard.
+    /// The engine checks that the kernel does not drop a client's ACKs.
     pub(crate) fn check_acknowledgements(&mut self, number: usize) {
         self.settle();
         let is_due = self.needs_ack_check(&self.ledgers[number]);
         let ledger = &mut self.ledgers[number];
         ledger.ack_checked_since = ledger.over_since;
         if !is_due && self.kind != Kind::Meddler {
-            self.accuse(|| format!("link {number}: taken for one that is not heard, too early"));
+            self.accuse(|| format!("link {number}: its ACKs were checked too early"));
         }
     }
 
-    /// When the first clock of a client runs out.
+    /// The first instant at which a rule about a client may be broken.
     fn earliest(&self, number: usize) -> Option<Instant> {
         let ledger = &self.ledgers[number];
         let due = [
@@ -292,7 +290,7 @@ impl Model {
         due.into_iter().flatten().min()
     }
 
-    /// A connection was taken into the table.
+    /// A connection came into the table.
     pub(crate) fn admit(&mut self, number: usize, place: u32, connecting: bool) {
         while self.ledgers.len() <= number {
             self.ledgers.push(Ledger::default());
@@ -333,7 +331,7 @@ impl Model {
         }
     }
 
-    /// The end of a client was read.
+    /// The FIN of a client was read.
     pub(crate) fn read_end(&mut self, number: usize, to: Option<usize>) {
         self.settle();
         let closing = self.ledgers[number].closing;
@@ -350,8 +348,8 @@ impl Model {
         self.note_both_ended(number);
     }
 
-    /// Something is to be sent; what part of it waits is seen later. Says
-    /// whether it may be.
+    /// Bytes are to be sent; how many of them wait is known later. Answers
+    /// whether they may be sent.
     pub(crate) fn ask(&mut self, number: usize, count: usize) -> bool {
         self.settle();
         let ledger = &mut self.ledgers[number];
@@ -360,7 +358,7 @@ impl Model {
         }
         ledger.asked += count as u64;
         if ledger.queue > 0 {
-            // Behind what waits nothing is tried directly.
+            // With a queue no direct write is tried.
             self.judge_ask(number);
         } else {
             self.unsettled = Some(number);
@@ -368,7 +366,7 @@ impl Model {
         true
     }
 
-    /// What an answer to a write must be, after [`settle`](Self::settle).
+    /// The right answer to a write, after [`settle`](Self::settle).
     pub(crate) fn answer(&self, number: usize) -> Answer {
         let ledger = &self.ledgers[number];
         if ledger.is_alive() && ledger.queue >= self.limits.high_water_mark_bytes {
@@ -397,8 +395,8 @@ impl Model {
         self.judge_flush(number);
     }
 
-    /// What an outer service asked for is only known from the queue as it is
-    /// after the call.
+    /// What a wrapped service asked for is known only from the queue after the
+    /// call.
     pub(crate) fn settle_framed(&mut self, number: usize, queued: usize) {
         self.inside_framed = None;
         let ledger = &mut self.ledgers[number];
@@ -432,7 +430,7 @@ impl Model {
         }
     }
 
-    /// Judges the last ask, now that it is known what was taken directly.
+    /// Judges the last bytes to send, now that the direct write is known.
     pub(crate) fn settle(&mut self) {
         if let Some(number) = self.unsettled.take() {
             self.judge_ask(number);
@@ -475,7 +473,7 @@ impl Model {
         self.keep_budget();
     }
 
-    /// No queue that can be paused goes further over its mark than one
+    /// A queue whose source can be paused exceeds its mark by at most one
     /// smallest read.
     fn check_bound(&mut self, number: usize) {
         let queue = self.ledgers[number].queue;
@@ -483,7 +481,7 @@ impl Model {
             Kind::Herald => self.limits.hard_limit_bytes() + 1,
             _ => self.limits.high_water_mark_bytes + SMALLEST_READ_BYTES,
         };
-        // One that has been thrown out is no longer fed in earnest.
+        // The queue of a client that must be closed is not filled any more.
         let may_be_out = self.loose && self.over_budget_seen;
         if queue >= bound && !may_be_out {
             self.accuse(|| format!("link {number}: a queue of {queue} bytes, bound {bound}"));
@@ -494,7 +492,7 @@ impl Model {
         while self.sum > self.budget_bytes {
             self.over_budget_seen = true;
             if self.loose || self.kind == Kind::FramedEcho {
-                // What is held is not known, so somebody else may have gone.
+                // The held bytes are not known, so another client may have gone.
                 return;
             }
             let longest = self
@@ -542,21 +540,21 @@ impl Model {
         self.keep_budget();
     }
 
-    /// Nothing further is to be sent to a client.
+    /// Nothing further will be sent to a client.
     pub(crate) fn end(&mut self, number: usize) {
         self.settle();
         self.ledgers[number].ended = true;
         self.note_both_ended(number);
     }
 
-    /// As [`end`](Self::end), before it has got back all that it sent.
+    /// Like [`end`](Self::end), before a client has got back all that it sent.
     pub(crate) fn end_early(&mut self, number: usize) {
         self.settle();
         self.ledgers[number].cut_short |= !self.ledgers[number].ended;
         self.end(number);
     }
 
-    /// A client is to be closed once everything sent has arrived.
+    /// A client must be closed once everything sent has arrived.
     pub(crate) fn close(&mut self, number: usize) {
         self.settle();
         if self.ledgers[number].connecting_since.is_some() {
@@ -591,7 +589,7 @@ impl Model {
         }
     }
 
-    /// A client has to go.
+    /// A client must be closed.
     pub(crate) fn depart(&mut self, number: usize, departure: Departure) {
         let ledger = &mut self.ledgers[number];
         if !ledger.is_alive() {
@@ -605,7 +603,7 @@ impl Model {
     /// The kernel failed an operation on a client's socket.
     pub(crate) fn fail(&mut self, number: usize) {
         if self.unsettled == Some(number) {
-            // The direct write failed, so nothing comes to wait.
+            // The direct write failed, so no bytes wait.
             self.unsettled = None;
         }
         self.settle();
@@ -625,7 +623,7 @@ impl Model {
         }
     }
 
-    /// A client is said to be gone.
+    /// The service hears that a client is closed.
     pub(crate) fn closed(&mut self, number: usize, reason: &CloseReason, found: Found) {
         let Found {
             settled: was_settled,
@@ -642,7 +640,7 @@ impl Model {
         let by_service = ledger.is_dismissed();
         let departure = match reason {
             CloseReason::Reset | CloseReason::Rejected(_) => ledger.departure.clone(),
-            // Its time may have been over before it came to a limit.
+            // Its time may have been over before it reached a limit.
             CloseReason::Slow(SlowReason::WriteTimeout | SlowReason::DrainTimeout)
             | CloseReason::ConnectTimedOut(_)
             | CloseReason::NotAcknowledged
@@ -680,7 +678,7 @@ impl Model {
             (CloseReason::Reset, departure) => departure.is_none() && !has_partner,
             (CloseReason::Slow(reason), Some(departure)) => *departure == Departure::Slow(*reason),
             (_, Some(_)) => false,
-            // Not without one last flush, and not the second of a pair too.
+            // Not without one last flush, and not both ends of a pair.
             (CloseReason::Slow(SlowReason::WriteTimeout | SlowReason::DrainTimeout), None)
                 if !was_tried || partner_was_slow && self.kind == Kind::Tunnel =>
             {
@@ -700,8 +698,8 @@ impl Model {
             (CloseReason::NotAcknowledged, None) => over(ledger.both_ended_since, limits.grace) && !was_quiet,
             (CloseReason::Stopped, None) => ledger.stopped,
             (CloseReason::ConnectTimedOut(_), None) => over(ledger.connecting_since, limits.connect_timeout),
-            // The hard limit and the budget are known to the model, and so must
-            // be every reason that is new.
+            // The model knows all disconnects by hard limit and budget; and a
+            // new reason has to be added to the model.
             (_, None) => false,
         };
         let fits = match reason {
@@ -722,22 +720,22 @@ impl Model {
         self.alive.retain(|&there| there != number);
     }
 
-    /// Most bytes that a framed service holds for one client: a frame, and what
-    /// was read with it, in a buffer that grows by doubling.
+    /// The most bytes that a framed service holds for one client: a frame, and
+    /// the rest of a read, in a buffer that grows by doubling.
     const fn most_held(&self) -> usize {
         4 * (self.max_frame_bytes + 4 + 2 * SMALLEST_READ_BYTES + self.limits.high_water_mark_bytes)
     }
 
-    /// Whether all queues and all that a framed service holds may have been
-    /// over the budget in this turn.
+    /// Whether all queues and all held bytes may have been over the budget in
+    /// this turn.
     fn over_budget_possible(&self) -> bool {
         let with_bytes = self.ledgers.iter().filter(|ledger| ledger.read > 0);
         let most = |ledger: &Ledger| ledger.turn_range.1 + self.most_held();
         with_bytes.map(most).sum::<usize>() > self.budget_bytes
     }
 
-    /// Whether nobody has for certain had more than this client in all of
-    /// this turn.
+    /// Whether no other client certainly had more bytes than this one during the
+    /// whole turn.
     fn may_have_been_longest(&self, number: usize) -> bool {
         let ledger = &self.ledgers[number];
         let held = match self.kind {
@@ -763,7 +761,7 @@ impl Model {
             CloseReason::NotAcknowledged => &mut seen.not_acknowledged,
             CloseReason::Stopped => &mut seen.stopped,
             CloseReason::ConnectTimedOut(_) => &mut seen.connect_timed_out,
-            // A reason that is new is owed to nobody, which is a fault already.
+            // A reason unknown to the model is a fault already.
             _ => return,
         };
         *counter += 1;
@@ -797,9 +795,7 @@ impl Model {
         if overdue_ack_checks > 0 && self.ack_checks_due < EXPIRIES_IN_ONE_TURN && self.kind != Kind::Meddler
         {
             self.accuse(|| {
-                format!(
-                    "{overdue_ack_checks} clients are over the limit, and nobody asks whether they are heard"
-                )
+                format!("{overdue_ack_checks} clients are over the limit, and nobody checks their ACKs")
             });
         }
         self.carried = self.carried_bytes();
@@ -863,16 +859,16 @@ impl Model {
             || gone_by(ledger.connecting_since, self.limits.connect_timeout)
     }
 
-    /// Says whether the client's time is over.
+    /// Answers whether the client's time is over.
     fn check_client(&mut self, number: usize) -> bool {
         if self.kind == Kind::Meddler {
-            // What it asks for is not entered.
+            // The books do not know what this service asks for.
             return false;
         }
         let ledger = &self.ledgers[number];
         if let Some(departure) = &ledger.departure {
             if ledger.connecting_since.is_some() && ledger.admitted_turn == self.turn {
-                // It was begun while others were swept, and is next.
+                // It was begun during a sweep, and is closed in the next turn.
                 self.leftover = true;
                 return false;
             }
@@ -891,8 +887,8 @@ impl Model {
         self.is_overdue(number)
     }
 
-    /// The loop may not sleep past the first deadline, nor so long that a
-    /// stop of the process could not be told from the sleep.
+    /// The loop may not wait past the first timer, nor so long that a stopped
+    /// process could not be told from the wait.
     fn check_next(&mut self, next: Next) {
         let clocks = self
             .alive
@@ -913,8 +909,8 @@ impl Model {
         }
     }
 
-    /// What the service is told while it is called: no queue is another than
-    /// in the books, and all of them are within the budget.
+    /// While a service is called, every queue is as in the books, and all of them
+    /// are within the budget.
     pub(crate) fn check_queues(&mut self, queues: &[(usize, usize)]) {
         let budget = self.budget_bytes;
         let sum: usize = queues.iter().map(|&(_, queued)| queued).sum();
@@ -931,18 +927,18 @@ impl Model {
         }
     }
 
-    /// Whether the order of things inside this turn is not known from outside.
+    /// Whether the order of events in this turn is unknown from outside.
     pub(crate) const fn is_loose(&self) -> bool {
         self.loose
     }
 
-    /// Clients that are there and not departed.
+    /// Clients that are connected and need not be closed.
     pub(crate) fn alive(&self) -> &[usize] {
         &self.alive
     }
 
-    /// Whether a client may be read now, by the rule that its destination has
-    /// no pause standing.
+    /// Whether a client may be read now, because its destination does not wait
+    /// for drain.
     pub(crate) fn may_be_read(&self, number: usize, to: Option<usize>) -> bool {
         let ledger = &self.ledgers[number];
         if !ledger.is_alive() || ledger.end_read || ledger.connecting_since.is_some() {
@@ -954,7 +950,7 @@ impl Model {
         match self.kind {
             Kind::Echo | Kind::FramedEcho => !ledger.paused,
             Kind::Herald => true,
-            // Whom it pauses or pipes is not entered.
+            // The books do not know what this service pauses or pipes.
             Kind::Meddler => false,
             Kind::Tunnel => {
                 to.is_some_and(|to| !self.ledgers[to].paused && self.ledgers[to].connecting_since.is_none())

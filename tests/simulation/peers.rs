@@ -1,11 +1,11 @@
-//! What the peers do: they come, send, read, stall, trickle, end and reset,
-//! as chance has it, and at last calmly.
+//! What the peers do: connect, send, read, stall, trickle, end and reset, at
+//! random, and at last in order.
 //!
-//! Owns their behaviour and which edge follows from it. Edges are those of
-//! epoll in its edge-triggered mode: one for each transition and none for
-//! what is left after a partial read, data and end in one event when both
-//! came before the wait, and room for writing announced only after a write
-//! was refused or came back short.
+//! Owns their behaviour and the edges that follow from it. Edges are those of
+//! edge-triggered epoll: one for each transition, and none for bytes left after
+//! a partial read. Data and FIN share an event when both came before the wait.
+//! Room for writing is announced only after a write was refused or came back
+//! short.
 
 use std::collections::VecDeque;
 
@@ -14,7 +14,7 @@ use super::link::{Connecting, Link, Reading};
 use super::plan::{Kind, Trouble};
 use super::world::World;
 
-/// What a peer still says at most once everybody is to end.
+/// The most bytes that a peer still sends once all peers end.
 const CALM_STREAM_BYTES: usize = 2000;
 
 impl World {
@@ -79,7 +79,7 @@ impl World {
         number
     }
 
-    /// Somebody connects and waits to be accepted.
+    /// A peer connects and waits to be accepted.
     pub(crate) fn arrive(&mut self) {
         if !self.listening {
             return;
@@ -219,7 +219,7 @@ impl World {
         self.queue(number);
     }
 
-    /// Moves what our kernel holds to the peer's.
+    /// Moves bytes from our kernel's buffer to the peer's.
     pub(crate) fn deliver(&mut self, number: usize) {
         let window = self.plan.kernel_bytes as u64;
         let link = &mut self.links[number];
@@ -259,8 +259,8 @@ impl World {
         }
     }
 
-    /// Room is announced only to whom it was refused, and only once half of
-    /// the kernel's buffer is free.
+    /// Room is announced only after a refusal, and only once half of the kernel's
+    /// buffer is free.
     pub(crate) fn announce_room(&mut self, number: usize) {
         let threshold = (self.plan.kernel_bytes / 2) as u64;
         let link = &mut self.links[number];
@@ -279,7 +279,7 @@ impl World {
         }
     }
 
-    /// Every peer reads all there is, sends its last bytes, and ends.
+    /// Every peer reads everything, sends its last bytes, and ends.
     pub(crate) fn calm_down(&mut self) {
         self.calm = true;
         self.peers_left = 0;

@@ -1,8 +1,8 @@
-//! What one seed decides before anything happens: the service, the limits,
-//! which troubles may occur, and how the peers are.
+//! What one seed decides before the run: the service, the limits, the troubles
+//! that may occur, and the behaviour of peers.
 //!
-//! Owns every number of a run. Refuses to look at a clock or at any other
-//! source of chance, so that a seed repeats exactly.
+//! Owns every number of a run. Refuses to read a clock or another random
+//! source, so that a seed repeats exactly.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ pub(crate) enum Kind {
     Tunnel,
     /// Writes from ticks and from every callback, and cannot pause.
     Herald,
-    /// Asks for anything at all, from every callback.
+    /// Asks for anything, from every callback.
     Meddler,
 }
 
@@ -37,11 +37,11 @@ impl Kind {
 pub(crate) enum Trouble {
     /// Events that announce nothing new.
     SpuriousEvents,
-    /// Events of clients that are gone, whose place may be taken again.
+    /// Events of clients that are gone, whose slot may be in use again.
     StaleEvents,
-    /// Some events are kept back for a later wait, and merge there.
+    /// Some events come only with a later wait, and merge there.
     LateEvents,
-    /// Events say only what is new, and data behind unread data is not.
+    /// Events report only news, and data behind unread data is none.
     SparseEvents,
     /// Calls interrupted by signals, now and then all calls of a turn.
     Interrupts,
@@ -65,7 +65,7 @@ pub(crate) enum Trouble {
     Delays,
     /// The server is stopped in order in the middle.
     Stop,
-    /// Much data at once, past every budget of a turn.
+    /// Much data at once, beyond every budget of a turn.
     Floods,
     /// A memory budget that does not hold all queues.
     TightBudget,
@@ -113,17 +113,17 @@ pub(crate) struct Plan {
     pub(crate) max_frame_bytes: usize,
     /// From this length on, frames are read into memory of the service.
     pub(crate) long_frame_bytes: usize,
-    /// Turns before everybody is made to end in order.
+    /// Turns before all peers end in order.
     pub(crate) turns: usize,
-    /// Connections that come in the course of the run, storms aside.
+    /// Connections in the course of the run, without storms.
     pub(crate) peers: usize,
     /// Most acts of peers between two turns.
     pub(crate) acts: usize,
     /// Largest piece that a peer sends or reads at once.
     pub(crate) piece_bytes: usize,
-    /// Most that a peer sends altogether.
+    /// The most bytes that a peer sends in all.
     pub(crate) stream_bytes: usize,
-    /// What the kernel holds for a connection, each way.
+    /// The kernel's buffer of a connection, for each direction.
     pub(crate) kernel_bytes: usize,
     pub(crate) descriptors: usize,
     /// Addresses that a tunnel may connect to.
@@ -137,7 +137,7 @@ impl Plan {
         Self::with_kind(seed, Kind::ALL[(seed % Kind::ALL.len() as u64) as usize])
     }
 
-    /// As [`new`](Self::new), for one service.
+    /// The plan of a seed, for one service.
     pub(crate) fn with_kind(seed: u64, kind: Kind) -> Self {
         let mut rng = Rng::with_seed(seed);
         let mut troubles = 0;
@@ -249,7 +249,7 @@ fn limits(
         _ => Some((16 * mark).max(least).max(2 * limit.unwrap_or(0))),
     };
     let milliseconds = |rng: &mut Rng, of: &[u64]| Duration::from_millis(of[rng.usize(..of.len())]);
-    // From one queue to a few. What a framed service holds counts as well.
+    // From one queue to a few. The bytes that a framed service holds count too.
     let one = match kind {
         Kind::FramedEcho => least + max_frame_bytes,
         _ => least,

@@ -43,7 +43,7 @@ fn main() -> ExitCode {
     {
         bar.set_style(style);
     }
-    // In a build that aborts at a panic, this is the last word.
+    // In a build that aborts at a panic, this is the last line.
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         hook(info);

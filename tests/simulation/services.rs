@@ -1,9 +1,8 @@
 //! Services under simulation: a witness around any of them, and the herald,
 //! which writes from every callback and cannot pause.
 //!
-//! Owns what is entered into the books on behalf of services: drains and ends
-//! that were said, and for the herald all that it asks for. Refuses to help
-//! the engine in any way.
+//! Owns the entries that the books get from services: drains and ends, and all
+//! requests of the herald. Refuses to help the engine.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -22,9 +21,9 @@ pub(crate) struct Witness<S> {
     pub(crate) service: S,
     world: Shared,
     kind: Kind,
-    /// Everybody who ever was a client.
+    /// All clients so far.
     clients: Vec<ClientId>,
-    /// Every queue as it is told, by link.
+    /// Every queue as the service sees it, by link.
     queues: Vec<(usize, usize)>,
 }
 
@@ -40,8 +39,8 @@ impl<S> Witness<S> {
         }
     }
 
-    /// Ends a client that echo serves, while its pipe goes on: what it sends
-    /// from here on goes nowhere, but has to be read.
+    /// Ends a client of echo while its pipe remains: what the client sends from
+    /// here on is dropped, but must be read.
     fn end_any(&self, actions: &mut Actions<'_>) {
         let client = {
             let mut world = self.world.borrow_mut();
@@ -60,7 +59,7 @@ impl<S> Witness<S> {
         actions.end(client);
     }
 
-    /// Notes that the service is called, and compares all queues with the books.
+    /// Counts a call of the service, and compares all queues with the books.
     fn begin_call(&mut self, actions: &Actions<'_>) {
         let world = &mut *self.world.borrow_mut();
         world.note_callback();
@@ -222,12 +221,12 @@ impl<S: Service> Service for Witness<S> {
     }
 }
 
-/// A service that says what it likes, whenever it is called, to whom it
-/// likes, also to those who are gone; it heeds no *pause*.
+/// A service that writes to random clients whenever it is called, also to
+/// clients that are gone, and ignores *pause*.
 pub(crate) struct Herald {
     world: Shared,
     rng: Rng,
-    /// Everybody who ever was a client.
+    /// All clients so far.
     clients: Vec<ClientId>,
     longest_bytes: usize,
     interval: Option<Duration>,
@@ -306,7 +305,7 @@ impl Herald {
         let mut world = self.world.borrow_mut();
         world.model.settle();
         let expected = match asked {
-            // It did not survive this, and will hear so.
+            // This closed the client, which the service will hear.
             Some(number) if !world.model.ledgers[number].is_alive() => return,
             Some(number) => world.model.answer(number),
             None => Answer::Continue,
@@ -324,8 +323,8 @@ impl Herald {
         if let Some(number) = number {
             let model = &mut self.world.borrow_mut().model;
             if !model.ledgers[number].accepts() {
-                // It may have been marked to be closed, which is not seen
-                // from outside before it happens.
+                // It may be marked as closed, which cannot be seen from outside
+                // before the sweep.
                 return;
             }
             model.hold(number, held);
@@ -333,7 +332,7 @@ impl Herald {
         actions.hold(client, held);
     }
 
-    /// What it connects to it treats like any client, from the start.
+    /// It treats an upstream like any client, from the start.
     fn connect(&mut self, client: ClientId, actions: &mut Actions<'_>) {
         if let Ok(upstream) = actions.connect(address(0), client) {
             self.clients.push(upstream);

@@ -1,7 +1,7 @@
-//! Everything outside of the engine, and what a wait for events brings.
+//! Everything outside of the engine, and the events of a wait.
 //!
-//! Owns the connections, the edges that no event has carried yet, the one
-//! generator that all chance comes from, and the trace of what happened.
+//! Owns the connections, the edges that no event has reported yet, the only
+//! random generator, and the trace. Refuses to act for peers: `peers` does.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -42,17 +42,17 @@ pub(crate) struct World {
     /// Streams that the engine owns.
     pub(crate) open_streams: usize,
     pub(crate) descriptors_out: bool,
-    /// The client that the service is being called for.
+    /// The client for which the service is being called.
     pub(crate) called_for: Option<usize>,
-    /// Troubles have an end: everybody is made to end in order.
+    /// Troubles are over: all peers end in order.
     pub(crate) calm: bool,
-    /// What happened so far: system calls, acts of peers, events.
+    /// System calls, acts of peers and events so far.
     pub(crate) events: u64,
     /// System calls so far.
     pub(crate) calls: u64,
     /// What this turn has done so far.
     pub(crate) work: Work,
-    /// Somebody called from another thread, and the service is to be told.
+    /// Another thread has called, and the service must hear of it.
     pub(crate) wake_owed: bool,
     /// Every call of this turn is interrupted.
     pub(crate) all_interrupted: bool,
@@ -66,7 +66,7 @@ pub(crate) struct World {
     pub(crate) trace: Option<VecDeque<String>>,
 }
 
-/// What one turn does, which must have a bound.
+/// The work of one turn, which must be bounded.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Work {
     /// Clients at its beginning.
@@ -77,24 +77,24 @@ pub(crate) struct Work {
     pub(crate) callbacks: usize,
 }
 
-/// Reads of one client in one turn: each but the last brings the smallest
-/// read, as far as the budget of the turn goes.
+/// The most reads of one client in one turn: each but the last brings at least
+/// the smallest read, within the budget of the turn.
 const READS_PER_CLIENT: usize = TURN_BUDGET_BYTES / SMALLEST_READ_BYTES + 2;
 
-/// System calls for one client in one turn: its reads, as many writes from its
-/// queue, and those that begin and end it.
+/// The most system calls for one client in one turn: its reads, as many writes
+/// from its queue, and the calls that begin and end it.
 const CALLS_PER_CLIENT: usize = 2 * READS_PER_CLIENT + 16;
 
-/// Times that a service is called for one client in one turn: for each read,
-/// as it comes, drains, ends and goes. Those who come meanwhile are for a
-/// service to bound, but not all in the same turn.
+/// The most calls of a service for one client in one turn: for each read, and
+/// when the client comes, drains, ends and is closed. Connections that a
+/// service begins meanwhile are bounded by the service, over several turns.
 const CALLBACKS_PER_CLIENT: usize = READS_PER_CLIENT + 8;
 
-/// System calls that what a service asks for in one call may take: the
-/// simulated ones ask for at most four things.
+/// The most system calls for the requests of a service in one call: the
+/// simulated services make at most four requests.
 const CALLS_PER_CALLBACK: usize = 12;
 
-/// Lines of a trace that are kept: what led to a fault is at its end.
+/// Lines of a trace that are kept: the cause of a fault stands at its end.
 pub(crate) const TRACE_LINES: usize = 400;
 
 impl World {
@@ -163,7 +163,7 @@ impl World {
         self.check_work();
     }
 
-    /// A turn has an end, whatever peers and services do.
+    /// A turn ends, whatever peers and services do.
     pub(crate) fn check_work(&mut self) {
         let work = self.work;
         let clients = work.clients + ACCEPTS_PER_TURN;
@@ -185,7 +185,7 @@ impl World {
         (there == token).then_some(number)
     }
 
-    /// Where data that is read from a link goes without asking the service.
+    /// The link to which data of this one goes without asking the service.
     pub(crate) fn destination(&self, number: usize) -> Option<usize> {
         match self.plan.kind {
             Kind::Echo => Some(number),
@@ -194,8 +194,8 @@ impl World {
         }
     }
 
-    /// Whether the other side of a tunnel is there. A server that stops waits
-    /// for no connection that is still being made.
+    /// Whether the other end of a pair exists. A stopping server does not wait
+    /// for a connection in progress.
     pub(crate) fn has_partner(&self, number: usize) -> bool {
         let is_making = |number: usize| {
             let ledger = self.model.ledgers.get(number);
@@ -272,7 +272,7 @@ impl World {
         }
     }
 
-    /// Whether the engine, waiting for this long, could miss a connection.
+    /// Whether the engine must try again by a timer to accept a connection.
     pub(crate) const fn awaits_retry(&self) -> bool {
         self.accept_failed
     }
@@ -304,7 +304,7 @@ impl World {
     }
 }
 
-/// Every link has an address of its own.
+/// The address of a link; each has its own.
 pub(crate) fn address(number: usize) -> SocketAddr {
     let [_, a, b, c] = (number as u32).to_be_bytes();
     (Ipv4Addr::new(10, a, b, c), 4000).into()
