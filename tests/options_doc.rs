@@ -401,6 +401,10 @@ fn unknown(span: &str, sources: &str) -> Option<String> {
         ];
         return (!places.iter().any(|place| place.exists())).then(|| format!("no file `{span}`"));
     }
+    let is_name = span.contains('_') && span.chars().all(|char| char.is_ascii_lowercase() || char == '_');
+    if is_name && !sources.contains(span) {
+        return Some(format!("nothing is called `{span}`"));
+    }
     let (owner, item) = span.split_once("::")?;
     let defined = |name: &str, keywords: &[&str]| {
         let mut keywords = keywords.iter();
@@ -429,6 +433,7 @@ fn every_file_and_function_named_in_the_maps_exists() {
     assert_eq!(unknown("Engine::turn", &sources), None);
     assert!(unknown("Engine::no_such_function", &sources).is_some());
     assert!(unknown("engine/no_such_file.rs", &sources).is_some());
+    assert!(unknown("no_such_function", &sources).is_some());
     let mut found = Vec::new();
     for name in ["ARCHITECTURE.md", "CONTRIBUTING.md", "docs/testing.md"] {
         let text = fs::read_to_string(root().join(name)).unwrap();
