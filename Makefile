@@ -95,6 +95,10 @@ check: tools ## Format, lints, documentation, and how little the library needs
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --no-default-features
 	scripts/count-crates.sh
 
+.PHONY: api
+api: ## Write the list of public names, docs/api.txt, anew
+	HIGHWATER_WRITE_API=1 cargo test --test api the_public_names
+
 .PHONY: test
 test: check ## Run all checks, all tests and the slow-client scenarios
 	cargo test
