@@ -100,6 +100,11 @@ api: ## Write the list of public names, docs/api.txt, anew
 	HIGHWATER_WRITE_API=1 cargo test --test api the_public_names
 
 .PHONY: test
-test: check ## Run all checks, all tests and the slow-client scenarios
-	cargo test
-	$(MAKE) slow-test
+test: check ## All checks and tests, and the slow-client scenarios
+	scripts/test.sh
+
+.PHONY: test-quick
+test-quick: tools ## What to run after every change, under 90 seconds
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	scripts/test.sh --quick
