@@ -55,7 +55,7 @@ for name in "${faults[@]}"; do
     run --test simulation || status=$?
     seen=simulation
     if [ $status = 0 ]; then
-        run --lib || status=$?
+        run --lib --test serving_order || status=$?
         seen="unit tests"
     fi
     if grep -q '^error: could not compile' "$work/output"; then

@@ -15,7 +15,7 @@ use highwater::limits::{
     TURN_BUDGET_NEW_BYTES,
 };
 use highwater::services::Echo;
-use highwater::{ClientId, Limits};
+use highwater::{Actions, ClientId, Limits, Service};
 
 /// The input of one connection, and the echo that it took: all of it or nothing.
 #[derive(Clone, Default)]
@@ -107,26 +107,32 @@ impl Network for Listener {
     fn stop_listening(&mut self) {}
 }
 
-/// An echo server with its clients, at an instant that the test sets.
-struct Bench {
-    engine: Engine<Listener, Echo>,
+/// A server with its clients, at an instant that the test sets.
+struct Bench<S = Echo> {
+    engine: Engine<Listener, S>,
     clients: Vec<(ClientId, Pipe)>,
     now: Instant,
 }
 
 impl Bench {
+    fn with(clients: usize) -> Self {
+        Self::over((0..clients).map(|_| Pipe::default()).collect(), Echo)
+    }
+}
+
+impl<S: Service> Bench<S> {
     #[expect(
         clippy::disallowed_methods,
         reason = "an instant can only be had from the clock"
     )]
-    fn with(clients: usize) -> Self {
-        let pipes: Vec<_> = (0..clients).map(|_| Pipe::default()).collect();
+    fn over(pipes: Vec<Pipe>, service: S) -> Self {
+        let clients = pipes.len();
         let network = Listener {
             waiting: pipes.iter().rev().cloned().collect(),
             ids: Vec::new(),
         };
         let now = Instant::now();
-        let mut engine = Engine::new(network, Echo, &Limits::default(), usize::MAX, clients, now).unwrap();
+        let mut engine = Engine::new(network, service, &Limits::default(), usize::MAX, clients, now).unwrap();
         while engine.client_count() < clients {
             engine.handle_listener();
             engine.turn(now);
@@ -306,4 +312,34 @@ fn while_clients_are_due_to_go_of_those_who_flood_one_has_its_turn() {
         TURN_BUDGET_ALL_BYTES as usize,
         "nobody is due any more"
     );
+}
+
+/// Closes every client as soon as it comes.
+struct Dismissal;
+
+impl Service for Dismissal {
+    fn connected(&mut self, client: ClientId, actions: &mut Actions<'_>) {
+        actions.close(client);
+    }
+}
+
+#[test]
+fn a_client_whose_turn_did_not_come_before_its_close_timeout_is_still_closed_in_order() {
+    const FLOODING: usize = 20;
+    let pipes: Vec<_> = (0..=FLOODING).map(|_| Pipe::default()).collect();
+    for pipe in &pipes[..FLOODING] {
+        pipe.send(ENDLESS);
+    }
+    let mut bench = Bench::over(pipes, Dismissal);
+    assert_eq!(
+        bench.engine.client_count(),
+        FLOODING + 1,
+        "the silent client was not served"
+    );
+    bench.now += GRACE;
+    bench.take_turn();
+    assert_eq!(bench.engine.client_count(), 0);
+    let counters = bench.engine.counters();
+    assert_eq!(counters.finished_clients, 1, "the silent client");
+    assert_eq!(counters.unacknowledged_clients, FLOODING as u64);
 }

@@ -25,25 +25,32 @@ impl<N: Network, S: Service> Engine<N, S> {
             self.sweep();
             self.judge_slow(id);
         }
-        self.expire_each(Timer::AckCheck, Core::check_acknowledgements);
-        self.expire_each(Timer::CloseTimeout, |core, id| {
-            // The last ACK may have come without an event.
-            core.advance_end(id);
-            core.mark_closed(id, CloseReason::NotAcknowledged);
+        self.expire_each(Timer::AckCheck, |engine, id| {
+            engine.core.check_acknowledgements(id);
         });
-        self.expire_each(Timer::ConnectTimeout, |core, id| {
-            let after = core.limits.connect_timeout;
-            core.mark_closed(id, CloseReason::ConnectTimedOut(after));
+        self.expire_each(Timer::CloseTimeout, Self::judge_close);
+        self.expire_each(Timer::ConnectTimeout, |engine, id| {
+            let after = engine.core.limits.connect_timeout;
+            engine.core.mark_closed(id, CloseReason::ConnectTimedOut(after));
         });
     }
 
-    fn expire_each(&mut self, timer: Timer, act: impl Fn(&mut Core<N>, ClientId)) {
+    fn expire_each(&mut self, timer: Timer, act: impl Fn(&mut Self, ClientId)) {
         for _ in 0..EXPIRIES_PER_TURN {
             let Some(id) = self.core.pop_due(timer) else {
                 return;
             };
-            act(&mut self.core, id);
+            act(self, id);
         }
+    }
+
+    /// Disconnects a client that did not acknowledge the last bytes, unless all
+    /// is well by now: the client may have waited for its turn since its last
+    /// event, and the last ACK may have come without an event.
+    fn judge_close(&mut self, id: ClientId) {
+        self.read_last(id);
+        self.core.advance_end(id);
+        self.core.mark_closed(id, CloseReason::NotAcknowledged);
     }
 
     /// Disconnects a client that breaks a rule even after one last flush.

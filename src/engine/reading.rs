@@ -98,6 +98,23 @@ impl<N: Network, S: Service> Engine<N, S> {
         Ok(outcome)
     }
 
+    /// Reads a little of a client for the last time, which shows whether any
+    /// input is left.
+    pub(super) fn read_last(&mut self, id: ClientId) {
+        let client = self.core.clients.get(id);
+        if !client.is_some_and(|client| client.wants_read() && client.readiness.is_readable()) {
+            return;
+        }
+        match self.read_once(id, SMALLEST_READ_BYTES, SMALLEST_READ_BYTES) {
+            Ok(Some(0)) => self.read_end(id),
+            Ok(_) => {}
+            Err(error) => {
+                let reason = CloseReason::Failed(Operation::Read, error);
+                self.core.mark_closed(id, reason);
+            }
+        }
+    }
+
     /// Hands on the FIN of a client.
     fn read_end(&mut self, id: ClientId) {
         let Some(client) = self.core.clients.get(id) else {

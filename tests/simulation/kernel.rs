@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use highwater::ClientId;
 use highwater::engine::{Network, PeerState, Spliced, Stream};
-use highwater::limits::{READ_BUFFER_BYTES, TURN_BUDGET_BYTES};
+use highwater::limits::{READ_BUFFER_BYTES, SMALLEST_READ_BYTES, TURN_BUDGET_BYTES};
 
 use super::link::Connecting;
 use super::plan::{Kind, Trouble};
@@ -75,7 +75,9 @@ impl World {
             if count < buffer.len() && link.waiting() == 0 {
                 link.dry_turn = self.turn;
             }
-            let greedy = link.read_in_turn > TURN_BUDGET_BYTES + READ_BUFFER_BYTES;
+            // The last read before a close timeout is small.
+            let most = TURN_BUDGET_BYTES + READ_BUFFER_BYTES + SMALLEST_READ_BYTES;
+            let greedy = link.read_in_turn > most;
             self.model.read(number, count, to, &self.links[number].content);
             note!(self, 13, number, count, "read {count} from link {number}");
             if greedy {
