@@ -14,11 +14,11 @@ use super::serve::Serving;
 pub(crate) struct TunnelArgs {
     /// Connect each client to this server, such as `redis:6379`,
     /// `127.0.0.1:80` or `[::1]:80`. A name is looked up once a minute and
-    /// after failures; its addresses are tried in turn.
+    /// after failures; of its addresses the first to answer is taken.
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) to: Target,
-    /// Give up an address of the other server that does not accept within
-    /// this time.
+    /// Reset a client that has no connection to the other server after this
+    /// time; until then refused connections are tried again.
     #[arg(long, value_name = "TIME", default_value_t = Time(limits::CONNECT_TIMEOUT))]
     pub(crate) connect_timeout: Time,
     /// After a read of at least this many bytes, have the kernel move the

@@ -206,11 +206,33 @@ pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// (`TCP_KEEPCNT`): a minute in all.
 pub const KEEPALIVE_PROBES: u32 = 4;
 
-/// Time in which an upstream must accept a connection.
+/// Longest wait of one client for its upstream, look-ups and retries included.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Most addresses of one name that are tried; each may cost a client the
-/// connect timeout.
+/// Head start of one address before the next is tried beside it (RFC 8305,
+/// section 5).
+pub const HEAD_START: Duration = Duration::from_millis(250);
+
+/// Most connections under way at once for one client. The oldest then gives
+/// way to the next address: after three head starts an answer is unlikely.
+pub const MAX_RACING_CONNECTS: usize = 4;
+
+/// Pause before the addresses are tried again once all have failed; it doubles
+/// each time. A service that restarts refuses for a moment only.
+pub const CONNECT_RETRY_FIRST: Duration = Duration::from_millis(50);
+
+/// Longest such pause.
+pub const CONNECT_RETRY_LONGEST: Duration = Duration::from_secs(1);
+
+/// Time without an answer after which a connection has its name looked up
+/// again: the service may have moved. The kernel retransmits after 1 s.
+pub const CONNECT_SILENCE: Duration = Duration::from_millis(500);
+
+/// Interval in which clients that wait for an upstream are looked after, while
+/// there are any.
+pub const CONNECT_POLL: Duration = Duration::from_millis(10);
+
+/// Most addresses of one name that are tried.
 pub const MAX_ADDRESSES: usize = 16;
 
 /// Time for which working addresses of a name are trusted.
@@ -219,10 +241,6 @@ pub const RESOLVE_INTERVAL: Duration = Duration::from_secs(60);
 /// Shortest time between two look-ups of a name, however many connections
 /// fail. Spares the name servers.
 pub const RESOLVE_SPACING: Duration = Duration::from_secs(1);
-
-/// Interval in which clients that wait for a look-up are checked, while there
-/// are any.
-pub const UNRESOLVED_POLL: Duration = Duration::from_millis(100);
 
 /// The limits of one server. [`Limits::default`] gives every default; change
 /// fields, then [`Limits::check`].
@@ -248,7 +266,7 @@ pub struct Limits {
     /// Bytes that all queues (and unfinished frames) together may hold;
     /// `None` stands for a quarter of this machine's memory.
     pub memory_budget_bytes: Option<usize>,
-    /// Time in which an upstream must accept a connection.
+    /// Longest wait for the answer of an upstream to one connection.
     pub connect_timeout: Duration,
     /// Most clients at a time; `None` stands for as many as the descriptor
     /// limit allows.

@@ -11,4 +11,4 @@ mod tunnel;
 pub use echo::Echo;
 pub use framed_echo::FramedEcho;
 #[cfg(feature = "tunnel")]
-pub use tunnel::{ProxyProtocol, Target, Tunnel};
+pub use tunnel::{ProxyProtocol, Target, TargetError, Tunnel};

@@ -337,21 +337,14 @@ impl World {
     fn connect(&mut self) -> io::Result<usize> {
         self.call();
         if self.open_streams >= self.descriptors() {
+            self.no_descriptor_turn = self.turn;
             return Err(io::Error::from_raw_os_error(EMFILE));
         }
         let number = self.new_link(Connecting::Pending);
         self.work.comers += 1;
-        // When one address has failed, the next is tried on that occasion.
-        let sake = match self.called_for {
-            Some(number) if self.links[number].is_upstream => self.links[number].partner,
-            sake => sake,
-        };
         self.links[number].is_upstream = true;
-        note!(self, 25, number, 0, "connect link {number} for {sake:?}");
-        self.links[number].partner = sake;
-        if let Some(client) = sake {
-            self.links[client].partner = Some(number);
-        }
+        note!(self, 25, number, 0, "connect link {number}");
+        self.unnamed.push(number);
         self.open_streams += 1;
         Ok(number)
     }

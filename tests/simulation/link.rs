@@ -30,8 +30,10 @@ pub(crate) enum Connecting {
 pub(crate) struct Link {
     pub(crate) id: Option<ClientId>,
     pub(crate) is_upstream: bool,
-    /// The other side of a tunnel.
+    /// The other side of a tunnel, once both are there.
     pub(crate) partner: Option<usize>,
+    /// The client that the engine connects this upstream for.
+    pub(crate) upstream_of: Option<usize>,
     pub(crate) content: Content,
     pub(crate) connecting: Connecting,
     // From the peer to the engine.

@@ -408,6 +408,7 @@ impl<'a, S: Service> Driver<'a, S> {
         };
         if sleeps {
             world.check_nobody_forgotten();
+            world.check_waiting();
         }
         let retries = matches!(next, Next::WaitFor(time) if time <= ACCEPT_RETRY);
         if world.awaits_retry()

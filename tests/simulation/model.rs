@@ -69,6 +69,7 @@ pub(crate) struct Ledger {
     /// An answer *pause* stands.
     pub(crate) paused: bool,
     admitted_turn: u64,
+    admitted_at: Option<Instant>,
     pub(crate) departure: Option<Departure>,
     pub(crate) frames: FrameScan,
     /// What a framed service may do only to a client that the memory budget has
@@ -106,6 +107,11 @@ impl Ledger {
         matches!(self.departure, Some(Departure::Reset | Departure::Rejected))
     }
 
+    /// Whether its connection has been under way for so long.
+    pub(crate) fn is_connecting_for(&self, time: Duration, now: Instant) -> bool {
+        self.connecting_since.is_some_and(|since| now - since >= time)
+    }
+
     /// Whether anything may still be sent to it.
     pub(crate) const fn accepts(&self) -> bool {
         !self.ended && self.is_alive()
@@ -121,8 +127,8 @@ pub(crate) struct Found {
     pub(crate) quiet: bool,
     /// A write was tried in this turn.
     pub(crate) tried: bool,
-    /// The other end of the pair exists.
-    pub(crate) has_partner: bool,
+    /// The service may have it reset.
+    pub(crate) may_reset: bool,
     /// The other end of the pair was disconnected before, as too slow.
     pub(crate) partner_was_slow: bool,
 }
@@ -298,6 +304,7 @@ impl Model {
         let ledger = &mut self.ledgers[number];
         ledger.place = place;
         ledger.admitted_turn = self.turn;
+        ledger.admitted_at = Some(self.now);
         ledger.connecting_since = connecting.then_some(self.now);
         self.alive.push(number);
     }
@@ -305,6 +312,12 @@ impl Model {
     pub(crate) fn connected(&mut self, number: usize) {
         self.ledgers[number].connecting_since = None;
         self.seen.upstreams += 1;
+    }
+
+    /// Whether this connection was taken into the table so long ago.
+    pub(crate) fn waits_since(&self, number: usize, time: Duration) -> bool {
+        let admitted = self.ledgers[number].admitted_at;
+        admitted.is_some_and(|since| self.now.saturating_duration_since(since) >= time)
     }
 
     /// Bytes were read from a client, and go to `to`.
@@ -629,7 +642,7 @@ impl Model {
             settled: was_settled,
             quiet: was_quiet,
             tried: was_tried,
-            has_partner,
+            may_reset,
             partner_was_slow,
         } = found;
         self.settle();
@@ -675,7 +688,7 @@ impl Model {
             (CloseReason::Reset, departure) if self.kind != Kind::Tunnel => {
                 *departure == Some(Departure::Reset)
             }
-            (CloseReason::Reset, departure) => departure.is_none() && !has_partner,
+            (CloseReason::Reset, departure) => departure.is_none() && may_reset,
             (CloseReason::Slow(reason), Some(departure)) => *departure == Departure::Slow(*reason),
             (_, Some(_)) => false,
             // Not without one last flush, and not both ends of a pair.

@@ -41,6 +41,7 @@ impl World {
             id: None,
             is_upstream: false,
             partner: None,
+            upstream_of: None,
             content,
             connecting,
             sent: 0,
@@ -155,6 +156,9 @@ impl World {
     }
 
     pub(crate) fn decide_connection(&mut self, number: usize) {
+        if self.plan.silent_upstreams && !self.calm && !number.is_multiple_of(8) {
+            return;
+        }
         match self.rng.u8(..8) {
             0..4 => {
                 note!(self, 3, number, 0, "link {number} is accepted by its server");

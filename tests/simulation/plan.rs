@@ -128,6 +128,8 @@ pub(crate) struct Plan {
     pub(crate) descriptors: usize,
     /// Addresses that a tunnel may connect to.
     pub(crate) upstreams: usize,
+    /// Most of these answer nothing.
+    pub(crate) silent_upstreams: bool,
     pub(crate) troubles: u32,
 }
 
@@ -201,7 +203,9 @@ impl Plan {
             } else {
                 one_of(&mut rng, &[1, 100, 2000, 10_000, 30_000])
             },
-            upstreams: rng.usize(1..=3),
+            upstreams: rng.usize(1..=6),
+            // From a generator of its own, so that the rest stays as it is.
+            silent_upstreams: Rng::with_seed(seed ^ 0x511e).u8(..4) == 0,
             descriptors: rng.usize(1..=2 * peers + 4),
             long_frame_bytes: one_of(&mut rng, &[1, 100, 1000, LONG_FRAME_BYTES]),
             troubles,

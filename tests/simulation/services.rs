@@ -76,6 +76,31 @@ impl<S> Witness<S> {
         world.model.check_queues(&self.queues);
     }
 
+    /// Notes for whom the tunnel has begun connections: the engine names an
+    /// upstream after its client.
+    fn end_call(&self, actions: &Actions<'_>) {
+        let world = &mut *self.world.borrow_mut();
+        for number in std::mem::take(&mut world.unnamed) {
+            let name = world.links[number].id.and_then(|id| actions.name(id));
+            let name = name.map(|name| name.to_string()).unwrap_or_default();
+            let client = name
+                .rsplit_once(" of client ")
+                .and_then(|(_, client)| client.parse().ok());
+            if let Some(client) = client
+                && self.kind == Kind::Tunnel
+            {
+                world.links[number].upstream_of = Some(client);
+            }
+        }
+    }
+
+    fn pair(&self, upstream: ClientId) {
+        let world = &mut *self.world.borrow_mut();
+        if let Some(number) = world.link_of(upstream) {
+            world.pair(number);
+        }
+    }
+
     /// Calls the service for one client.
     fn call(
         &mut self,
@@ -88,7 +113,6 @@ impl<S> Witness<S> {
         let number = {
             let mut world = self.world.borrow_mut();
             let number = world.link_of(client);
-            world.called_for = number;
             world.model.settle();
             if framed {
                 world.model.inside_framed = number;
@@ -96,6 +120,7 @@ impl<S> Witness<S> {
             number
         };
         what(&mut self.service, actions);
+        self.end_call(actions);
         if let Some(number) = number
             && framed
         {
@@ -108,6 +133,7 @@ impl<S> Witness<S> {
 impl<S: Service> Service for Witness<S> {
     fn connected(&mut self, client: ClientId, actions: &mut Actions<'_>) {
         self.clients.push(client);
+        self.pair(client);
         self.call(client, actions, |service, actions| {
             service.connected(client, actions)
         });
@@ -158,7 +184,7 @@ impl<S: Service> Service for Witness<S> {
                     .accuse(|| format!("{client:?} was never there and is closed"));
             };
             let turn = world.model.turn;
-            let has_partner = world.has_partner(number);
+            let may_reset = world.may_reset(number);
             let partner = world.links[number].partner;
             let partner_was_slow = partner.is_some_and(|partner| world.links[partner].was_slow);
             let link = &mut world.links[number];
@@ -167,7 +193,7 @@ impl<S: Service> Service for Witness<S> {
                 settled: link.is_settled(),
                 quiet: link.is_quiet(turn),
                 tried: link.tried_turn == turn,
-                has_partner,
+                may_reset,
                 partner_was_slow,
             };
             link.was_slow = matches!(reason, CloseReason::Slow(_));
@@ -181,10 +207,10 @@ impl<S: Service> Service for Witness<S> {
                     )
                 });
             }
-            world.called_for = Some(number);
         }
         self.begin_call(actions);
         self.service.closed(client, reason, actions);
+        self.end_call(actions);
     }
 
     fn sockets_per_client(&self) -> usize {
@@ -198,6 +224,7 @@ impl<S: Service> Service for Witness<S> {
     fn ticked(&mut self, actions: &mut Actions<'_>) {
         self.begin_call(actions);
         self.service.ticked(actions);
+        self.end_call(actions);
     }
 
     fn woken(&mut self, actions: &mut Actions<'_>) {
@@ -209,6 +236,7 @@ impl<S: Service> Service for Witness<S> {
             }
         }
         self.service.woken(actions);
+        self.end_call(actions);
         if self.kind == Kind::Echo {
             self.end_any(actions);
         }

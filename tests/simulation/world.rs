@@ -12,7 +12,9 @@ use std::time::Instant;
 use fastrand::Rng;
 use highwater::ClientId;
 use highwater::engine::Event;
-use highwater::limits::{ACCEPTS_PER_TURN, SMALLEST_READ_BYTES, TURN_BUDGET_BYTES};
+use highwater::limits::{
+    ACCEPTS_PER_TURN, CONNECT_POLL, HEAD_START, MAX_RACING_CONNECTS, SMALLEST_READ_BYTES, TURN_BUDGET_BYTES,
+};
 
 use super::link::{Link, event};
 use super::model::{Departure, Model};
@@ -42,8 +44,10 @@ pub(crate) struct World {
     /// Streams that the engine owns.
     pub(crate) open_streams: usize,
     pub(crate) descriptors_out: bool,
-    /// The client for which the service is being called.
-    pub(crate) called_for: Option<usize>,
+    /// The last turn in which a connection found no descriptor.
+    pub(crate) no_descriptor_turn: u64,
+    /// Connections that the service began, of which it is not known for whom.
+    pub(crate) unnamed: Vec<usize>,
     /// Troubles are over: all peers end in order.
     pub(crate) calm: bool,
     /// System calls, acts of peers and events so far.
@@ -115,7 +119,8 @@ impl World {
             peers_left: plan.peers,
             open_streams: 0,
             descriptors_out: false,
-            called_for: None,
+            no_descriptor_turn: 0,
+            unnamed: Vec::new(),
             calm: false,
             events: 0,
             calls: 0,
@@ -194,18 +199,75 @@ impl World {
         }
     }
 
-    /// Whether the other end of a pair exists. A stopping server does not wait
-    /// for a connection in progress.
-    pub(crate) fn has_partner(&self, number: usize) -> bool {
-        let is_making = |number: usize| {
-            let ledger = self.model.ledgers.get(number);
-            ledger.is_some_and(|ledger| ledger.connecting_since.is_some())
-        };
-        let Some(partner) = self.links[number].partner else {
-            return false;
-        };
-        let given_up = self.model.stopping_since.is_some() && (is_making(partner) || is_making(number));
-        !self.links[partner].closed && !given_up
+    /// The connection of an upstream is there, and both sides are a pair.
+    pub(crate) fn pair(&mut self, upstream: usize) {
+        if let Some(client) = self.links[upstream].upstream_of {
+            self.links[upstream].partner = Some(client);
+            self.links[client].partner = Some(upstream);
+        }
+    }
+
+    /// Whether a tunnel may reset this link: its partner is gone, another
+    /// connection was faster, or its client has waited for long enough.
+    pub(crate) fn may_reset(&self, number: usize) -> bool {
+        let link = &self.links[number];
+        match (link.partner, link.upstream_of) {
+            (Some(partner), _) => self.links[partner].closed,
+            (None, Some(client)) => {
+                let client_link = &self.links[client];
+                let is_abandoned = self.plan.upstreams > MAX_RACING_CONNECTS
+                    && self.model.ledgers[number].is_connecting_for(HEAD_START, self.model.now);
+                client_link.closed
+                    || client_link.partner.is_some()
+                    || self.has_given_up(client)
+                    || is_abandoned
+            }
+            (None, None) => self.has_given_up(number),
+        }
+    }
+
+    /// Whether a client need not wait for its upstream any more.
+    fn has_given_up(&self, client: usize) -> bool {
+        self.model.waits_since(client, self.plan.limits.connect_timeout)
+            || self.model.stopping_since.is_some()
+            || self.no_descriptor_turn == self.turn
+    }
+
+    /// Connections under way for this client.
+    fn rivals(&self, client: usize) -> usize {
+        let alive = self.model.alive().iter().map(|&number| &self.links[number]);
+        let is_rival = |link: &&Link| link.upstream_of == Some(client) && link.partner.is_none();
+        alive.filter(is_rival).count()
+    }
+
+    /// No connection outlives its client, and no client waits for too long.
+    pub(crate) fn check_waiting(&mut self) {
+        if self.plan.kind != Kind::Tunnel {
+            return;
+        }
+        let longest = self.plan.limits.connect_timeout + CONNECT_POLL;
+        for at in 0..self.model.alive().len() {
+            let number = self.model.alive()[at];
+            let link = &self.links[number];
+            if link.partner.is_some() {
+                continue;
+            }
+            let rivals = link.upstream_of.map_or(0, |client| self.rivals(client));
+            if rivals > MAX_RACING_CONNECTS {
+                self.model
+                    .accuse(|| format!("link {number}: is one of {rivals} connections for one client"));
+            }
+            let goes_on = link.upstream_of.is_some_and(|client| self.links[client].closed);
+            let waits = link.upstream_of.is_none() && self.model.waits_since(number, longest);
+            if goes_on {
+                self.model
+                    .accuse(|| format!("link {number}: is connected to after its client left"));
+            }
+            if waits {
+                self.model
+                    .accuse(|| format!("link {number}: waits for its upstream for more than {longest:?}"));
+            }
+        }
     }
 
     pub(crate) fn has_events(&self) -> bool {

@@ -2,7 +2,7 @@
 //! of a client and its connection there.
 
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::thread;
 use std::time::Duration;
@@ -106,7 +106,15 @@ impl Pair {
 /// An upstream that returns every byte, for as many clients as come. It
 /// serves as long as the test runs.
 pub(crate) fn echo_upstream(buffers: Buffers) -> SocketAddr {
-    let upstream = Upstream::listen_with(buffers);
+    echo_with(Upstream::listen_with(buffers))
+}
+
+/// As [`echo_upstream`], at this address of the machine.
+pub(crate) fn echo_upstream_at(ip: IpAddr) -> SocketAddr {
+    echo_with(Upstream::listen_on(SocketAddr::new(ip, 0), Buffers::default()))
+}
+
+fn echo_with(upstream: Upstream) -> SocketAddr {
     let address = upstream.address();
     upstream.listener.set_nonblocking(false).unwrap();
     thread::spawn(move || {
@@ -136,10 +144,13 @@ pub(crate) struct Silent {
 impl Silent {
     /// Listens, and takes one connection at a time so far.
     pub(crate) fn listen() -> Self {
-        let listener = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
-        listener
-            .bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())
-            .unwrap();
+        Self::listen_at(Ipv4Addr::LOCALHOST.into())
+    }
+
+    fn listen_at(ip: IpAddr) -> Self {
+        let any_port = SocketAddr::new(ip, 0);
+        let listener = Socket::new(Domain::for_address(any_port), Type::STREAM, Some(Protocol::TCP)).unwrap();
+        listener.bind(&any_port.into()).unwrap();
         listener.listen(0).unwrap();
         let address = listener.local_addr().unwrap().as_socket().unwrap();
         Self {
@@ -151,7 +162,8 @@ impl Silent {
 
     pub(crate) fn fall_silent(&mut self) {
         let waiting = (0..4).map(|_| {
-            let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+            let domain = Domain::for_address(self.address);
+            let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP)).unwrap();
             socket.set_nonblocking(true).unwrap();
             let _ = socket.connect(&self.address.into());
             socket
@@ -160,7 +172,11 @@ impl Silent {
     }
 
     pub(crate) fn new() -> Self {
-        let mut silent = Self::listen();
+        Self::at(Ipv4Addr::LOCALHOST.into())
+    }
+
+    pub(crate) fn at(ip: IpAddr) -> Self {
+        let mut silent = Self::listen_at(ip);
         silent.fall_silent();
         silent
     }

@@ -2,17 +2,18 @@
 //! not wait for it.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use highwater::Limits;
+use highwater::limits::HEAD_START;
 use highwater::services::Tunnel;
 
 use crate::support::server::{InThread, Server, number_before};
 use crate::support::sockets::{Buffers, End, connect, half_close, ping, read_to_end, reset};
-use crate::support::tunnel::{Pair, Silent, Upstream, echo_upstream};
+use crate::support::tunnel::{Pair, Silent, Upstream, echo_upstream, echo_upstream_at};
 use crate::support::{holds_within, kernel, wait_until};
 
 /// Long enough that a client would be served, had it not to wait.
@@ -50,29 +51,69 @@ fn is_refused(mut client: TcpStream) {
 }
 
 #[test]
-fn a_client_without_an_upstream_is_reset_and_one_line_says_why_and_how_long_it_took() {
+fn a_client_without_an_upstream_is_reset_after_its_connect_timeout_and_one_line_says_why() {
     let to = deserted().to_string();
-    let tunnel = Server::start("tunnel", &["--to", &to]);
+    let tunnel = Server::start("tunnel", &["--to", &to, "--connect-timeout", "400ms"]);
     is_refused(connect(tunnel.address()));
     let line = tunnel.wait_for_line("disconnecting");
     let expected = format!("cannot connect to {to}: {to}: Connection refused");
     assert!(line.contains("client ") && line.contains(&expected), "{line}");
-    assert!(number_before(&line, "s (") < 1.0, "{line}");
+    // At 0, 50, 150 and 350 ms, if the machine is not busy.
+    assert!(line.contains(" times), after "), "{line}");
+    assert!(number_before(&line, "s (") >= 0.4, "{line}");
+}
+
+#[test]
+fn a_refused_client_waits_for_its_upstream_to_come_back_and_is_served() {
+    let upstream = Upstream::listen();
+    let address = upstream.address();
+    drop(upstream);
+    let to = address.to_string();
+    let tunnel = Server::start("tunnel", &["--to", &to, "--connect-timeout", "1h"]);
+    let idle = tunnel.descriptors();
+    let client = connect(tunnel.address());
+    wait_until("the client is in", || tunnel.descriptors() > idle);
+    let upstream = Upstream::listen_on(address, Buffers::default());
+    let server = upstream.accept();
+    ping_pair(&mut Pair {
+        client,
+        upstream: server,
+    });
+    assert!(tunnel.lines_with("cannot connect").is_empty(), "{}", tunnel.log());
+}
+
+#[test]
+fn a_client_that_leaves_while_its_upstream_refuses_costs_no_connection_later() {
+    let upstream = Upstream::listen();
+    let address = upstream.address();
+    drop(upstream);
+    let to = address.to_string();
+    let tunnel = Server::start("tunnel", &["--to", &to, "--connect-timeout", "1h"]);
+    let idle = tunnel.descriptors();
+    let client = connect(tunnel.address());
+    wait_until("the client is in", || tunnel.descriptors() > idle);
+    reset(client);
+    wait_until("the client is out", || tunnel.descriptors() == idle);
+    let upstream = Upstream::listen_on(address, Buffers::default());
+    // The longest pause between two retries is a second.
+    let comes = upstream.accept_within(Duration::from_millis(1500));
+    assert!(comes.is_none(), "somebody connected for nobody");
 }
 
 #[test]
 fn a_hundred_refused_clients_are_one_line_and_the_upstream_that_comes_back_is_another() {
     let upstream = Upstream::listen();
     let address = upstream.address();
-    let tunnel = upstream.tunnel(&[]);
+    let tunnel = upstream.tunnel(&["--connect-timeout", "200ms"]);
     let mut pair = Pair::through(&tunnel, &upstream);
     ping_pair(&mut pair);
     // The upstream dies, with its listener and its connections.
     drop(upstream);
     reset(pair.upstream);
     is_refused(pair.client);
-    for _ in 0..100 {
-        is_refused(connect(tunnel.address()));
+    let clients: Vec<_> = (0..100).map(|_| connect(tunnel.address())).collect();
+    for client in clients {
+        is_refused(client);
     }
     assert_eq!(tunnel.wait_for_lines(1, "cannot connect").len(), 1);
 
@@ -81,10 +122,7 @@ fn a_hundred_refused_clients_are_one_line_and_the_upstream_that_comes_back_is_an
     let line = tunnel.wait_for_line("again after");
     assert!(line.contains("100 clients were turned away"), "{line}");
     let summary = tunnel.stop();
-    assert!(
-        summary.contains("2 upstreams, 100 failed to connect"),
-        "{summary}"
-    );
+    assert!(summary.contains("2 upstreams, "), "{summary}");
 }
 
 fn ping_pair(pair: &mut Pair) {
@@ -136,26 +174,54 @@ fn an_upstream_that_does_not_answer_costs_each_client_the_connect_timeout_and_th
 }
 
 #[test]
-fn all_addresses_are_tried_in_turn_and_the_one_that_worked_comes_first_next_time() {
+fn silent_and_refusing_addresses_cost_a_head_start_and_the_one_that_worked_comes_first_next_time() {
     let silent = Silent::new();
     let good = echo_upstream(Buffers::default());
-    let timeout = Duration::from_millis(700);
+    let timeout = Duration::from_secs(3600);
     let (tunnel, answers) = tunnel_to_a_name(timeout);
     answers
         .send(Ok(vec![deserted(), silent.address, good, deserted()]))
         .unwrap();
     let mut first = connect(tunnel.address());
     assert!(
-        ping(&mut first, b"third time lucky") >= timeout,
+        ping(&mut first, b"third time lucky") >= HEAD_START,
         "the silent one was not tried"
     );
-    let mut second = connect(tunnel.address());
-    assert!(
-        ping(&mut second, b"at once") < timeout,
-        "it began with the silent one again"
-    );
+    ping(&mut connect(tunnel.address()), b"at once");
     let counters = tunnel.stop();
-    assert_eq!((counters.upstreams, counters.failed_connects), (2, 2));
+    assert_eq!((counters.upstreams, counters.failed_connects), (2, 1));
+    assert_eq!(
+        counters.reset_clients, 1,
+        "the silent one was tried for the first client alone, and given up"
+    );
+}
+
+#[test]
+fn of_two_families_either_may_be_silent() {
+    let silent = Silent::new();
+    let good_ipv6 = echo_upstream_at(Ipv6Addr::LOCALHOST.into());
+    let good_ipv4 = echo_upstream(Buffers::default());
+    let silent_ipv6 = Silent::at(Ipv6Addr::LOCALHOST.into());
+    for addresses in [
+        vec![silent.address, good_ipv6],
+        vec![good_ipv6, silent.address],
+        vec![silent_ipv6.address, good_ipv4],
+        vec![silent.address, silent.address, silent_ipv6.address, good_ipv4],
+    ] {
+        let (tunnel, answers) = tunnel_to_a_name(Duration::from_secs(3600));
+        answers.send(Ok(addresses)).unwrap();
+        ping(&mut connect(tunnel.address()), b"who is there");
+    }
+}
+
+#[test]
+fn a_connect_without_an_answer_has_the_name_looked_up_and_takes_up_what_that_says() {
+    let silent = Silent::new();
+    let good = echo_upstream(Buffers::default());
+    let (tunnel, answers) = tunnel_to_a_name(Duration::from_secs(3600));
+    answers.send(Ok(vec![silent.address])).unwrap();
+    answers.send(Ok(vec![good])).unwrap();
+    ping(&mut connect(tunnel.address()), b"moved");
 }
 
 #[test]
@@ -226,14 +292,13 @@ fn a_name_that_does_not_resolve_is_said_and_turns_clients_away() {
 }
 
 #[test]
-fn a_name_that_resolves_later_serves_those_who_come_then() {
+fn a_name_that_resolves_later_serves_those_who_wait_for_it() {
     let good = echo_upstream(Buffers::default());
-    let (tunnel, answers) = tunnel_to_a_name(Duration::from_secs(30));
-    let client = connect(tunnel.address());
+    let (tunnel, answers) = tunnel_to_a_name(Duration::from_secs(3600));
+    let mut client = connect(tunnel.address());
     answers.send(Err(io::ErrorKind::NotFound.into())).unwrap();
-    is_refused(client);
     answers.send(Ok(vec![good])).unwrap();
-    ping(&mut connect(tunnel.address()), b"now");
+    ping(&mut client, b"now");
 }
 
 #[test]
@@ -260,27 +325,58 @@ fn a_client_that_waits_for_a_name_is_reset_at_the_stop() {
 }
 
 #[test]
-fn after_a_failure_the_name_is_looked_up_again_at_once_and_not_in_a_minute() {
+fn a_refused_client_has_the_name_looked_up_and_is_served_where_the_service_is_now() {
     let good = echo_upstream(Buffers::default());
-    let (tunnel, answers) = tunnel_to_a_name(Duration::from_secs(5));
+    let (tunnel, answers) = tunnel_to_a_name(Duration::from_secs(3600));
     answers.send(Ok(vec![deserted()])).unwrap();
-    is_refused(connect(tunnel.address()));
+    let mut client = connect(tunnel.address());
     answers.send(Ok(vec![good])).unwrap();
-    wait_until("the new address is used", || {
-        let mut client = connect(tunnel.address());
-        let asked = client.write_all(b"?");
-        asked.and_then(|()| client.read_exact(&mut [0])).is_ok()
-    });
+    ping(&mut client, b"moved");
+}
+
+/// A client of a tunnel that leads to itself is ended at once, though it may
+/// wait for an hour, and few descriptors are ever in use.
+fn leads_to_itself(host: &str, to: &str, client_goes_to: &str) {
+    let port = deserted().port().to_string();
+    let to = format!("{to}:{port}");
+    let options = ["--host", host, "--to", &to, "--connect-timeout", "1h"];
+    let tunnel = Server::start_on_port("tunnel", &port, &options);
+    let idle = tunnel.descriptors();
+    for _ in 0..3 {
+        is_refused(connect(format!("{client_goes_to}:{port}").parse().unwrap()));
+    }
+    let line = tunnel.wait_for_line("disconnecting");
+    assert!(line.contains("this tunnel itself"), "{line}");
+    wait_until("nothing goes on", || tunnel.descriptors() == idle);
+    let summary = tunnel.stop();
+    let served = number_before(&summary, "clients served");
+    assert!(served <= 4.0, "{summary}");
 }
 
 #[test]
-fn a_tunnel_does_not_connect_to_itself() {
-    let port = deserted().port().to_string();
-    let to = format!("127.0.0.1:{port}");
-    let tunnel = Server::start_on_port("tunnel", &port, &["--to", &to]);
-    is_refused(connect(tunnel.address()));
-    let line = tunnel.wait_for_line("disconnecting");
-    assert!(line.contains("that is this tunnel itself"), "{line}");
+fn a_tunnel_to_itself_is_noticed_however_its_address_is_spelled() {
+    leads_to_itself("127.0.0.1", "127.0.0.1", "127.0.0.1");
+    leads_to_itself("127.0.0.1", "localhost", "127.0.0.1");
+    leads_to_itself("127.0.0.1", "0.0.0.0", "127.0.0.1");
+    leads_to_itself("::", "127.0.0.1", "127.0.0.1");
+    leads_to_itself("::", "[::1]", "[::1]");
+    leads_to_itself("::", "[::]", "[::1]");
+}
+
+#[test]
+fn a_tunnel_to_itself_by_another_of_its_addresses_is_noticed_at_the_first_client() {
+    leads_to_itself("0.0.0.0", "127.0.0.2", "127.0.0.1");
+    leads_to_itself("0.0.0.0", "127.0.0.1", "127.0.0.3");
+    leads_to_itself("::", "[::1]", "127.0.0.1");
+}
+
+#[test]
+fn the_same_port_at_another_address_is_no_loop() {
+    let port = deserted().port();
+    let upstream = Upstream::listen_on(([127, 0, 0, 2], port).into(), Buffers::default());
+    let to = upstream.address().to_string();
+    let tunnel = Server::start_on_port("tunnel", &port.to_string(), &["--to", &to]);
+    ping_pair(&mut Pair::through(&tunnel, &upstream));
 }
 
 /// The header that the upstream of a tunnel with these options gets first.

@@ -1,8 +1,8 @@
-//! Where a tunnel leads: a host and a port.
+//! The server that a tunnel leads to: a host and a port.
 //!
 //! Owns the parsing of `HOST:PORT` and the look-up of the host's addresses.
-//! Refuses to say when to look up: that may take long, so the event loop must
-//! never do it.
+//! Refuses to decide when to look up: a look-up may take long, so the event
+//! loop must never do it.
 
 use std::fmt;
 use std::io;
@@ -18,8 +18,9 @@ use crate::limits::MAX_ADDRESSES;
 ///
 /// let target: Target = "[::1]:6379".parse()?;
 /// assert_eq!(target.to_string(), "[::1]:6379");
-/// assert!("redis".parse::<Target>().unwrap_err().contains("redis:6379"));
-/// # Ok::<(), String>(())
+/// let refused = "redis".parse::<Target>().unwrap_err();
+/// assert!(refused.to_string().contains("the port is missing"));
+/// # Ok::<(), highwater::services::TargetError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
@@ -54,28 +55,32 @@ impl Target {
 }
 
 impl FromStr for Target {
-    type Err = String;
+    type Err = TargetError;
 
-    fn from_str(typed: &str) -> Result<Self, String> {
-        let refuse = |why: &str| {
-            Err(format!(
-                "`{typed}` is not HOST:PORT: {why}; write for example redis:6379, 127.0.0.1:80 or [::1]:80"
-            ))
+    fn from_str(typed: &str) -> Result<Self, TargetError> {
+        let refuse = |reason| {
+            Err(TargetError {
+                typed: typed.to_owned(),
+                reason,
+            })
         };
+        if let Some(meant) = out_of_url(typed) {
+            return refuse(Reason::Url(meant));
+        }
         let Some((host, port)) = typed.rsplit_once(':') else {
-            return refuse("the port is missing");
+            return refuse(Reason::PortMissing);
         };
         let Some(port) = port.parse().ok().filter(|&port: &u16| port > 0) else {
-            return refuse("the port must be a number from 1 to 65535");
+            return refuse(Reason::PortRange);
         };
         let host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
             Some(address) if address.parse::<Ipv6Addr>().is_ok() => address,
-            Some(_) => return refuse("an IPv6 address belongs between the brackets"),
-            None if host.contains(':') => return refuse("an IPv6 address needs brackets"),
+            Some(_) => return refuse(Reason::NotIpv6),
+            None if host.contains(':') => return refuse(Reason::NoBrackets),
             None => host,
         };
-        if host.is_empty() || host.contains(char::is_whitespace) {
-            return refuse("the host is missing or has a space in it");
+        if host.is_empty() || host.contains(|c: char| c.is_whitespace() || c == '/') {
+            return refuse(Reason::NoHost);
         }
         Ok(Self {
             host: host.to_owned(),
@@ -83,6 +88,81 @@ impl FromStr for Target {
         })
     }
 }
+
+/// Ports that a URL may leave out.
+const DEFAULT_PORTS: [(&str, u16); 10] = [
+    ("amqp", 5672),
+    ("ftp", 21),
+    ("http", 80),
+    ("https", 443),
+    ("mysql", 3306),
+    ("nats", 4222),
+    ("postgres", 5432),
+    ("postgresql", 5432),
+    ("redis", 6379),
+    ("ssh", 22),
+];
+
+/// What to type for a URL, or for an address with a path behind it.
+fn out_of_url(typed: &str) -> Option<String> {
+    let (scheme, rest) = match typed.split_once("://") {
+        Some((scheme, rest)) => (scheme, rest),
+        None if typed.contains('/') => ("", typed),
+        None => return None,
+    };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    let has_port = host
+        .rsplit_once(':')
+        .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    let known = DEFAULT_PORTS
+        .iter()
+        .find(|(name, _)| scheme.eq_ignore_ascii_case(name));
+    Some(match known {
+        _ if host.is_empty() => "HOST:PORT".to_owned(),
+        _ if has_port => host.to_owned(),
+        Some((_, port)) => format!("{host}:{port}"),
+        None => format!("{host}:PORT"),
+    })
+}
+
+/// A text that is no [`Target`]. Its message says what to type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetError {
+    typed: String,
+    reason: Reason,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Reason {
+    PortMissing,
+    PortRange,
+    NotIpv6,
+    NoBrackets,
+    NoHost,
+    /// A URL, and the target that it means.
+    Url(String),
+}
+
+impl fmt::Display for TargetError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let typed = &self.typed;
+        let why = match &self.reason {
+            Reason::PortMissing => "the port is missing",
+            Reason::PortRange => "the port must be a number from 1 to 65535",
+            Reason::NotIpv6 => "an IPv6 address belongs between the brackets",
+            Reason::NoBrackets => "an IPv6 address needs brackets",
+            Reason::NoHost => "the host is missing or has a space or a slash in it",
+            Reason::Url(meant) => {
+                return write!(f, "`{typed}` is a URL, not HOST:PORT: write {meant}");
+            }
+        };
+        let example = "write for example redis:6379, 127.0.0.1:80 or [::1]:80";
+        write!(f, "`{typed}` is not HOST:PORT: {why}; {example}")
+    }
+}
+
+impl std::error::Error for TargetError {}
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -129,9 +209,26 @@ mod tests {
             "two words:80",
             "redis:http",
         ] {
-            let refusal = typed.parse::<Target>().unwrap_err();
+            let refusal = typed.parse::<Target>().unwrap_err().to_string();
             assert!(refusal.contains(&format!("`{typed}`")), "{refusal}");
             assert!(refusal.contains("redis:6379"), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn a_url_is_refused_with_what_to_write_in_its_place() {
+        for (typed, meant) in [
+            ("redis://h:1", "write h:1"),
+            ("http://h:80/x", "write h:80"),
+            ("http://web", "write web:80"),
+            ("HTTPS://web/a?b", "write web:443"),
+            ("postgres://me:secret@[::1]/db", "write [::1]:5432"),
+            ("gopher://old", "write old:PORT"),
+            ("web:80/x", "write web:80"),
+            ("http://", "write HOST:PORT"),
+        ] {
+            let refusal = typed.parse::<Target>().unwrap_err().to_string();
+            assert!(refusal.ends_with(meant), "{refusal}");
         }
     }
 
