@@ -8,10 +8,14 @@
     reason = "a test or a helper that fails should say so at once"
 )]
 
-use std::collections::BTreeMap;
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use support::server::{BINARY, Server};
 
 /// The table whose rows a section may take over, by linking to it.
 const SHARED: &str = "Serving options";
@@ -34,7 +38,7 @@ fn root() -> PathBuf {
 }
 
 fn help(subcommand: Option<&str>) -> String {
-    let output = Command::new(env!("CARGO_BIN_EXE_highwater"))
+    let output = Command::new(BINARY)
         .args(subcommand)
         .arg("--help")
         .output()
@@ -501,5 +505,44 @@ fn every_line_of_the_log_is_documented() {
         missing.is_empty(),
         "docs/log.md does not have these lines:\n{}",
         missing.join("\n")
+    );
+}
+
+/// The names of all fields in a JSON value, at any depth.
+fn fields(value: &serde_json::Value, names: &mut BTreeSet<String>) {
+    match value {
+        serde_json::Value::Object(object) => {
+            for (name, inner) in object {
+                names.insert(name.clone());
+                fields(inner, names);
+            }
+        }
+        serde_json::Value::Array(items) => items.iter().for_each(|item| fields(item, names)),
+        _ => {}
+    }
+}
+
+#[test]
+fn every_field_of_the_probes_report_is_documented() {
+    let server = Server::echo(&["--grace", "200ms"]);
+    let port = server.port().to_string();
+    let options = "--fast 1 --stalled 1 --quiet 0 --talkers 0 --paused 0 --steady 0 --within 2s --baseline 200ms --json";
+    let output = Command::new(BINARY)
+        .args(["probe", "--port", &port])
+        .args(options.split(' '))
+        .output()
+        .unwrap();
+    let report = serde_json::from_slice(&output.stdout).unwrap();
+    let mut names = BTreeSet::new();
+    fields(&report, &mut names);
+    assert!(names.len() > 60, "only {} fields", names.len());
+    let document = fs::read_to_string(root().join("docs/probe.md")).unwrap();
+    let is_missing = |name: &&String| {
+        !document.contains(&format!("`{name}`")) && !document.contains(&format!("`{name}[]`"))
+    };
+    let missing: Vec<&String> = names.iter().filter(is_missing).collect();
+    assert!(
+        missing.is_empty(),
+        "docs/probe.md does not have the fields {missing:?}"
     );
 }
