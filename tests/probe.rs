@@ -17,6 +17,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -341,14 +342,17 @@ fn an_answer_of_503_is_not_available() {
 
 #[test]
 fn a_web_server_that_cannot_be_probed_gets_one_clear_line() {
-    let line = |address: SocketAddr| one_line(&[&address.to_string(), "--protocol", "http", "--path", "/x"]);
+    let line = |address: SocketAddr| {
+        let address = address.to_string();
+        one_line(&[&address, "--protocol", "http", "--path", "/x", "--timeout", "1s"])
+    };
     let busy = http_server("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n");
     assert!(line(busy).contains("GET /x got status 503 Service Unavailable"));
     assert!(line(serve(drop)).contains("closed the first client"));
     let silent = serve(|mut stream| drop(stream.read_to_end(&mut Vec::new())));
-    assert!(line(silent).contains("did not answer GET /x within 3 s"));
+    assert!(line(silent).contains("did not answer GET /x within 1 s"));
     let stuck = http_server("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel");
-    assert!(line(stuck).contains("did not answer GET /x within 3 s"));
+    assert!(line(stuck).contains("did not answer GET /x within 1 s"));
     let mail = serve(|mut stream| {
         let _ = stream.write_all(b"220 mail ready\r\n");
         let _ = stream.read_to_end(&mut Vec::new());
@@ -414,6 +418,7 @@ fn push(address: SocketAddr, send: &str, publish: Option<&str>) -> Plan {
     short(address).speaking(Push {
         send: send.into(),
         publishing: publish.map(|line| Publishing {
+            greeting: Vec::new(),
             line: line.into(),
             bytes_per_second: 64 << 10,
         }),
@@ -530,7 +535,7 @@ fn a_server_that_cannot_be_probed_gets_one_clear_line() {
     let hangs_up = serve(drop).to_string();
     assert!(one_line(&[&hangs_up]).contains("closed the first client"));
     let silent = serve(|mut stream| drop(stream.read_to_end(&mut Vec::new()))).to_string();
-    assert!(one_line(&[&silent]).contains("did not answer 64 bytes within 3 s"));
+    assert!(one_line(&[&silent, "--timeout", "500ms"]).contains("did not answer 64 bytes within 0.5 s"));
     let wrong = serve(|mut stream| {
         let _ = stream.write_all(b"220 ready\r\n");
         let _ = stream.read_to_end(&mut Vec::new());
@@ -614,32 +619,73 @@ fn json_is_all_that_standard_output_gets_and_the_plot_is_drawn() {
     assert!(drawn.starts_with("<svg") && drawn.contains("stalled") && drawn.contains("seconds"));
 }
 
-#[test]
-fn an_interrupt_ends_the_probe_with_what_it_has_measured() {
-    let address = serve(strict_echo).to_string();
-    let started = Instant::now();
+/// A probe in a process of its own that is interrupted once `is_time`; how long it took to end then.
+fn interrupted(arguments: &[&str], is_time: impl Fn(u32) -> bool) -> (Output, Duration) {
     let child = Command::new(env!("CARGO_BIN_EXE_highwater"))
-        .args(["probe", &address, "--json", "--baseline", "60s"])
+        .arg("probe")
+        .args(arguments)
         .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         .spawn()
         .unwrap();
+    let (id, started) = (child.id(), Instant::now());
     // Before it is caught, the signal would end the process.
-    let id = child.id();
-    while !catches_interrupts(id) {
+    while !catches_interrupts(id) || !is_time(id) {
         assert!(
             started.elapsed() < Duration::from_secs(20),
-            "the probe never caught SIGINT"
+            "the probe never came so far"
         );
-        thread::yield_now();
+        thread::sleep(Duration::from_millis(5));
     }
     let pid = rustix::process::Pid::from_raw(i32::try_from(id).unwrap()).unwrap();
+    let signalled = Instant::now();
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
     let output = child.wait_with_output().unwrap();
-    assert!(started.elapsed() < Duration::from_secs(30));
+    (output, signalled.elapsed())
+}
+
+#[test]
+fn an_interrupt_ends_the_probe_at_once_with_what_it_has_measured() {
+    let clients = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&clients);
+    let address = serve(move |stream| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        // Slow clients have megabytes to read when the interrupt comes.
+        unbounded_echo(stream);
+    });
+    let arguments = [
+        &address.to_string(),
+        "--json",
+        "--baseline",
+        "1s",
+        "--within",
+        "60s",
+    ];
+    // One first client, ten healthy ones, and the slow ones.
+    let (output, took) = interrupted(&arguments, |_| clients.load(Ordering::Relaxed) >= 20);
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["interrupted"], true);
-    assert_ne!(report["verdict"], "pass");
     assert_eq!(output.status.code(), Some(1));
+    for finding in report["findings"].as_array().unwrap().iter().take(6) {
+        assert_ne!(finding["verdict"], "fail", "nothing was decided: {finding}");
+    }
+    // 0.3 s on a machine of its own; this one also runs other tests.
+    assert!(took < Duration::from_secs(2), "{took:?}");
+}
+
+#[test]
+fn an_interrupt_before_there_is_a_result_is_one_line_and_writes_nothing() {
+    let silent = serve(|mut stream| drop(stream.read_to_end(&mut Vec::new()))).to_string();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("report.json");
+    let arguments = [&silent, "--timeout", "60s", "--json", file.to_str().unwrap()];
+    let (output, took) = interrupted(&arguments, |_| true);
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(said, "highwater probe: interrupted before there was a result\n");
+    assert!(output.stdout.is_empty());
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
 }
 
 /// Whether the process has its handlers (the mask of caught signals in `/proc/PID/status`): SIGTERM's is the last.

@@ -39,6 +39,8 @@ pub enum ProbeError {
         sent: String,
         /// How long the probe waited.
         waited: Duration,
+        /// Which step before the protocol it waited for, if one.
+        waits_for: Option<String>,
     },
     /// The first client got something else than the protocol asks for.
     WrongAnswer {
@@ -47,6 +49,8 @@ pub enum ProbeError {
         /// What is wrong with it.
         why: String,
     },
+    /// It was ended before there was a result.
+    Interrupted,
     /// More clients than this process may have descriptors.
     TooManyClients {
         /// Clients asked for.
@@ -100,12 +104,23 @@ impl std::fmt::Display for ProbeError {
             ),
             Self::NoAnswer {
                 address,
+                waited,
+                waits_for: Some(step),
+                ..
+            } => write!(
+                f,
+                "{address} did not get past {step} within {} s; is that what the server says first?",
+                waited.as_secs_f64()
+            ),
+            Self::NoAnswer {
+                address,
                 sent,
                 waited,
+                waits_for: None,
             } => write!(
                 f,
                 "{address} did not answer {sent} within {} s; does the server speak the protocol chosen?",
-                waited.as_secs()
+                waited.as_secs_f64()
             ),
             Self::WrongAnswer { address, why } => write!(f, "{address} answered wrongly: {why}"),
             Self::TooManyClients {
@@ -117,6 +132,7 @@ impl std::fmt::Display for ProbeError {
                 "{clients} clients need {needed} descriptors, but this process may open {allowed}; \
                  ask for fewer clients, or raise the limit with `ulimit -n {needed}`"
             ),
+            Self::Interrupted => f.write_str("interrupted before there was a result"),
             Self::Field { field, problem } => write!(f, "{field} {problem}"),
             Self::System { doing, source } => write!(f, "cannot {doing}: {source}"),
         }

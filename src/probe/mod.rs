@@ -23,17 +23,19 @@ mod report;
 mod server;
 mod watcher;
 
+pub use clients::opening::Step;
 pub use clients::pace::Pace;
+pub use driver::addresses::choose_address;
 pub use error::ProbeError;
 pub use kind::{Disconnect, Fate, KINDS, KindRow, Reading, SlowKind};
 pub use load::{Load, LoadCounts, LoadSlice, LostClient};
 pub use plan::{
     BULK_MESSAGE_BYTES, BULK_PIPELINE_MESSAGES, FILL_BYTES, Group, Groups, LARGEST_MESSAGE_BYTES,
-    MOST_PIPELINED_MESSAGES, PUBLISH_RATE_BYTES, Plan,
+    MOST_PIPELINED_MESSAGES, PUBLISH_RATE_BYTES, Plan, ProxyVersion, TIMEOUT,
 };
 pub use protocol::echo::{Echo, EchoConversation};
 pub use protocol::framed::Framed;
-pub use protocol::http::Http;
+pub use protocol::http::{Http, Method};
 pub use protocol::pattern::Pattern;
 pub use protocol::push::Push;
 pub use protocol::resp::Resp;
@@ -44,7 +46,7 @@ pub use report::measurement::{
     Healthy, Measurement, PhaseFigures, PublisherSeen, ServerSeen, Slice, SlowClientSeen,
 };
 #[cfg(feature = "plot")]
-pub use report::plot::plot;
+pub use report::plot::{plot, svg};
 pub use report::table::table;
 pub use report::verdict::finding::{Finding, Outcome};
 pub use report::verdict::{
@@ -64,7 +66,7 @@ pub use watcher::{Live, NoProgress, Phase, ProgressSink};
 pub fn probe(plan: &Plan, target: &str, sink: &mut dyn ProgressSink) -> Result<Report, ProbeError> {
     plan.check()?;
     driver::preflight::ensure_descriptors(plan.fast + plan.slow.clients())?;
-    let conversations = driver::preflight::first_exchange(plan)?;
+    let conversations = driver::preflight::first_exchange(plan, sink)?;
     let monitor = server::ServerMonitor::of(plan.address, plan.pid);
     let seen = driver::Driver::new(plan, &*conversations, monitor)?.run(sink)?;
     Ok(Report::new(plan, target, seen))

@@ -7,6 +7,7 @@ use std::ops::{Index, IndexMut};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::probe::clients::opening::Step;
 use crate::probe::error::ProbeError;
 use crate::probe::kind::{KINDS, Reading, SlowKind};
 use crate::probe::protocol::Protocol;
@@ -36,6 +37,13 @@ pub struct Plan {
     pub baseline: Duration,
     /// The most that a slow client offers without reading an answer, in bytes.
     pub fill: u64,
+    /// What every client does before its protocol begins, in this order.
+    pub opening: Vec<Step>,
+    /// The PROXY protocol header that every client sends first, as a balancer would.
+    pub proxy_header: Option<ProxyVersion>,
+    /// The longest time up to the first whole answer, connecting included; and for all clients of
+    /// one kind to connect.
+    pub timeout: Duration,
     /// The server's process, where its port does not tell.
     pub pid: Option<i32>,
     /// Which findings decide the verdict.
@@ -56,6 +64,18 @@ pub const PUBLISH_RATE_BYTES: u64 = 4 << 20;
 pub const BULK_MESSAGE_BYTES: usize = 64 << 10;
 /// See [`BULK_MESSAGE_BYTES`].
 pub const BULK_PIPELINE_MESSAGES: u32 = 16;
+
+/// How long the first answer may take: longer than a page that is rendered once and then kept.
+pub const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The version of the PROXY protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyVersion {
+    /// One line of text.
+    V1,
+    /// A binary header.
+    V2,
+}
 
 /// How many slow clients of one kind, and how fast they read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,6 +137,9 @@ impl Plan {
             within: Duration::from_secs(6),
             baseline: Duration::from_secs(2),
             fill: FILL_BYTES,
+            opening: Vec::new(),
+            proxy_header: None,
+            timeout: TIMEOUT,
             pid: None,
             judgement: Judgement::default(),
         }
@@ -149,6 +172,7 @@ impl Plan {
     pub(crate) fn slow_kinds(&self) -> Vec<SlowKind> {
         let rows = KINDS.iter().filter(|row| match row.reading {
             Reading::NeverInSteps => false,
+            _ if !self.protocol.traits().fills => false,
             // Where the server sends by itself, nobody talks.
             Reading::NeverButTalks => self.protocol.traits().talks,
             _ => true,
@@ -181,6 +205,7 @@ impl Plan {
             ("within", self.within),
             ("baseline", self.baseline),
             ("pause", self.pause),
+            ("timeout", self.timeout),
         ] {
             if time.is_zero() || time > Duration::from_secs(3600) {
                 return refuse(field, "must be above 0 and at most 1h".into());

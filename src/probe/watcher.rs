@@ -54,6 +54,11 @@ pub struct Live {
 pub trait ProgressSink {
     /// Break ends the probe with what it has measured so far.
     fn observe(&mut self, live: &Live) -> ControlFlow<()>;
+
+    /// Whether to give up before the probe has begun; asked some twenty times a second.
+    fn is_interrupted(&self) -> bool {
+        false
+    }
 }
 
 /// Nobody looks on.

@@ -1,17 +1,18 @@
 //! What `highwater probe` is told on its command line, and the plan that follows from it.
 
-use std::net::ToSocketAddrs;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::{Args, ValueEnum};
 
+use super::steps::Steps;
 use crate::cli::parse::{parse_rate, parse_size, parse_time, unescape};
 use highwater::probe::{
-    BULK_MESSAGE_BYTES, BULK_PIPELINE_MESSAGES, Echo, Framed, Http, Plan, ProbeError, Protocol, Publishing,
-    Push, Resp, SlowKind,
+    BULK_MESSAGE_BYTES, BULK_PIPELINE_MESSAGES, Echo, Framed, Http, Judgement, Method, Plan, Protocol,
+    ProxyVersion, Publishing, Push, Resp, SlowKind,
 };
 
 /// The arguments of `highwater probe`.
@@ -22,7 +23,7 @@ use highwater::probe::{
 )]
 pub(crate) struct ProbeArgs {
     /// The server, as HOST:PORT
-    #[arg(value_name = "HOST:PORT", required_unless_present = "port")]
+    #[arg(value_name = "HOST:PORT")]
     pub(crate) target: Option<String>,
     /// The server's port on this machine, instead of HOST:PORT
     #[arg(long, value_name = "N", conflicts_with = "target")]
@@ -33,6 +34,27 @@ pub(crate) struct ProbeArgs {
     /// Request this path with --protocol http
     #[arg(long, value_name = "PATH", default_value = "/", value_parser = parse_path)]
     pub(crate) path: String,
+    /// Method of --protocol http. The answers to HEAD have no body and fill nobody up: with it
+    /// the findings about slow clients are not tested
+    #[arg(long, value_enum, ignore_case = true, default_value = "GET")]
+    pub(crate) method: MethodName,
+    /// Header field of --protocol http, as 'Name: value'; repeatable. Host and User-Agent replace ours
+    #[arg(long, value_name = "FIELD", value_parser = parse_field)]
+    pub(crate) header: Vec<Field>,
+    /// Statuses that are right with --protocol http [default: 2xx, 3xx and 401, all like the first]
+    #[arg(long, value_name = "STATUS,..", value_delimiter = ',', value_parser = parse_status)]
+    pub(crate) expect_status: Vec<u16>,
+    /// Follow redirects of --protocol http to the same server, at most 5, before the probe begins
+    #[arg(long)]
+    pub(crate) follow: bool,
+    #[command(flatten)]
+    pub(crate) steps: Steps,
+    /// Send a PROXY protocol header first on every connection, as a balancer would
+    #[arg(long, value_enum, value_name = "VERSION")]
+    pub(crate) proxy_protocol: Option<ProxyName>,
+    /// Longest time up to the first whole answer, resolving and connecting included
+    #[arg(long, value_name = "TIME", value_parser = parse_time, default_value = "10s")]
+    pub(crate) timeout: Duration,
     /// Line that every client of --protocol push sends once; escapes \r \n \t \0 \\ \xHH
     #[arg(long, value_name = "LINE", value_parser = parse_line)]
     pub(crate) send: Option<Line>,
@@ -40,6 +62,9 @@ pub(crate) struct ProbeArgs {
     /// escapes \r \n \t \0 \\ \xHH
     #[arg(long, value_name = "LINE", value_parser = parse_line)]
     pub(crate) publish: Option<Line>,
+    /// Line that this connection sends first, once, such as a login
+    #[arg(long, value_name = "LINE", value_parser = parse_line, requires = "publish")]
+    pub(crate) publish_greeting: Option<Line>,
     /// Bytes per second of these lines
     #[arg(long, value_name = "SIZE[/s]", value_parser = parse_rate, default_value = "4MiB/s")]
     pub(crate) publish_rate: u64,
@@ -100,9 +125,24 @@ pub(crate) struct ProbeArgs {
     #[arg(long, value_name = "PID")]
     pub(crate) pid: Option<i32>,
 
-    /// Write the report to standard output as JSON, and nothing else
+    /// Findings that must pass: one that was not tested fails the probe, one that is unknown
+    /// leaves it unknown
+    #[arg(long, value_name = "FINDING,..", value_delimiter = ',')]
+    pub(crate) require: Vec<String>,
+    /// Let the verdict be pass although a finding about slow clients is unknown
     #[arg(long)]
-    pub(crate) json: bool,
+    pub(crate) allow_unknown: bool,
+
+    /// Write the report as JSON: to standard output, and nothing else there, or to this file
+    #[arg(long, value_name = "FILE", num_args = 0..=1)]
+    #[allow(clippy::option_option, reason = "absent, without a file, with one")]
+    pub(crate) json: Option<Option<PathBuf>>,
+    /// Write the findings as JUnit's XML into this file; what is unknown counts as skipped
+    #[arg(long, value_name = "FILE.xml")]
+    pub(crate) junit: Option<PathBuf>,
+    /// Form of the report on standard output: text, or github for workflow annotations
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) format: Format,
     /// Draw the timeline into this file
     #[arg(long, value_name = "FILE.svg")]
     pub(crate) plot: Option<PathBuf>,
@@ -131,7 +171,7 @@ static PROTOCOLS: &[Choice] = &[
     Choice {
         name: "http",
         help: "GET repeatedly on a kept connection; see --path",
-        make: |args| Arc::new(Http::get(&args.path, args.target())),
+        make: |args| Arc::new(args.http()),
     },
     Choice {
         name: "push",
@@ -154,6 +194,72 @@ fn protocol_parser() -> impl TypedValueParser<Value = &'static Choice> {
         let chosen = PROTOCOLS.iter().find(|choice| choice.name == name);
         chosen.unwrap_or(&PROTOCOLS[0])
     })
+}
+
+/// What `--format` takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Tables and findings for people
+    Text,
+    /// ::error and ::warning lines for GitHub Actions
+    Github,
+}
+
+/// Where `--json` leads.
+pub(crate) enum JsonTo<'a> {
+    Nowhere,
+    StandardOutput,
+    File(&'a PathBuf),
+}
+
+/// What `--method` takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "UPPER")]
+pub(crate) enum MethodName {
+    /// Heads and bodies
+    Get,
+    /// Heads only
+    Head,
+}
+
+/// What `--proxy-protocol` takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProxyName {
+    /// One line of text
+    V1,
+    /// A binary header
+    V2,
+}
+
+/// A header field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Field(String, String);
+
+fn parse_field(typed: &str) -> Result<Field, String> {
+    let refuse = |why: &str| {
+        format!(
+            "`{}` is not a header field: {why}; write 'Name: value'",
+            typed.escape_debug()
+        )
+    };
+    if typed.contains(['\r', '\n', '\0']) {
+        return Err(refuse("it has a line end"));
+    }
+    let (name, value) = typed.split_once(':').ok_or_else(|| refuse("it has no colon"))?;
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if name.is_empty() || !name.bytes().all(is_token) {
+        return Err(refuse("its name is not one word"));
+    }
+    Ok(Field(name.to_owned(), value.trim().to_owned()))
+}
+
+fn parse_status(typed: &str) -> Result<u16, String> {
+    let status = typed
+        .trim()
+        .parse()
+        .ok()
+        .filter(|status| (200..600).contains(status));
+    status.ok_or_else(|| format!("`{typed}` is not a status: write numbers from 200 to 599, such as 200,206"))
 }
 
 /// Bytes as they were typed with escapes.
@@ -187,15 +293,53 @@ Examples:
   highwater probe --port 9000 --json | jq .verdict
       for scripts
 
-Exit codes: 0 verdict pass, 1 fail or unknown, 2 wrong usage or no server.";
+  highwater probe --port 25 --expect '^220 ' --send-first 'EHLO me\\r\\n' --expect '250 '
+      steps before the protocol, in this order
+  highwater probe --port 9000 --require stalled-disconnected,healthy-served --junit probe.xml
+      in CI; see docs/probe-ci.md
+
+Exit codes: 0 verdict pass; 1 fail, unknown or interrupted; 2 wrong usage or no server.";
 
 impl ProbeArgs {
     /// The server as it was typed.
-    #[must_use]
-    pub(crate) fn target(&self) -> String {
-        match (&self.target, self.port) {
-            (Some(target), _) => target.clone(),
-            (None, port) => format!("127.0.0.1:{}", port.unwrap_or(0)),
+    ///
+    /// # Errors
+    ///
+    /// One sentence when none was.
+    pub(crate) fn target(&self) -> Result<String, String> {
+        match (&self.target, self.port, &self.json) {
+            (Some(target), ..) => Ok(target.clone()),
+            (None, Some(port), _) => Ok(format!("127.0.0.1:{port}")),
+            // `--json HOST:PORT` took the server for the name of a file.
+            (None, None, Some(Some(target))) => Ok(target.to_string_lossy().into_owned()),
+            (None, None, _) => {
+                Err("which server? Write HOST:PORT, or --port N for one on this machine".to_owned())
+            }
+        }
+    }
+
+    /// Where the JSON goes.
+    pub(crate) fn json_to(&self) -> JsonTo<'_> {
+        let is_server = self.target.is_none() && self.port.is_none();
+        match &self.json {
+            None => JsonTo::Nowhere,
+            Some(Some(file)) if !is_server => JsonTo::File(file),
+            Some(_) => JsonTo::StandardOutput,
+        }
+    }
+
+    fn http(&self) -> Http {
+        Http {
+            method: match self.method {
+                MethodName::Get => Method::Get,
+                MethodName::Head => Method::Head,
+            },
+            fields: (self.header.iter())
+                .map(|Field(name, value)| (name.clone(), value.clone()))
+                .collect(),
+            statuses: self.expect_status.clone(),
+            follow: self.follow,
+            ..Http::get(&self.path, self.target().unwrap_or_default())
         }
     }
 
@@ -203,32 +347,15 @@ impl ProbeArgs {
         Push {
             send: self.send.clone().map_or(Vec::new(), |line| line.0),
             publishing: self.publish.clone().map(|line| Publishing {
+                greeting: self.publish_greeting.clone().map_or(Vec::new(), |line| line.0),
                 line: line.0,
                 bytes_per_second: self.publish_rate,
             }),
         }
     }
 
-    /// What these arguments ask for; resolves the server's name.
-    ///
-    /// # Errors
-    ///
-    /// When the name leads nowhere.
-    pub(crate) fn plan(&self) -> Result<Plan, ProbeError> {
-        let target = self.target();
-        let resolved = target.to_socket_addrs();
-        let address = match resolved.map(|mut addresses| addresses.next()) {
-            Ok(Some(address)) => address,
-            Ok(None) => {
-                return Err(ProbeError::NoAddress { target, source: None });
-            }
-            Err(source) => {
-                return Err(ProbeError::NoAddress {
-                    target,
-                    source: Some(source),
-                });
-            }
-        };
+    /// What these arguments ask of the server at `address`.
+    pub(crate) fn plan(&self, address: SocketAddr) -> Plan {
         let (size, pipeline) = if self.bulk {
             (BULK_MESSAGE_BYTES, BULK_PIPELINE_MESSAGES)
         } else {
@@ -243,7 +370,17 @@ impl ProbeArgs {
             within: self.within,
             baseline: self.baseline,
             fill: self.fill as u64,
+            opening: self.steps.0.clone(),
+            proxy_header: self.proxy_protocol.map(|version| match version {
+                ProxyName::V1 => ProxyVersion::V1,
+                ProxyName::V2 => ProxyVersion::V2,
+            }),
+            timeout: self.timeout,
             pid: self.pid,
+            judgement: Judgement {
+                require: self.require.clone(),
+                allow_unknown: self.allow_unknown,
+            },
             ..Plan::new(address)
         };
         for (kind, clients) in [
@@ -261,6 +398,6 @@ impl ProbeArgs {
         }
         plan.slow[SlowKind::Trickle].rate_bytes = self.trickle_rate;
         plan.slow[SlowKind::Steady].rate_bytes = self.steady_rate;
-        Ok(plan)
+        plan
     }
 }

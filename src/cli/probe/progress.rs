@@ -64,11 +64,15 @@ impl ProgressSink for Progress {
             .set_position(u64::try_from(live.elapsed.as_millis()).unwrap_or(u64::MAX));
         self.bar.set_prefix(live.phase.name());
         self.bar.set_message(counts(live, expected));
-        if self.stop.load(Ordering::Relaxed) {
+        if self.is_interrupted() {
             ControlFlow::Break(())
         } else {
             ControlFlow::Continue(())
         }
+    }
+
+    fn is_interrupted(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
     }
 }
 

@@ -98,6 +98,14 @@ impl<S: Read + Write> HealthyClient<S> {
         self.writable(buffer)
     }
 
+    /// Takes what came before the client began.
+    pub(crate) fn receive_first(&mut self, bytes: &[u8], now: Moment, tally: &mut Tally) -> Turn {
+        if bytes.is_empty() || self.take(bytes, now, tally) {
+            return Turn::Done;
+        }
+        self.ended(Disconnect::EndOfFile)
+    }
+
     /// Reads what is there, and answers it while `go_on`.
     pub(crate) fn readable(
         &mut self,

@@ -5,6 +5,7 @@
 pub(crate) mod fullness;
 pub(crate) mod healthy;
 pub(crate) mod moment;
+pub(crate) mod opening;
 pub(crate) mod outstanding;
 pub(crate) mod pace;
 pub(crate) mod publisher;

@@ -5,6 +5,7 @@
 use std::io::{self, Read, Write};
 use std::time::Instant;
 
+use crate::probe::clients::opening::Opening;
 use crate::probe::clients::pace::Pace;
 use crate::probe::protocol::Publishing;
 
@@ -12,6 +13,10 @@ use crate::probe::protocol::Publishing;
 #[derive(Debug)]
 pub(crate) struct Publisher<S> {
     stream: S,
+    /// The steps that are still to be taken.
+    opening: Option<Opening>,
+    /// What is still to be sent first.
+    greeting: Vec<u8>,
     line: Vec<u8>,
     /// Offset in the line that goes next.
     offset: usize,
@@ -25,9 +30,11 @@ const MOST_CALLS_PER_TURN: usize = 64;
 
 impl<S: Read + Write> Publisher<S> {
     /// The line is not empty.
-    pub(crate) fn new(stream: S, publishing: Publishing, now: Instant) -> Self {
+    pub(crate) fn new(stream: S, opening: Opening, publishing: Publishing, now: Instant) -> Self {
         Self {
             stream,
+            opening: Some(opening),
+            greeting: publishing.greeting,
             line: publishing.line,
             offset: 0,
             pace: Pace::new(publishing.bytes_per_second, now),
@@ -49,11 +56,45 @@ impl<S: Read + Write> Publisher<S> {
     /// Sends what is due, reads what is there. Call again at the next tick.
     pub(crate) fn turn(&mut self, now: Instant, buffer: &mut [u8]) {
         if !self.is_gone {
-            self.is_gone = self.send(now).is_err() || self.discard(buffer).is_err();
+            self.is_gone = match self.open() {
+                Ok(true) => self.send(now).is_err() || self.discard(buffer).is_err(),
+                Ok(false) => false,
+                Err(_) => true,
+            };
         }
     }
 
+    /// Sends what comes first; whether all of it is sent.
+    fn greet(&mut self) -> io::Result<bool> {
+        while !self.greeting.is_empty() {
+            match self.stream.write(&self.greeting) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => drop(self.greeting.drain(..written)),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if is_too_early(&error) => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether the steps before the protocol are taken.
+    fn open(&mut self) -> io::Result<bool> {
+        if let Some(opening) = &mut self.opening {
+            match opening.drive(&mut self.stream) {
+                Ok(true) => self.opening = None,
+                Ok(false) => return Ok(false),
+                Err(error) if is_too_early(&error) => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+
     fn send(&mut self, now: Instant) -> io::Result<()> {
+        if !self.greet()? {
+            return Ok(());
+        }
         let mut allowed = self.pace.allowed(now);
         // A line may be longer than one tick's share; it goes out whole, and the pace catches up later.
         while allowed > 0 || self.offset > 0 {
@@ -68,8 +109,7 @@ impl<S: Read + Write> Publisher<S> {
                         self.published += 1;
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::NotConnected => return Ok(()),
+                Err(error) if is_too_early(&error) => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
@@ -82,18 +122,19 @@ impl<S: Read + Write> Publisher<S> {
             match self.stream.read(buffer) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(_) => {}
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected
-                    ) =>
-                {
-                    return Ok(());
-                }
+                Err(error) if is_too_early(&error) => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
         Ok(())
     }
+}
+
+/// Whether there is only no room yet, or no connection.
+fn is_too_early(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected
+    )
 }

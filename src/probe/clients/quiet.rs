@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use crate::kernel::tcp_info;
 use crate::kernel::threads;
+use crate::probe::clients::opening::Opening;
 use crate::probe::driver::clock;
 use crate::probe::driver::socket::{self, Buffers};
 use crate::probe::kind::Disconnect;
@@ -149,6 +150,8 @@ pub(crate) struct QuietPlan {
     pub(crate) last_look: LastLook,
     /// One for each client and each of its [`MOST_ATTEMPTS`].
     pub(crate) wires: Vec<Wire>,
+    /// The steps before the protocol, of a client at this address.
+    pub(crate) openings: Box<dyn Fn(Option<SocketAddr>) -> Opening + Send>,
     /// The most that one of them sends.
     pub(crate) offer: u64,
     pub(crate) within: Duration,
@@ -245,7 +248,15 @@ impl QuietClient {
             receive: Some(RECEIVE_BUFFER_BYTES),
             send: None,
         };
-        let stream = socket::connect(plan.address, buffers, FILL_PATIENCE)?;
+        let mut stream = socket::connect(plan.address, buffers, FILL_PATIENCE)?;
+        let mut opening = (plan.openings)(stream.local_addr().ok());
+        let deadline = clock::now() + FILL_PATIENCE;
+        while !opening.drive(&mut stream)? {
+            if clock::now() >= deadline {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
         Ok(Self {
             port: stream.local_addr()?.port(),
             stream,

@@ -12,11 +12,13 @@ use mio::event::Event;
 
 use crate::probe::clients::healthy::{HealthyClient, Turn};
 use crate::probe::clients::moment::Moment;
+use crate::probe::clients::opening::Opening;
 use crate::probe::clients::tally::Tally;
 use crate::probe::driver::clock;
+use crate::probe::driver::proxy;
 use crate::probe::driver::ready_list::ReadyList;
 use crate::probe::driver::seen;
-use crate::probe::driver::socket::{self, Buffers, CONNECTING_AT_ONCE, DirectStream};
+use crate::probe::driver::socket::{self, Buffers, CONNECTING_AT_ONCE, DirectStream, Opened};
 use crate::probe::error::ProbeError;
 use crate::probe::plan::Plan;
 use crate::probe::protocol::Conversations;
@@ -32,6 +34,8 @@ pub(crate) struct HealthyClients<'a> {
     registry: Registry,
     clients: Vec<HealthyClient<DirectStream>>,
     connected: Vec<bool>,
+    /// Those that have not taken all the steps before the protocol.
+    openings: Vec<Option<Box<Opening>>>,
     answered: Vec<bool>,
     /// When the connection of each stood.
     stood: Vec<Instant>,
@@ -68,6 +72,7 @@ impl<'a> HealthyClients<'a> {
             registry,
             clients: Vec::new(),
             connected: Vec::new(),
+            openings: Vec::new(),
             answered: Vec::new(),
             stood: Vec::new(),
             ends: Ends::default(),
@@ -82,8 +87,9 @@ impl<'a> HealthyClients<'a> {
     /// each turn until [`are_connected`](Self::are_connected).
     pub(crate) fn connect_some(&mut self) -> Result<(), ProbeError> {
         while self.connecting < CONNECTING_AT_ONCE && self.clients.len() < self.plan.fast {
-            let client = self.connect(self.clients.len())?;
+            let (client, opening) = self.connect(self.clients.len())?;
             self.clients.push(client);
+            self.openings.push(Some(opening));
             self.connected.push(false);
             self.answered.push(false);
             self.stood.push(clock::now());
@@ -97,7 +103,7 @@ impl<'a> HealthyClients<'a> {
         self.connecting == 0 && self.clients.len() == self.plan.fast
     }
 
-    fn connect(&self, index: usize) -> Result<HealthyClient<DirectStream>, ProbeError> {
+    fn connect(&self, index: usize) -> Result<(HealthyClient<DirectStream>, Box<Opening>), ProbeError> {
         let buffers = if self.plan.protocol.traits().echoes {
             Buffers::of_healthy(self.plan.size.saturating_mul(self.plan.pipeline as usize))
         } else {
@@ -107,11 +113,10 @@ impl<'a> HealthyClients<'a> {
             .map_err(ProbeError::system("open a socket for a healthy client"))?;
         socket::watch(&self.registry, &mut stream, index)?;
         let wire = self.conversations.healthy(index as u64, self.plan.size);
-        Ok(HealthyClient::new(
-            DirectStream::new(stream),
-            wire,
-            self.plan.pipeline,
-        ))
+        let header = proxy::header(self.plan, stream.local_addr().ok());
+        let opening = Opening::new(header, self.plan.opening.as_slice().into());
+        let client = HealthyClient::new(DirectStream::new(stream), wire, self.plan.pipeline);
+        Ok((client, Box::new(opening)))
     }
 
     /// Lets all who are connected begin.
@@ -150,7 +155,7 @@ impl<'a> HealthyClients<'a> {
         tally: &mut Tally,
     ) {
         if !self.connected[index] {
-            return self.finish_connecting(index, event, now, buffer);
+            return self.finish_connecting(index, event, now, buffer, tally);
         }
         let client = &mut self.clients[index];
         let mut turn = Turn::Done;
@@ -164,21 +169,35 @@ impl<'a> HealthyClients<'a> {
         self.follow(index, turn);
     }
 
-    fn finish_connecting(&mut self, index: usize, event: &Event, now: Moment, buffer: &mut [u8]) {
+    #[cold]
+    fn finish_connecting(
+        &mut self,
+        index: usize,
+        event: &Event,
+        now: Moment,
+        buffer: &mut [u8],
+        tally: &mut Tally,
+    ) {
         let client = &mut self.clients[index];
-        if socket::is_connected(client.stream_mut(), event) {
-            self.connected[index] = true;
-            self.stood[index] = clock::now();
-            self.connecting = self.connecting.saturating_sub(1);
-            if self.has_started && self.are_sending {
-                let turn = client.start(now, buffer);
+        match socket::open(client.stream_mut(), &mut self.openings[index], event) {
+            Opened::NotYet => {}
+            Opened::Stands(rest) => {
+                self.connected[index] = true;
+                self.stood[index] = clock::now();
+                self.connecting = self.connecting.saturating_sub(1);
+                let turn = client.receive_first(&rest, now, tally);
                 self.follow(index, turn);
-                self.more.push(index);
+                if self.has_started && self.are_sending {
+                    let turn = self.clients[index].start(now, buffer);
+                    self.follow(index, turn);
+                    self.more.push(index);
+                }
             }
-        } else if event.is_error() || event.is_write_closed() {
-            self.connecting = self.connecting.saturating_sub(1);
-            if self.answered[index] {
-                client.give_up();
+            Opened::Failed => {
+                self.connecting = self.connecting.saturating_sub(1);
+                if self.answered[index] {
+                    client.give_up();
+                }
             }
         }
     }
@@ -224,8 +243,9 @@ impl<'a> HealthyClients<'a> {
 
     /// A client whose server closed it as announced comes back with a new connection.
     fn reconnect(&mut self, index: usize) {
-        if let Ok(client) = self.connect(index) {
+        if let Ok((client, opening)) = self.connect(index) {
             self.clients[index] = client;
+            self.openings[index] = Some(opening);
             self.connected[index] = false;
         }
     }

@@ -3,15 +3,18 @@
 //! Owns the poll and the phases, and asks for the time. Judges nothing, and
 //! leaves the clients to `healthy_clients` and `slow_clients`.
 
+pub(crate) mod addresses;
 pub(crate) mod clock;
 pub(crate) mod healthy_group;
 pub(crate) mod preflight;
+pub(crate) mod proxy;
 pub(crate) mod ready_list;
 pub(crate) mod seen;
 pub(crate) mod slow_group;
 pub(crate) mod socket;
 
 use std::io;
+use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
@@ -21,6 +24,7 @@ use mio::{Events, Poll, Token};
 use crate::kernel::timer::Ticker;
 use crate::probe::clients::healthy::BUFFER_BYTES;
 use crate::probe::clients::moment::Moment;
+use crate::probe::clients::opening::Opening;
 use crate::probe::clients::publisher::Publisher;
 use crate::probe::clients::quiet::{MOST_ATTEMPTS, QuietClients, QuietPlan, SHORT_STEP_BYTES};
 use crate::probe::clients::tally::Tally;
@@ -134,11 +138,13 @@ impl<'a> Driver<'a> {
             }
         }
         self.tally.end_phase(self.moment(clock::now()));
-        if let Some(monitor) = &mut self.monitor {
-            monitor.look_last();
+        if !self.interrupted {
+            if let Some(monitor) = &mut self.monitor {
+                monitor.look_last();
+            }
+            self.note_orphans(clock::now());
+            self.drain(&mut events, sink)?;
         }
-        self.note_orphans(clock::now());
-        self.drain(&mut events, sink)?;
         Ok(self.into_measurement())
     }
 
@@ -195,7 +201,8 @@ impl<'a> Driver<'a> {
             // Served at every tick; it needs no events of its own.
             let stream = socket::start_connecting(self.plan.address, Buffers::default())
                 .map_err(ProbeError::system("open a socket for the publisher"))?;
-            self.publisher = Some(Publisher::new(stream, publishing, clock::now()));
+            let opening = opening_of(self.plan)(stream.local_addr().ok());
+            self.publisher = Some(Publisher::new(stream, opening, publishing, clock::now()));
         }
         Ok(())
     }
@@ -252,6 +259,7 @@ impl<'a> Driver<'a> {
             tables: monitor.tables(),
             last_look: monitor.last_look(),
             wires,
+            openings: Box::new(opening_of(self.plan)),
             offer: self.plan.fill,
             within: self.plan.within,
             epoch: self.epoch,
@@ -392,7 +400,8 @@ impl<'a> Driver<'a> {
         self.healthy.stop();
         self.slow.let_all_finish();
         let until = clock::now() + DRAIN_TIME;
-        while clock::now() < until && !(self.healthy.are_idle() && self.slow.are_over()) {
+        while !self.interrupted && clock::now() < until && !(self.healthy.are_idle() && self.slow.are_over())
+        {
             self.turn(events, sink)?;
         }
         Ok(())
@@ -411,7 +420,9 @@ impl<'a> Driver<'a> {
         let (moment, seconds) = (self.moment(now), self.seconds(now));
         let healthy = self.healthy.finish(moment, &mut self.tally);
         let mut slow = self.slow.finish(self.epoch);
-        slow.extend(self.quiet.take().map(QuietClients::finish).unwrap_or_default());
+        // Nobody who interrupts waits for the quiet clients, which may be connecting.
+        let quiet = self.quiet.take().filter(|_| !self.interrupted);
+        slow.extend(quiet.map(QuietClients::finish).unwrap_or_default());
         let left: Vec<u64> = (slow.iter())
             .filter(|client| client.end == Some(Disconnect::LeftInKernel))
             .map(|client| client.left_bytes)
@@ -434,4 +445,10 @@ impl<'a> Driver<'a> {
             }),
         }
     }
+}
+
+/// The steps that a client at an address of ours takes before its protocol begins.
+fn opening_of(plan: &Plan) -> impl Fn(Option<SocketAddr>) -> Opening + Send + use<> {
+    let plan = plan.clone();
+    move |ours| Opening::new(proxy::header(&plan, ours), plan.opening.as_slice().into())
 }

@@ -1,123 +1,169 @@
 //! One exchange before the probe: is there a server, and does it speak the protocol?
 //!
-//! Blocking, with timeouts. Turns an unreachable or unfit server into one clear
-//! line instead of a table full of noughts, and learns what an HTTP server
-//! answers. Also sees to it that there are descriptors enough.
+//! Turns an unreachable or unfit server into one clear line instead of a table full of
+//! noughts. Also sees to it that there are descriptors enough.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::probe::clients::opening::Opening;
+use crate::probe::driver::{addresses, clock, proxy};
 use crate::probe::error::ProbeError;
 use crate::probe::plan::Plan;
 use crate::probe::printable::printable;
 use crate::probe::protocol::{Conversation, Conversations, FirstExchange};
+use crate::probe::watcher::ProgressSink;
 
-/// How long the first client waits for its connection, and then for each part of its answer.
-const PATIENCE: Duration = Duration::from_secs(3);
 /// How long a server that need not answer is given to close a connection that it does not want.
 const GLANCE: Duration = Duration::from_millis(200);
-/// One read or write, small so that neither side can block on the other.
+/// One read or write.
 const PIECE_BYTES: usize = 16 << 10;
+/// Between two looks at the clock and at whether the probe was interrupted.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Between two tries where neither side takes or gives anything while a message is being sent.
+const BREATH: Duration = Duration::from_millis(1);
 /// Descriptors beside those of the clients: standard streams, epoll, `/proc`, the plot.
 const OTHER_DESCRIPTORS: u64 = 32;
 
 /// Sees whether the server can be probed, and makes the conversations of its clients.
-pub(crate) fn first_exchange(plan: &Plan) -> Result<Box<dyn Conversations>, ProbeError> {
-    plan.protocol.first_exchange(&mut FirstClients {
-        address: plan.address,
-        message_bytes: plan.size,
-    })
+pub(crate) fn first_exchange(
+    plan: &Plan,
+    sink: &dyn ProgressSink,
+) -> Result<Box<dyn Conversations>, ProbeError> {
+    plan.protocol.first_exchange(&mut FirstClients { plan, sink })
 }
 
 /// Clients that come before the probe, one for each exchange.
-struct FirstClients {
-    address: SocketAddr,
-    message_bytes: usize,
+struct FirstClients<'a> {
+    plan: &'a Plan,
+    sink: &'a dyn ProgressSink,
 }
 
-impl FirstExchange for FirstClients {
+impl FirstExchange for FirstClients<'_> {
     fn message_bytes(&self) -> usize {
-        self.message_bytes
+        self.plan.size
+    }
+
+    fn wrong_answer(&self, why: String) -> ProbeError {
+        ProbeError::WrongAnswer {
+            address: self.plan.address,
+            why,
+        }
     }
 
     fn exchange(&mut self, conversation: &mut dyn Conversation, message: &str) -> Result<(), ProbeError> {
-        FirstClient::connect(self.address)?.exchange(conversation, message)
+        let mut client = FirstClient::connect(self.plan, self.sink, message)?;
+        client.open(self.plan, conversation)?;
+        client.exchange(conversation)
     }
 }
 
 /// One client that connects, asks once, and is gone.
-struct FirstClient {
+struct FirstClient<'a> {
     address: SocketAddr,
     stream: TcpStream,
+    sink: &'a dyn ProgressSink,
+    /// What it sends, in words.
+    message: &'a str,
+    timeout: Duration,
+    deadline: Instant,
 }
 
-impl FirstClient {
-    fn connect(address: SocketAddr) -> Result<Self, ProbeError> {
-        let stream = TcpStream::connect_timeout(&address, PATIENCE)
-            .map_err(|source| ProbeError::Unreachable { address, source })?;
-        stream
-            .set_read_timeout(Some(PATIENCE))
-            .and_then(|()| stream.set_write_timeout(Some(PATIENCE)))
-            .map_err(ProbeError::system("set the timeouts of a socket"))?;
-        Ok(Self { address, stream })
+impl<'a> FirstClient<'a> {
+    fn connect(plan: &Plan, sink: &'a dyn ProgressSink, message: &'a str) -> Result<Self, ProbeError> {
+        let deadline = clock::now() + plan.timeout;
+        let (address, stream) = addresses::connect(&[plan.address], deadline, sink)?;
+        Ok(Self {
+            address,
+            stream,
+            sink,
+            message,
+            timeout: plan.timeout,
+            deadline,
+        })
+    }
+
+    /// Takes the steps that come before the protocol.
+    fn open(&mut self, plan: &Plan, conversation: &mut dyn Conversation) -> Result<(), ProbeError> {
+        let header = proxy::header(plan, self.stream.local_addr().ok());
+        let mut opening = Opening::new(header, plan.opening.as_slice().into());
+        self.block()?;
+        loop {
+            match opening.drive(&mut self.stream) {
+                Ok(true) => break,
+                Ok(false) => self.look(|| opening.waits_for())?,
+                Err(_) => {
+                    return Err(ProbeError::ClosedAtOnce {
+                        address: self.address,
+                        how: "it was still to say what was expected",
+                    });
+                }
+            }
+        }
+        match opening.into_rest() {
+            rest if rest.is_empty() => Ok(()),
+            rest => self.receive(conversation, &rest),
+        }
     }
 
     /// Sends one message and reads until it is answered.
-    fn exchange(&mut self, conversation: &mut dyn Conversation, message: &str) -> Result<(), ProbeError> {
+    fn exchange(&mut self, conversation: &mut dyn Conversation) -> Result<(), ProbeError> {
         let end = conversation.due_after(0);
         let mut sent = 0;
         let mut piece = vec![0; PIECE_BYTES];
-        while sent < end || conversation.all_answered(end) == Some(false) {
-            if sent < end {
-                let len = (end - sent).min(PIECE_BYTES as u64) as usize;
-                conversation.fill(sent, &mut piece[..len]);
-                let written = self.stream.write_all(&piece[..len]);
-                written.map_err(|error| self.unanswered(message, &error))?;
-                sent += len as u64;
+        while sent < end {
+            self.free()?;
+            let len = (end - sent).min(PIECE_BYTES as u64) as usize;
+            conversation.fill(sent, &mut piece[..len]);
+            match retry(|| self.stream.write(&piece[..len])) {
+                Ok(written) => sent += written as u64,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::sleep(BREATH),
+                Err(_) => return Err(self.closed("connection reset")),
             }
-            let wait = sent == end;
-            let can_tell = conversation.all_answered(end).is_some();
-            if can_tell && !self.read_some(conversation, &mut piece, wait, message)? {
+            if conversation.all_answered(end).is_some() && !self.read_some(conversation, &mut piece)? {
                 return Ok(());
             }
+            self.look(|| None)?;
         }
-        if conversation.all_answered(end).is_none() {
-            return self.listen_for_a_refusal();
+        self.block()?;
+        while conversation.all_answered(end) == Some(false) {
+            if !self.read_some(conversation, &mut piece)? {
+                return Ok(());
+            }
+            self.look(|| None)?;
         }
-        Ok(())
+        match conversation.all_answered(end) {
+            None => self.listen_for_a_refusal(),
+            Some(_) => Ok(()),
+        }
     }
 
-    /// One read; without `wait` only what is there already. Whether there may be more.
+    /// One read; whether there may be more.
     fn read_some(
         &mut self,
         conversation: &mut dyn Conversation,
         piece: &mut [u8],
-        wait: bool,
-        message: &str,
     ) -> Result<bool, ProbeError> {
-        self.stream
-            .set_nonblocking(!wait)
-            .map_err(ProbeError::system("switch a socket"))?;
-        let read = retry(|| self.stream.read(piece));
-        self.stream
-            .set_nonblocking(false)
-            .map_err(ProbeError::system("switch a socket"))?;
-        match read {
+        match retry(|| self.stream.read(piece)) {
             Ok(0) if conversation.end_of_stream() > 0 => Ok(false),
             Ok(0) => Err(self.closed("end of file")),
-            Ok(len) => match conversation.receive(&piece[..len]) {
-                Ok(_) => Ok(true),
-                Err(corruption) => Err(ProbeError::WrongAnswer {
-                    address: self.address,
-                    why: printable(&corruption.why),
-                }),
-            },
-            Err(error) if !wait && error.kind() == ErrorKind::WouldBlock => Ok(true),
-            Err(error) => Err(self.unanswered(message, &error)),
+            Ok(len) => self.receive(conversation, &piece[..len]).map(|()| true),
+            Err(error) if is_timeout(&error) => Ok(true),
+            Err(_) => Err(self.closed("connection reset")),
         }
+    }
+
+    fn receive(&self, conversation: &mut dyn Conversation, bytes: &[u8]) -> Result<(), ProbeError> {
+        let received = conversation.receive(bytes);
+        received
+            .map(|_| ())
+            .map_err(|corruption| ProbeError::WrongAnswer {
+                address: self.address,
+                why: printable(&corruption.why),
+            })
     }
 
     /// A server that need not answer may still close a connection that it does not want.
@@ -134,15 +180,36 @@ impl FirstClient {
         }
     }
 
-    fn unanswered(&self, message: &str, error: &io::Error) -> ProbeError {
-        if is_timeout(error) {
-            return ProbeError::NoAnswer {
-                address: self.address,
-                sent: message.to_owned(),
-                waited: PATIENCE,
-            };
+    /// Lets reads and writes wait, but not for longer than until the next look.
+    fn block(&self) -> Result<(), ProbeError> {
+        let stream = &self.stream;
+        stream
+            .set_nonblocking(false)
+            .and_then(|()| stream.set_read_timeout(Some(LOOK_EVERY)))
+            .and_then(|()| stream.set_write_timeout(Some(LOOK_EVERY)))
+            .map_err(ProbeError::system("set the timeouts of a socket"))
+    }
+
+    /// Lets reads and writes not wait at all.
+    fn free(&self) -> Result<(), ProbeError> {
+        let switched = self.stream.set_nonblocking(true);
+        switched.map_err(ProbeError::system("switch a socket"))
+    }
+
+    /// Whether to go on: the time is not over, and nobody interrupted the probe.
+    fn look(&self, waits_for: impl FnOnce() -> Option<String>) -> Result<(), ProbeError> {
+        if self.sink.is_interrupted() {
+            return Err(ProbeError::Interrupted);
         }
-        self.closed("connection reset")
+        if clock::now() < self.deadline {
+            return Ok(());
+        }
+        Err(ProbeError::NoAnswer {
+            address: self.address,
+            sent: self.message.to_owned(),
+            waited: self.timeout,
+            waits_for: waits_for(),
+        })
     }
 
     fn closed(&self, how: &'static str) -> ProbeError {

@@ -8,16 +8,17 @@ use std::time::{Duration, Instant};
 
 use mio::Registry;
 use mio::event::Event;
-use mio::net::TcpStream;
 
 use crate::kernel::tcp_info;
 use crate::probe::clients::fullness::Look;
 use crate::probe::clients::healthy::Turn;
+use crate::probe::clients::opening::Opening;
 use crate::probe::clients::slow::SlowClient;
 use crate::probe::driver::clock;
+use crate::probe::driver::proxy;
 use crate::probe::driver::ready_list::ReadyList;
 use crate::probe::driver::seen;
-use crate::probe::driver::socket::{self, Buffers, CONNECTING_AT_ONCE};
+use crate::probe::driver::socket::{self, Buffers, CONNECTING_AT_ONCE, DirectStream, Opened};
 use crate::probe::error::ProbeError;
 use crate::probe::kind::Disconnect;
 use crate::probe::kind::{Reading, SlowKind};
@@ -52,8 +53,10 @@ pub(crate) struct SlowClients<'a> {
     registry: Registry,
     /// Who is to join, in order.
     kinds: Vec<SlowKind>,
-    clients: Vec<SlowClient<TcpStream>>,
+    clients: Vec<SlowClient<DirectStream>>,
     ports: Vec<u16>,
+    /// Those that have not taken all the steps before the protocol.
+    openings: Vec<Option<Box<Opening>>>,
     /// Those that have something to do.
     more: ReadyList,
     connecting: usize,
@@ -81,6 +84,7 @@ impl<'a> SlowClients<'a> {
             kinds: plan.slow_kinds(),
             clients: Vec::new(),
             ports: Vec::new(),
+            openings: Vec::new(),
             more: ReadyList::default(),
             connecting: 0,
             minding: Vec::new(),
@@ -111,8 +115,9 @@ impl<'a> SlowClients<'a> {
 
     fn connect(&mut self, kind: SlowKind) -> Result<(), ProbeError> {
         let index = self.clients.len();
-        let (stream, wire) = self.open(index, kind)?;
+        let (stream, opening, wire) = self.open(index, kind)?;
         self.ports.push(port_of(&stream));
+        self.openings.push(Some(opening));
         let now = clock::now();
         let traits = *self.plan.protocol.traits();
         let client = SlowClient::new(stream, kind, wire, traits, self.plan.fill, now);
@@ -131,8 +136,9 @@ impl<'a> SlowClients<'a> {
     /// A client whose server closed it in order comes back on a new connection.
     fn come_back(&mut self, index: usize, now: Instant) {
         match self.open(index, self.clients[index].kind()) {
-            Ok((stream, wire)) => {
+            Ok((stream, opening, wire)) => {
                 self.ports[index] = port_of(&stream);
+                self.openings[index] = Some(opening);
                 self.clients[index].come_back(stream, wire, now);
                 self.connecting += 1;
             }
@@ -141,7 +147,7 @@ impl<'a> SlowClients<'a> {
     }
 
     /// Begins to connect.
-    fn open(&self, index: usize, kind: SlowKind) -> Result<(TcpStream, Wire), ProbeError> {
+    fn open(&self, index: usize, kind: SlowKind) -> Result<(DirectStream, Box<Opening>, Wire), ProbeError> {
         let number = self.plan.fast + index;
         let buffers = Buffers {
             receive: Some(kind.row().receive_buffer_bytes),
@@ -151,7 +157,9 @@ impl<'a> SlowClients<'a> {
             .map_err(ProbeError::system("open a socket for a slow client"))?;
         socket::watch(&self.registry, &mut stream, number)?;
         let wire = self.conversations.slow(number as u64, self.plan.size);
-        Ok((stream, wire))
+        let header = proxy::header(self.plan, stream.local_addr().ok());
+        let opening = Opening::new(header, self.plan.opening.as_slice().into());
+        Ok((DirectStream::new(stream), Box::new(opening), wire))
     }
 
     /// Whether nothing more has to be waited for to judge them.
@@ -159,7 +167,7 @@ impl<'a> SlowClients<'a> {
         !self.are_missing() && self.clients.iter().all(|client| self.is_settled(client, now))
     }
 
-    fn is_settled(&self, client: &SlowClient<TcpStream>, now: Instant) -> bool {
+    fn is_settled(&self, client: &SlowClient<DirectStream>, now: Instant) -> bool {
         if client.end().is_some() || client.is_complete() {
             return true;
         }
@@ -200,15 +208,19 @@ impl<'a> SlowClients<'a> {
 
     fn finish_connecting(&mut self, index: usize, event: &Event, now: Instant) {
         let client = &mut self.clients[index];
-        if socket::is_connected(client.stream_mut(), event) {
-            client.set_connected(now);
-            self.connecting = self.connecting.saturating_sub(1);
-        } else if event.is_error() || event.is_write_closed() {
-            self.connecting = self.connecting.saturating_sub(1);
-            if client.was_connected() {
-                client.stay_away(now);
-            } else {
-                client.ended(now, Disconnect::NotConnected);
+        match socket::open(client.stream_mut(), &mut self.openings[index], event) {
+            Opened::NotYet => {}
+            Opened::Stands(rest) => {
+                client.set_connected(now, &rest);
+                self.connecting = self.connecting.saturating_sub(1);
+            }
+            Opened::Failed => {
+                self.connecting = self.connecting.saturating_sub(1);
+                if client.was_connected() {
+                    client.stay_away(now);
+                } else {
+                    client.ended(now, Disconnect::NotConnected);
+                }
             }
         }
     }
@@ -287,8 +299,8 @@ impl<'a> SlowClients<'a> {
             return;
         }
         let look = Look {
-            unacknowledged: tcp_info::unacknowledged_bytes(client.stream()).unwrap_or(0),
-            unread: tcp_info::unread_bytes(client.stream()).unwrap_or(0),
+            unacknowledged: tcp_info::unacknowledged_bytes(&**client.stream()).unwrap_or(0),
+            unread: tcp_info::unread_bytes(&**client.stream()).unwrap_or(0),
             server: monitor.and_then(|monitor| monitor.queues(self.ports[index])),
         };
         client.note(look, now);
@@ -337,7 +349,7 @@ impl<'a> SlowClients<'a> {
 
     /// How many have come how far.
     pub(crate) fn counts(&self) -> SlowCounts {
-        let count = |test: fn(&SlowClient<TcpStream>) -> bool| {
+        let count = |test: fn(&SlowClient<DirectStream>) -> bool| {
             self.clients.iter().filter(|client| test(client)).count()
         };
         SlowCounts {
@@ -356,6 +368,6 @@ impl<'a> SlowClients<'a> {
     }
 }
 
-fn port_of(stream: &TcpStream) -> u16 {
+fn port_of(stream: &DirectStream) -> u16 {
     stream.local_addr().map_or(0, |address| address.port())
 }

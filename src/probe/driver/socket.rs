@@ -11,6 +11,7 @@ use mio::{Interest, Registry, Token};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::probe::clients::opening::Opening;
 use crate::probe::error::ProbeError;
 
 /// Clients of one kind that connect at once; below any usual listen backlog.
@@ -45,7 +46,7 @@ impl Buffers {
 
 /// Starts connecting; a writable event with no error pending says that it worked.
 pub(crate) fn start_connecting(address: SocketAddr, buffers: Buffers) -> io::Result<TcpStream> {
-    let socket = open(address, buffers)?;
+    let socket = make(address, buffers)?;
     socket.set_nonblocking(true)?;
     match socket.connect(&address.into()) {
         Ok(()) => {}
@@ -62,9 +63,39 @@ pub(crate) fn watch(registry: &Registry, stream: &mut TcpStream, number: usize) 
         .map_err(ProbeError::system("watch a socket"))
 }
 
-/// Whether a connection that was being made now stands.
-pub(crate) fn is_connected(stream: &TcpStream, event: &Event) -> bool {
-    event.is_writable() && !event.is_error() && stream.peer_addr().is_ok()
+/// What became of a connection that is being made.
+#[derive(Debug)]
+pub(crate) enum Opened {
+    /// Another event will tell.
+    NotYet,
+    /// It stands, and these bytes came behind the last step before the protocol.
+    Stands(Vec<u8>),
+    /// It was refused, or ended before the protocol.
+    Failed,
+}
+
+/// Goes on with a connection that is being made: the connection itself, then the steps before the
+/// protocol.
+pub(crate) fn open<S: Read + Write + Deref<Target = TcpStream>>(
+    stream: &mut S,
+    opening: &mut Option<Box<Opening>>,
+    event: &Event,
+) -> Opened {
+    if event.is_error() || stream.peer_addr().is_err() {
+        let is_over = event.is_error() || event.is_write_closed();
+        return if is_over { Opened::Failed } else { Opened::NotYet };
+    }
+    let driven = opening.as_mut().map_or(Ok(true), |opening| opening.drive(stream));
+    match driven {
+        Ok(true) => Opened::Stands(
+            opening
+                .take()
+                .map_or_else(Vec::new, |opening| opening.into_rest()),
+        ),
+        Ok(false) if event.is_write_closed() => Opened::Failed,
+        Ok(false) => Opened::NotYet,
+        Err(_) => Opened::Failed,
+    }
 }
 
 /// Connects, waiting for at most `patience`; the stream does not block.
@@ -73,13 +104,13 @@ pub(crate) fn connect(
     buffers: Buffers,
     patience: Duration,
 ) -> io::Result<std::net::TcpStream> {
-    let socket = open(address, buffers)?;
+    let socket = make(address, buffers)?;
     socket.connect_timeout(&address.into(), patience)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
 }
 
-fn open(address: SocketAddr, buffers: Buffers) -> io::Result<Socket> {
+fn make(address: SocketAddr, buffers: Buffers) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // Before connecting: the receive buffer decides which window scale is offered.
     if let Some(bytes) = buffers.receive {

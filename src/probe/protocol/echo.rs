@@ -17,6 +17,7 @@ const TRAITS: Traits = Traits {
     echoes: true,
     verifies: true,
     talks: true,
+    fills: true,
     head_bytes: 0,
 };
 

@@ -21,6 +21,7 @@ const TRAITS: Traits = Traits {
     echoes: true,
     verifies: true,
     talks: true,
+    fills: true,
     head_bytes: HEAD_BYTES,
 };
 

@@ -47,6 +47,8 @@ pub struct Traits {
     pub verifies: bool,
     /// A client may go on sending messages without reading answers.
     pub talks: bool,
+    /// Answers can be made to fill up a client that does not read.
+    pub fills: bool,
     /// Bytes of a message beside its payload.
     pub head_bytes: u64,
 }
@@ -55,6 +57,9 @@ pub struct Traits {
 pub trait FirstExchange {
     /// Bytes of payload of a healthy client's message.
     fn message_bytes(&self) -> usize;
+
+    /// The error that the server answered in this wrong way.
+    fn wrong_answer(&self, why: String) -> ProbeError;
 
     /// Connects, sends one message of the conversation, and reads until it is answered.
     /// A conversation that cannot tell ([`Conversation::all_answered`] is `None`) is only
@@ -146,8 +151,10 @@ pub trait Conversation: Debug + Send {
 pub const FIRST_CLIENT: u64 = u64::MAX - 1;
 
 /// What one more connection sends repeatedly.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Publishing {
+    /// Sent once, before all else, such as a login; may be empty.
+    pub greeting: Vec<u8>,
     /// Sent again and again; not empty.
     pub line: Vec<u8>,
     /// How much of it in a second, in bytes.

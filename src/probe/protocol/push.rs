@@ -26,6 +26,7 @@ const TRAITS: Traits = Traits {
     echoes: false,
     verifies: false,
     talks: false,
+    fills: true,
     head_bytes: 0,
 };
 

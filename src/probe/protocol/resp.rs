@@ -30,6 +30,7 @@ const TRAITS: Traits = Traits {
     echoes: false,
     verifies: true,
     talks: true,
+    fills: true,
     head_bytes: 0,
 };
 

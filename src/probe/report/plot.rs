@@ -46,13 +46,22 @@ type Strip<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 ///
 /// When the file cannot be written; the text names what went wrong.
 pub fn plot(report: &Report, file: &Path) -> Result<(), String> {
-    draw(report, file).map_err(|error| format!("cannot write {}: {error}", file.display()))
+    std::fs::write(file, svg(report)?).map_err(|error| format!("cannot write {}: {error}", file.display()))
 }
 
-fn draw(report: &Report, file: &Path) -> Drawn {
-    // The backend only writes when it is done, and hides why it cannot: try the file first.
-    std::fs::File::create(file)?;
-    let root = SVGBackend::new(file, SIZE).into_drawing_area();
+/// The picture of a report, as the text of an SVG file.
+///
+/// # Errors
+///
+/// When the drawing fails; the text names why.
+pub fn svg(report: &Report) -> Result<String, String> {
+    let mut svg = String::new();
+    draw(report, &mut svg).map_err(|error| format!("cannot draw the timeline: {error}"))?;
+    Ok(svg)
+}
+
+fn draw(report: &Report, svg: &mut String) -> Drawn {
+    let root = SVGBackend::with_string(svg, SIZE).into_drawing_area();
     root.fill(&WHITE)?;
     let title = format!("{} ({}): {}", report.target, report.protocol, word(report));
     let root = root.titled(&title, ("sans-serif", 20))?;

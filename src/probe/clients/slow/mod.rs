@@ -174,10 +174,14 @@ impl<S: Read + Write> SlowClient<S> {
     }
 
     /// The connection stands; it may send.
-    pub(crate) fn set_connected(&mut self, now: Instant) {
+    /// `rest` came behind the last step before the protocol.
+    pub(crate) fn set_connected(&mut self, now: Instant, rest: &[u8]) {
         self.connected = Some(now);
         self.was_connected = true;
         self.fullness = Fullness::starting(self.traits.echoes, now);
+        if !rest.is_empty() {
+            self.take(rest);
+        }
     }
 
     /// When it made its last progress before it was seen to be full. What moves
@@ -438,7 +442,7 @@ mod tests {
             start,
         )
         .pausing(PAUSE);
-        client.set_connected(start);
+        client.set_connected(start, &[]);
         let mut buffer = vec![0; 64 << 10];
         while client.send(start, &mut buffer) == Turn::More {}
         client.note(look(50_000, 0), start);

@@ -90,7 +90,7 @@ impl<S: Read + Write> SlowClient<S> {
         }
     }
 
-    fn take(&mut self, bytes: &[u8]) -> bool {
+    pub(super) fn take(&mut self, bytes: &[u8]) -> bool {
         if self.corruption.is_some() {
             return false;
         }

@@ -14,13 +14,26 @@ const MOST_REFERENCE_BYTES: usize = 64 << 20;
 /// Header fields of one response.
 const MOST_FIELDS: usize = 512;
 
+/// What of a request decides how its answers are read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Asked {
+    /// Answers have heads only.
+    pub(crate) is_head: bool,
+    /// The statuses that are right; none: those that say what there is.
+    pub(crate) statuses: Vec<u16>,
+}
+
 /// What the first answer was.
 #[derive(Debug, Default)]
 pub(crate) struct Reference {
     /// Its status; 0 while there is none.
     pub(crate) status: u16,
+    /// Where it redirects to.
+    pub(crate) location: Option<String>,
     /// The server closes after such an answer.
     pub(crate) closes: bool,
+    /// What was asked.
+    pub(crate) asked: Asked,
     /// Its strong entity tag or digest: an answer with the same one has the same body.
     validator: Option<String>,
     /// Length of its body.
@@ -61,10 +74,14 @@ enum State {
 
 impl Answers {
     /// Answers of which the last becomes the reference.
-    pub(crate) fn learning() -> Self {
+    pub(crate) fn learning(asked: Asked) -> Self {
+        let reference = Reference {
+            asked,
+            ..Reference::default()
+        };
         Self {
             learned: Some(Reference::default()),
-            ..Self::like(Arc::default())
+            ..Self::like(Arc::new(reference))
         }
     }
 
@@ -88,6 +105,7 @@ impl Answers {
         Reference {
             length: self.body_at,
             closes: self.closing,
+            asked: self.reference.asked.clone(),
             ..self.learned.unwrap_or_default()
         }
     }
@@ -245,7 +263,7 @@ impl Answers {
         self.closing |= meaning.closes;
         self.body_at = 0;
         self.is_compared = meaning.validator.is_some() && meaning.validator == self.reference.validator;
-        let has_no_body = matches!(meaning.status, 204 | 304);
+        let has_no_body = self.reference.asked.is_head || matches!(meaning.status, 204 | 304);
         self.state = match (meaning.is_chunked, meaning.length) {
             _ if has_no_body => State::Body { left: 0 },
             (true, _) => State::ChunkHead(Vec::new()),
@@ -258,6 +276,7 @@ impl Answers {
         if let Some(learned) = &mut self.learned {
             *learned = Reference {
                 status: meaning.status,
+                location: meaning.location,
                 validator: meaning.validator,
                 ..Reference::default()
             };
@@ -270,7 +289,9 @@ impl Answers {
 
     /// The first answer may be any that says what there is; the others must be like it.
     fn is_expected(&self, status: u16) -> bool {
+        let asked = &self.reference.asked.statuses;
         match self.reference.status {
+            _ if !asked.is_empty() => asked.contains(&status),
             0 => (200..=399).contains(&status) || status == 401,
             first => status == first || (200..300).contains(&status) && (200..300).contains(&first),
         }
@@ -323,6 +344,7 @@ struct Meaning {
     is_chunked: bool,
     closes: bool,
     validator: Option<String>,
+    location: Option<String>,
 }
 
 impl Meaning {
@@ -346,6 +368,7 @@ impl Meaning {
             is_chunked: field("transfer-encoding").is_some_and(|value| value.ends_with("chunked")),
             closes: connection.contains("close")
                 || (response.version == Some(0) && !connection.contains("keep-alive")),
+            location: raw("location"),
             validator: tag.or_else(|| digests.into_iter().find_map(raw)),
         }
     }
@@ -377,7 +400,7 @@ mod tests {
     const EARLY: &str = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n";
 
     fn reference() -> Arc<Reference> {
-        let mut first = Answers::learning();
+        let mut first = Answers::learning(Asked::default());
         first.receive(TAGGED.as_bytes()).unwrap();
         Arc::new(first.learned())
     }

@@ -8,7 +8,7 @@ mod answers;
 use std::sync::Arc;
 
 use crate::probe::error::ProbeError;
-use crate::probe::protocol::http::answers::{Answers, Reference};
+use crate::probe::protocol::http::answers::{Answers, Asked, Reference};
 use crate::probe::protocol::{
     Conversation, Conversations, Corruption, FirstExchange, Protocol, Traits, Wire,
 };
@@ -22,16 +22,53 @@ const TRAITS: Traits = Traits {
     echoes: false,
     verifies: true,
     talks: true,
+    fills: true,
     head_bytes: 0,
 };
 
+/// The same for requests whose answers have no body, which fill nobody up.
+const HEAD_TRAITS: Traits = Traits {
+    fills: false,
+    ..TRAITS
+};
+
+/// Redirects that are followed before the probe begins.
+const MOST_REDIRECTS: usize = 5;
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Method {
+    /// Head and body.
+    #[default]
+    Get,
+    /// The head alone: too little to fill a slow client.
+    Head,
+}
+
+impl Method {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Head => "HEAD",
+        }
+    }
+}
+
 /// A request is sent again and again on a kept connection.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Http {
     /// The target of the request, such as `/large.bin`.
     pub path: String,
-    /// The value of the `Host` field.
+    /// The value of the `Host` field, unless `fields` has one.
     pub host: String,
+    /// GET or HEAD.
+    pub method: Method,
+    /// More fields, as name and value; those named `Host`, `User-Agent` or `Accept` replace ours.
+    pub fields: Vec<(String, String)>,
+    /// The statuses that are right; none: 2xx, 3xx and 401, all answers like the first.
+    pub statuses: Vec<u16>,
+    /// Follow redirects to the same server, five at most, before the probe begins.
+    pub follow: bool,
 }
 
 impl Http {
@@ -41,41 +78,133 @@ impl Http {
         Self {
             path: path.into(),
             host: host.into(),
+            ..Self::default()
         }
     }
 
-    fn request(&self) -> Vec<u8> {
-        let Self { path, host } = self;
+    fn line(&self, path: &str) -> String {
+        format!("{} {path}", self.method.name())
+    }
+
+    fn request(&self, path: &str) -> Vec<u8> {
         let agent = concat!("highwater-probe/", env!("CARGO_PKG_VERSION"));
-        format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {agent}\r\nAccept: */*\r\n\r\n").into()
+        let ours = [
+            ("Host", self.host.as_str()),
+            ("User-Agent", agent),
+            ("Accept", "*/*"),
+        ];
+        let is_theirs = |name: &str| {
+            self.fields
+                .iter()
+                .any(|(theirs, _)| theirs.eq_ignore_ascii_case(name))
+        };
+        let mut request = format!("{} HTTP/1.1\r\n", self.line(path));
+        let theirs = self
+            .fields
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()));
+        for (name, value) in ours
+            .into_iter()
+            .filter(|(name, _)| !is_theirs(name))
+            .chain(theirs)
+        {
+            request.push_str(&format!("{name}: {value}\r\n"));
+        }
+        request.push_str("\r\n");
+        request.into_bytes()
+    }
+
+    /// Asks once for `path`; what came, and how many bytes that were.
+    fn ask(&self, path: &str, server: &mut dyn FirstExchange) -> Result<Requests, ProbeError> {
+        let asked = Asked {
+            is_head: self.method == Method::Head,
+            statuses: self.statuses.clone(),
+        };
+        let mut first = HttpConversation {
+            request: self.request(path).into(),
+            answer_bytes: 0,
+            asks_once: false,
+            answers: Answers::learning(asked),
+        };
+        let line = self.line(path);
+        server
+            .exchange(&mut first, &line)
+            .map_err(|error| error.about(&line))?;
+        let answer_bytes = first.answers.received();
+        let reference = first.answers.learned();
+        Ok(Requests {
+            request: first.request,
+            answer_bytes,
+            asks_once: reference.closes,
+            reference: Arc::new(reference),
+        })
+    }
+
+    /// The path on this server to which `location` leads.
+    fn same_server(&self, location: &str) -> Option<String> {
+        let path = match location
+            .strip_prefix("http://")
+            .or_else(|| location.strip_prefix("https://"))
+        {
+            None if location.starts_with("//") => return None,
+            None => location,
+            Some(rest) => {
+                let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+                let (host, path) = rest.split_at(end);
+                if !self.is_host(host) {
+                    return None;
+                }
+                path
+            }
+        };
+        let path = path.split('#').next().unwrap_or_default();
+        let printable = path.bytes().all(|byte| byte.is_ascii_graphic());
+        match path.chars().next() {
+            Some('/') if printable => Some(path.to_owned()),
+            None => Some("/".to_owned()),
+            _ => None,
+        }
+    }
+
+    /// Whether this is the host asked, with or without its port.
+    fn is_host(&self, host: &str) -> bool {
+        let without_port = self
+            .host
+            .rsplit_once(':')
+            .map_or(self.host.as_str(), |(host, _)| host);
+        host.eq_ignore_ascii_case(&self.host) || host.eq_ignore_ascii_case(without_port)
     }
 }
 
 impl Protocol for Http {
     fn traits(&self) -> &Traits {
-        &TRAITS
+        match self.method {
+            Method::Get => &TRAITS,
+            Method::Head => &HEAD_TRAITS,
+        }
     }
 
     fn first_exchange(&self, server: &mut dyn FirstExchange) -> Result<Box<dyn Conversations>, ProbeError> {
-        let request = self.request();
-        let mut first = HttpConversation {
-            request: request.into(),
-            answer_bytes: 0,
-            asks_once: false,
-            answers: Answers::learning(),
-        };
-        let line = format!("GET {}", self.path);
-        server
-            .exchange(&mut first, &line)
-            .map_err(|error| error.about(&line))?;
-        let received = first.answers.received();
-        let learned = first.answers.learned();
-        Ok(Box::new(Requests {
-            request: first.request,
-            answer_bytes: received,
-            asks_once: learned.closes,
-            reference: Arc::new(learned),
-        }))
+        let mut path = self.path.clone();
+        for _ in 0..=MOST_REDIRECTS {
+            let first = self.ask(&path, server)?;
+            let redirects = (300..400).contains(&first.reference.status);
+            let Some(location) = first
+                .reference
+                .location
+                .as_ref()
+                .filter(|_| self.follow && redirects)
+            else {
+                return Ok(Box::new(first));
+            };
+            let elsewhere = || {
+                let why = format!("a redirect to {location}, which is another server or no path");
+                server.wrong_answer(why).about(&self.line(&path))
+            };
+            path = self.same_server(location).ok_or_else(elsewhere)?;
+        }
+        let why = format!("more than {MOST_REDIRECTS} redirects, the last to {path}");
+        Err(server.wrong_answer(why).about(&self.line(&self.path)))
     }
 }
 
@@ -178,10 +307,10 @@ mod tests {
 
     fn conversation(answer_bytes: u64) -> HttpConversation {
         HttpConversation {
-            request: Http::get("/", "example.org").request().into(),
+            request: Http::get("/", "example.org").request("/").into(),
             answer_bytes,
             asks_once: false,
-            answers: Answers::learning(),
+            answers: Answers::learning(Asked::default()),
         }
     }
 
@@ -195,6 +324,43 @@ mod tests {
         let mut part = vec![0; len];
         http.fill(7, &mut part);
         assert_eq!(part, two[7..len + 7]);
+    }
+
+    #[test]
+    fn fields_of_the_user_replace_ours() {
+        let http = Http {
+            fields: vec![("host".into(), "a.example".into()), ("X-Key".into(), "1".into())],
+            method: Method::Head,
+            ..Http::get("/x", "example.org")
+        };
+        let request = String::from_utf8(http.request("/x")).unwrap();
+        assert!(
+            request.starts_with("HEAD /x HTTP/1.1\r\nUser-Agent: highwater-probe/"),
+            "{request}"
+        );
+        assert!(
+            request.ends_with("host: a.example\r\nX-Key: 1\r\n\r\n"),
+            "{request}"
+        );
+        assert!(!request.contains("example.org"));
+    }
+
+    #[test]
+    fn a_redirect_is_followed_on_the_same_server_only() {
+        let http = Http::get("/", "example.org:8080");
+        let leads = |location: &str| http.same_server(location);
+        assert_eq!(leads("/en/?a=b#top").as_deref(), Some("/en/?a=b"));
+        assert_eq!(leads("http://example.org:8080/x").as_deref(), Some("/x"));
+        assert_eq!(leads("http://Example.org").as_deref(), Some("/"));
+        for elsewhere in [
+            "http://other.org/",
+            "//other.org/x",
+            "/a b",
+            "x",
+            "http://example.org:8080.evil/",
+        ] {
+            assert_eq!(leads(elsewhere), None, "{elsewhere}");
+        }
     }
 
     #[test]

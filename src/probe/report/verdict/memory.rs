@@ -48,11 +48,21 @@ fn by_growth(
         seen.slow.len(),
         allowed >> 20
     );
+    let nobody = seen
+        .slow
+        .iter()
+        .all(|client| client.standstill.is_none() && client.full_at.is_none());
+    if filled.is_empty() && nobody
+        || nobody
+            && seen
+                .slow
+                .iter()
+                .all(|client| client.absorbed_bytes < RSS_ALLOWANCE_BYTES)
+    {
+        return question.unknown(format!("{reason}, but no slow client was full"));
+    }
     if grown > allowed {
         return question.answer(Outcome::Fail, Some(grown as f64), reason);
-    }
-    if filled.is_empty() && seen.slow.iter().all(|client| client.standstill.is_none()) {
-        return question.unknown(format!("{reason}, but no slow client was full"));
     }
     // Whoever takes everything is bounded only if that was more than is allowed.
     let never_stopped: Vec<_> = filled.iter().filter(|client| client.offer_exhausted).collect();

@@ -1,0 +1,129 @@
+//! Which of the addresses of a server answers first: each has a head start before the next.
+//!
+//! Owns the race that RFC 8305 describes. Refuses to resolve names.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use mio::net::TcpStream;
+use mio::{Events, Poll};
+
+use crate::probe::driver::clock;
+use crate::probe::driver::socket::{self, Buffers};
+use crate::probe::error::ProbeError;
+use crate::probe::watcher::ProgressSink;
+
+/// The head start of one address before the next (RFC 8305, section 5).
+const HEAD_START: Duration = Duration::from_millis(250);
+/// Between two looks at whether the probe was interrupted.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// Finds the address to probe: the first of `addresses` that takes a connection. Each is tried
+/// 250 ms after the one before it, or at once when that one refuses.
+///
+/// # Errors
+///
+/// [`ProbeError::Unreachable`] with the last refusal when none does within `timeout`, and
+/// [`ProbeError::Interrupted`] when `sink` says so.
+pub fn choose_address(
+    addresses: &[SocketAddr],
+    timeout: Duration,
+    sink: &dyn ProgressSink,
+) -> Result<SocketAddr, ProbeError> {
+    connect(addresses, clock::now() + timeout, sink).map(|(address, _)| address)
+}
+
+/// A connection to the first that takes one; the stream does not block.
+pub(crate) fn connect(
+    addresses: &[SocketAddr],
+    deadline: Instant,
+    sink: &dyn ProgressSink,
+) -> Result<(SocketAddr, std::net::TcpStream), ProbeError> {
+    let mut race = Race {
+        poll: Poll::new().map_err(ProbeError::system("make an epoll"))?,
+        attempts: Vec::new(),
+        refusal: None,
+    };
+    let mut events = Events::with_capacity(addresses.len().max(1));
+    let mut next_at = clock::now();
+    loop {
+        let now = clock::now();
+        if sink.is_interrupted() {
+            return Err(ProbeError::Interrupted);
+        }
+        let started = race.attempts.len();
+        if started < addresses.len() && (now >= next_at || race.is_lost()) {
+            race.start(addresses[started])?;
+            next_at = now + HEAD_START;
+        } else if race.is_lost() || now >= deadline {
+            return Err(race.into_error());
+        }
+        let wait = LOOK_EVERY.min(deadline.saturating_duration_since(now));
+        if let Err(error) = race.poll.poll(&mut events, Some(wait))
+            && error.kind() != io::ErrorKind::Interrupted
+        {
+            return Err(ProbeError::system("wait for events")(error));
+        }
+        if let Some(won) = events.iter().find_map(|event| race.finish(event.token().0)) {
+            return Ok(won);
+        }
+    }
+}
+
+struct Race {
+    poll: Poll,
+    /// One for each address tried; `None` once it was refused.
+    attempts: Vec<(SocketAddr, Option<TcpStream>)>,
+    refusal: Option<(SocketAddr, io::Error)>,
+}
+
+impl Race {
+    fn start(&mut self, address: SocketAddr) -> Result<(), ProbeError> {
+        let mut attempt = None;
+        match socket::start_connecting(address, Buffers::default()) {
+            Ok(mut stream) => {
+                socket::watch(self.poll.registry(), &mut stream, self.attempts.len())?;
+                attempt = Some(stream);
+            }
+            Err(error) => self.refusal = Some((address, error)),
+        }
+        self.attempts.push((address, attempt));
+        Ok(())
+    }
+
+    /// Whether all that were tried have refused.
+    fn is_lost(&self) -> bool {
+        self.attempts.iter().all(|(_, stream)| stream.is_none())
+    }
+
+    fn finish(&mut self, index: usize) -> Option<(SocketAddr, std::net::TcpStream)> {
+        let (address, attempt) = self.attempts.get_mut(index)?;
+        let stream = attempt.as_ref()?;
+        if let Ok(Some(error)) = stream.take_error() {
+            self.refusal = Some((*address, error));
+            *attempt = None;
+        } else if stream.peer_addr().is_ok() {
+            let mut stream = attempt.take()?;
+            let _ = self.poll.registry().deregister(&mut stream);
+            return Some((*address, OwnedFd::from(stream).into()));
+        }
+        None
+    }
+
+    fn into_error(self) -> ProbeError {
+        let silent = self.attempts.first().map(|(address, _)| *address);
+        let (address, source) = match (self.refusal, silent) {
+            (Some(refusal), _) => refusal,
+            (None, Some(address)) => (address, io::ErrorKind::TimedOut.into()),
+            (None, None) => {
+                return ProbeError::NoAddress {
+                    target: String::new(),
+                    source: None,
+                };
+            }
+        };
+        ProbeError::Unreachable { address, source }
+    }
+}
