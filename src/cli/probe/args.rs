@@ -2,17 +2,16 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
-use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 
+use super::protocols::{Choice, protocol_parser};
 use super::steps::Steps;
 use crate::cli::parse::{parse_rate, parse_size, parse_time, unescape};
 use highwater::probe::{
-    BULK_MESSAGE_BYTES, BULK_PIPELINE_MESSAGES, Echo, Framed, Http, Judgement, Method, Plan, Protocol,
-    ProxyVersion, Publishing, Push, Resp, SlowKind,
+    BULK_MESSAGE_BYTES, BULK_PIPELINE_MESSAGES, Http, Judgement, Method, Plan, ProxyVersion, Publishing,
+    Push, SlowKind,
 };
 
 /// The arguments of `highwater probe`.
@@ -148,54 +147,6 @@ pub(crate) struct ProbeArgs {
     pub(crate) plot: Option<PathBuf>,
 }
 
-/// One protocol as it is chosen on the command line.
-#[derive(Debug)]
-pub(crate) struct Choice {
-    name: &'static str,
-    help: &'static str,
-    make: fn(&ProbeArgs) -> Arc<dyn Protocol>,
-}
-
-/// What `--protocol` takes: one row for each protocol.
-static PROTOCOLS: &[Choice] = &[
-    Choice {
-        name: "echo",
-        help: "The server returns every byte",
-        make: |_| Arc::new(Echo),
-    },
-    Choice {
-        name: "framed",
-        help: "The server returns frames: 4-byte big-endian length, then payload",
-        make: |_| Arc::new(Framed),
-    },
-    Choice {
-        name: "http",
-        help: "GET repeatedly on a kept connection; see --path",
-        make: |args| Arc::new(args.http()),
-    },
-    Choice {
-        name: "push",
-        help: "The server sends by itself after --send; see also --publish",
-        make: |args| Arc::new(args.push()),
-    },
-    Choice {
-        name: "resp",
-        help: "Redis: PING for healthy clients, ECHO of 16 KiB for slow ones",
-        make: |_| Arc::new(Resp),
-    },
-];
-
-/// Takes the name of a protocol and finds its row.
-fn protocol_parser() -> impl TypedValueParser<Value = &'static Choice> {
-    let values = PROTOCOLS
-        .iter()
-        .map(|choice| PossibleValue::new(choice.name).help(choice.help));
-    PossibleValuesParser::new(values).map(|name| {
-        let chosen = PROTOCOLS.iter().find(|choice| choice.name == name);
-        chosen.unwrap_or(&PROTOCOLS[0])
-    })
-}
-
 /// What `--format` takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
@@ -328,7 +279,7 @@ impl ProbeArgs {
         }
     }
 
-    fn http(&self) -> Http {
+    pub(super) fn http(&self) -> Http {
         Http {
             method: match self.method {
                 MethodName::Get => Method::Get,
@@ -343,7 +294,7 @@ impl ProbeArgs {
         }
     }
 
-    fn push(&self) -> Push {
+    pub(super) fn push(&self) -> Push {
         Push {
             send: self.send.clone().map_or(Vec::new(), |line| line.0),
             publishing: self.publish.clone().map(|line| Publishing {
@@ -362,7 +313,7 @@ impl ProbeArgs {
             (64, 1)
         };
         let mut plan = Plan {
-            protocol: (self.protocol.make)(self),
+            protocol: self.protocol.make(self),
             fast: self.fast,
             size: self.size.unwrap_or(size),
             pipeline: self.pipeline.unwrap_or(pipeline),

@@ -4,6 +4,7 @@ mod args;
 mod ci;
 mod output;
 mod progress;
+mod protocols;
 mod resolve;
 mod steps;
 

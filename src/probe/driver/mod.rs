@@ -12,10 +12,10 @@ pub(crate) mod ready_list;
 pub(crate) mod seen;
 pub(crate) mod slow_group;
 pub(crate) mod socket;
+mod timeline;
 
 use std::io;
 use std::net::SocketAddr;
-use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
@@ -38,7 +38,7 @@ use crate::probe::plan::Plan;
 use crate::probe::protocol::Conversations;
 use crate::probe::report::measurement::{Measurement, PublisherSeen, ServerSeen, Slice};
 use crate::probe::server::ServerMonitor;
-use crate::probe::watcher::{Live, Phase, ProgressSink};
+use crate::probe::watcher::{Phase, ProgressSink};
 
 /// How often slow clients are looked at: fine enough for a pace of 64 KiB/s in steps of 1.3 KB.
 const TICK: Duration = Duration::from_millis(20);
@@ -333,54 +333,6 @@ impl<'a> Driver<'a> {
         if now >= self.next_slice {
             self.note_orphans(now);
             self.end_slice(now, sink);
-        }
-    }
-
-    fn end_slice(&mut self, now: Instant, sink: &mut dyn ProgressSink) {
-        self.next_slice += SLICE;
-        if self.next_slice <= now {
-            self.next_slice = now + SLICE;
-        }
-        let moment = self.moment(now);
-        let tally = self.tally.take_slice();
-        let oldest = self.healthy.oldest_waiting();
-        let longest_wait = tally
-            .longest_wait
-            .max(oldest.map_or(Duration::ZERO, |sent| moment.since(sent)));
-        let slow = self.slow.counts();
-        let slice = Slice {
-            at: self.seconds(now),
-            messages: tally.counts.messages,
-            bytes: tally.counts.bytes,
-            longest_wait_us: longest_wait.as_secs_f64() * 1e6,
-            slow_connected: slow.connected,
-            slow_full: slow.full,
-            slow_ended: slow.ended,
-            rss_bytes: self.monitor.as_ref().and_then(ServerMonitor::rss_bytes),
-        };
-        let since_last = self.timeline.last().map_or(slice.at, |last| slice.at - last.at);
-        self.timeline.push(slice);
-        let live = Live {
-            phase: self.phase,
-            elapsed: now.saturating_duration_since(self.epoch),
-            expected: self.expected(),
-            messages_per_second: tally.counts.messages as f64 / since_last.max(1e-3),
-            longest_wait,
-            slow_connected: slice.slow_connected,
-            slow_full: slice.slow_full,
-            slow_ended: slice.slow_ended,
-        };
-        if let ControlFlow::Break(()) = sink.observe(&live) {
-            self.interrupted = true;
-        }
-    }
-
-    fn expected(&self) -> Duration {
-        let during = self.plan.within.max(self.plan.pause) + MARGIN;
-        if self.has_slow() {
-            2 * self.plan.baseline + during
-        } else {
-            self.plan.baseline
         }
     }
 

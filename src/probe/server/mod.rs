@@ -4,15 +4,17 @@
 //! table of sockets never makes the prober's clients wait. Where the server
 //! runs elsewhere there is no monitor, and findings that need one say so.
 
+mod processes;
+mod sockets;
+
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use procfs::net::{TcpNetEntry, TcpState};
-use procfs::process::{FDTarget, Process};
+use procfs::process::Process;
 
 use crate::kernel::threads;
 use crate::probe::clients::fullness::ServerQueues;
@@ -20,11 +22,13 @@ use crate::probe::driver::clock;
 use crate::probe::printable::printable;
 use crate::probe::report::measurement::ServerSeen;
 use crate::probe::watcher::Phase;
+pub(crate) use sockets::{ServerSocket, SocketTables};
+
+use processes::{Work, is_tcp_short_of_memory, resident_bytes, with_children};
+use sockets::listeners;
 
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// Processes of one server that are looked at.
-const MOST_PROCESSES: usize = 256;
 
 /// Looks at the server until it is told to finish.
 pub(crate) struct ServerMonitor {
@@ -50,19 +54,6 @@ struct Shared {
     rss_now: u64,
     /// The phase that has begun for the looker.
     phase: Option<Phase>,
-}
-
-/// The server's side of one connection.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct ServerSocket {
-    /// The client's port.
-    pub(crate) client_port: u16,
-    /// Bytes sent and not acknowledged, or not yet sent.
-    pub(crate) send_queue: u64,
-    /// Bytes that the server has not read.
-    pub(crate) receive_queue: u64,
-    /// It belongs to no process any more, and still has something to send.
-    pub(crate) orphan: bool,
 }
 
 impl ServerMonitor {
@@ -266,221 +257,4 @@ impl Sampler {
         }
         seen.rss_after_bytes = rss;
     }
-}
-
-/// Processor time used so far, in seconds.
-#[derive(Debug, Clone, Copy)]
-struct Work {
-    /// By the server's processes.
-    server: f64,
-    /// By this process.
-    prober: f64,
-    /// By all programs and the kernel, and by other guests of the same host.
-    all: f64,
-    /// The time that all processors had.
-    time: f64,
-}
-
-impl Work {
-    fn of(server: &[Process]) -> Self {
-        let prober = Process::myself();
-        let (all, time) = machine_seconds().unwrap_or((0.0, 0.0));
-        Self {
-            server: server.iter().filter_map(processor_seconds).sum(),
-            prober: prober.ok().as_ref().and_then(processor_seconds).unwrap_or(0.0),
-            all,
-            time,
-        }
-    }
-
-    /// What neither the server nor the prober used since then, in percent of all processors.
-    fn others_percent_since(self, then: Self) -> f64 {
-        let ours = self.server - then.server + self.prober - then.prober;
-        let others = (self.all - then.all - ours).max(0.0);
-        others / (self.time - then.time).max(1e-2) * 100.0
-    }
-}
-
-/// What all processors together worked, and what time they had (`/proc/stat`, proc_stat(5)).
-fn machine_seconds() -> Option<(f64, f64)> {
-    let text = std::fs::read_to_string("/proc/stat").ok()?;
-    let fields = text.lines().next()?.strip_prefix("cpu ")?.split_whitespace();
-    let ticks: Vec<u64> = fields.map_while(|field| field.parse().ok()).collect();
-    // user nice system idle iowait irq softirq steal; guests are counted in user already.
-    let [user, nice, system, idle, waiting, irq, softirq, steal, ..] = ticks[..] else {
-        return None;
-    };
-    let seconds = |ticks: u64| ticks as f64 / procfs::ticks_per_second() as f64;
-    let work = user + nice + system + irq + softirq + steal;
-    Some((seconds(work), seconds(work + idle + waiting)))
-}
-
-/// Whether TCP's memory is above the mark from which the kernel drops what it holds (tcp(7), `tcp_mem`).
-fn is_tcp_short_of_memory() -> bool {
-    let used = || {
-        let text = std::fs::read_to_string("/proc/net/sockstat").ok()?;
-        let tcp = text.lines().find_map(|line| line.strip_prefix("TCP: "))?;
-        let mut words = tcp.split_whitespace().skip_while(|word| *word != "mem");
-        words.nth(1)?.parse::<u64>().ok()
-    };
-    let pressure = || {
-        let text = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_mem").ok()?;
-        text.split_whitespace().nth(1)?.parse::<u64>().ok()
-    };
-    matches!((used(), pressure()), (Some(used), Some(pressure)) if used > pressure)
-}
-
-/// The tables of a network namespace in which the server's sockets are. The
-/// kernel walks its whole hash table for one look (some 7 ms on a machine with
-/// little memory), so a table that cannot hold them is left alone.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct SocketTables {
-    pid: i32,
-    port: u16,
-    tcp: bool,
-    tcp6: bool,
-}
-
-impl SocketTables {
-    /// Those in which the process's namespace has a listener for this port; both when there is none.
-    pub(crate) fn of(pid: i32, port: u16) -> Self {
-        let both = Self {
-            pid,
-            port,
-            tcp: true,
-            tcp6: true,
-        };
-        let Ok(process) = Process::new(pid) else {
-            return both;
-        };
-        let listens = |table: Vec<TcpNetEntry>| {
-            table
-                .iter()
-                .any(|entry| entry.state == TcpState::Listen && entry.local_address.port() == port)
-        };
-        let tcp = process.tcp().is_ok_and(listens);
-        let tcp6 = process.tcp6().is_ok_and(listens);
-        if tcp || tcp6 {
-            Self { tcp, tcp6, ..both }
-        } else {
-            both
-        }
-    }
-
-    /// The server's side of every connection to its port.
-    pub(crate) fn look(self) -> Vec<ServerSocket> {
-        let Ok(process) = Process::new(self.pid) else {
-            return Vec::new();
-        };
-        let tcp = self.tcp.then(|| process.tcp().unwrap_or_default());
-        let tcp6 = self.tcp6.then(|| process.tcp6().unwrap_or_default());
-        let entries = tcp.into_iter().chain(tcp6).flatten();
-        entries
-            .filter(|entry| entry.local_address.port() == self.port && entry.state != TcpState::Listen)
-            .map(|entry| server_socket(&entry))
-            .collect()
-    }
-}
-
-fn server_socket(entry: &TcpNetEntry) -> ServerSocket {
-    let closing = matches!(
-        entry.state,
-        TcpState::FinWait1 | TcpState::Closing | TcpState::LastAck
-    );
-    ServerSocket {
-        client_port: entry.remote_address.port(),
-        send_queue: u64::from(entry.tx_queue),
-        receive_queue: u64::from(entry.rx_queue),
-        // A single byte would be the FIN alone, on its way.
-        orphan: closing && entry.inode == 0 && entry.tx_queue > 1,
-    }
-}
-
-fn resident_bytes(process: &Process) -> Option<u64> {
-    process
-        .statm()
-        .ok()
-        .map(|statm| statm.resident * procfs::page_size())
-}
-
-fn processor_seconds(process: &Process) -> Option<f64> {
-    let stat = process.stat().ok()?;
-    Some((stat.utime + stat.stime) as f64 / procfs::ticks_per_second() as f64)
-}
-
-/// The processes and their children, so that a process per connection counts too.
-fn with_children(roots: &[i32]) -> Vec<Process> {
-    let mut pids: Vec<i32> = roots.to_vec();
-    let mut next = 0;
-    while next < pids.len() && pids.len() < MOST_PROCESSES {
-        let children = Process::new(pids[next])
-            .and_then(|process| process.task_main_thread())
-            .and_then(|task| task.children());
-        for child in children.unwrap_or_default() {
-            let child = i32::try_from(child).unwrap_or(0);
-            if child > 0 && !pids.contains(&child) {
-                pids.push(child);
-            }
-        }
-        next += 1;
-    }
-    pids.into_iter()
-        .filter_map(|pid| Process::new(pid).ok())
-        .collect()
-}
-
-/// The processes that hold a listening socket for this address on this
-/// machine, and the table in which its connections are.
-fn listeners(address: SocketAddr) -> Option<(Vec<i32>, SocketTables)> {
-    // An address that can be bound is one of our own.
-    UdpSocket::bind((address.ip(), 0)).ok()?;
-    let listening = |table: procfs::ProcResult<Vec<TcpNetEntry>>| -> Vec<u64> {
-        let entries = table.unwrap_or_default().into_iter();
-        entries
-            .filter(|entry| entry.state == TcpState::Listen && serves(entry.local_address, address))
-            .map(|entry| entry.inode)
-            .collect()
-    };
-    // One table where one will do, as each costs milliseconds. An IPv4 address that has a
-    // listener of its own never comes to one of IPv6.
-    let inodes = listening(procfs::net::tcp());
-    let tcp = !inodes.is_empty();
-    let inodes = if tcp {
-        inodes
-    } else {
-        listening(procfs::net::tcp6())
-    };
-    if inodes.is_empty() {
-        return None;
-    }
-    let mut pids: Vec<i32> = procfs::process::all_processes()
-        .ok()?
-        .flatten()
-        .filter(|process| holds_one_of(process, &inodes))
-        .map(|process| process.pid)
-        .take(MOST_PROCESSES)
-        .collect();
-    pids.sort_unstable();
-    let tables = SocketTables {
-        pid: *pids.first()?,
-        port: address.port(),
-        tcp,
-        tcp6: !tcp,
-    };
-    Some((pids, tables))
-}
-
-fn serves(listening: SocketAddr, address: SocketAddr) -> bool {
-    let canonical = |ip: IpAddr| ip.to_canonical();
-    listening.port() == address.port()
-        && (listening.ip().is_unspecified() || canonical(listening.ip()) == canonical(address.ip()))
-}
-
-fn holds_one_of(process: &Process, inodes: &[u64]) -> bool {
-    let Ok(descriptors) = process.fd() else {
-        return false;
-    };
-    descriptors
-        .flatten()
-        .any(|descriptor| matches!(descriptor.target, FDTarget::Socket(inode) if inodes.contains(&inode)))
 }

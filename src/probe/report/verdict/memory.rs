@@ -48,17 +48,10 @@ fn by_growth(
         seen.slow.len(),
         allowed >> 20
     );
-    let nobody = seen
-        .slow
-        .iter()
-        .all(|client| client.standstill.is_none() && client.full_at.is_none());
-    if filled.is_empty() && nobody
-        || nobody
-            && seen
-                .slow
-                .iter()
-                .all(|client| client.absorbed_bytes < RSS_ALLOWANCE_BYTES)
-    {
+    // Where little went in or came out, nothing of the growth is theirs.
+    let stood = |client: &SlowClientSeen| client.standstill.is_some() || client.full_at.is_some();
+    let took = |client: &SlowClientSeen| client.absorbed_bytes >= RSS_ALLOWANCE_BYTES;
+    if !seen.slow.iter().any(|client| stood(client) || took(client)) {
         return question.unknown(format!("{reason}, but no slow client was full"));
     }
     if grown > allowed {
