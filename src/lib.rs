@@ -75,7 +75,7 @@ pub mod units;
 
 pub use backpressure::{Answer, SlowReason};
 pub use engine::{Actions, ClientId, ClientName, Counters, Service};
-pub use error::{CloseReason, Operation, ServerError};
+pub use error::{CloseReason, ConnectError, Operation, ServerError};
 pub use event_loop::{EventLoop, Remote};
 pub use kernel::machine::raise_descriptor_limit;
 pub use limits::{Limits, LimitsError};

@@ -8,6 +8,7 @@ use highwater::{Remote, limits};
 
 use super::options::{ListenArgs, ServingArgs};
 use super::parse::Size;
+use super::sentences;
 use super::serve::{Serving, serve, usage};
 
 /// The arguments of `highwater echo`.
@@ -42,7 +43,7 @@ pub(crate) fn run(args: EchoArgs) -> ExitCode {
         Framing::None => serve(Plain(args)),
         Framing::Length => match FramedEcho::new(args.max_frame.0) {
             Ok(service) => serve(Framed { args, service }),
-            Err(sentence) => usage(&sentence),
+            Err(error) => usage(&sentences::of_frame_limit(error)),
         },
     }
 }

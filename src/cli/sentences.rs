@@ -6,7 +6,8 @@
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use highwater::limits::{Limit, SMALLEST_READ_BYTES};
+use highwater::limits::{Limit, MAX_FRAME_CEILING_BYTES, SMALLEST_READ_BYTES};
+use highwater::services::FrameLimitError;
 use highwater::units::{format_size, format_time};
 use highwater::{LimitsError, ServerError};
 
@@ -103,6 +104,14 @@ fn of_short(limit: Limit, time: Duration) -> String {
         time => format!("{}us", time.as_micros()),
     };
     format!("{} {typed} {consequence}", option(limit))
+}
+
+/// Which longest frames are allowed.
+pub(crate) fn of_frame_limit(error: FrameLimitError) -> String {
+    format!(
+        "--max-frame {} is out of range: it must be between 1 and {MAX_FRAME_CEILING_BYTES} bytes, such as 1MiB",
+        format_size(error.max_frame_bytes)
+    )
 }
 
 /// Why a server could not start or go on, and what to try.

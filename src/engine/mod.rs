@@ -35,5 +35,3 @@ pub use journal::Counters;
 pub use network::{Network, PeerState, PeerWindow, Spliced, Stream};
 pub use service::{Actions, Service};
 pub use turn::Next;
-
-pub use crate::error::ConnectError;

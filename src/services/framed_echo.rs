@@ -5,6 +5,7 @@
 //! budget counts them. An unfinished frame is never returned.
 
 use std::collections::HashMap;
+use std::fmt;
 
 use log::info;
 
@@ -23,6 +24,25 @@ pub struct FramedEcho {
     /// Holds only clients with unfinished bytes.
     unfinished: HashMap<ClientId, Unfinished>,
 }
+
+/// The maximum of a frame is out of range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameLimitError {
+    /// The value that was refused.
+    pub max_frame_bytes: usize,
+}
+
+impl fmt::Display for FrameLimitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "`max_frame_bytes` {} must be between 1 and {MAX_FRAME_CEILING_BYTES}",
+            format_size(self.max_frame_bytes)
+        )
+    }
+}
+
+impl std::error::Error for FrameLimitError {}
 
 #[derive(Debug, Default)]
 struct Unfinished {
@@ -43,13 +63,10 @@ impl FramedEcho {
     ///
     /// # Errors
     ///
-    /// One sentence, if that is 0 or more than a 4-byte length can say.
-    pub fn new(max_frame_bytes: usize) -> Result<Self, String> {
+    /// It is 0, or more than a 4-byte length can say.
+    pub fn new(max_frame_bytes: usize) -> Result<Self, FrameLimitError> {
         if max_frame_bytes == 0 || max_frame_bytes > MAX_FRAME_CEILING_BYTES {
-            return Err(format!(
-                "--max-frame {} is out of range: it must be between 1 and {MAX_FRAME_CEILING_BYTES} bytes, such as 1MiB",
-                format_size(max_frame_bytes)
-            ));
+            return Err(FrameLimitError { max_frame_bytes });
         }
         Ok(Self {
             max_frame_bytes,

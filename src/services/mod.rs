@@ -9,6 +9,6 @@ mod framed_echo;
 mod tunnel;
 
 pub use echo::Echo;
-pub use framed_echo::FramedEcho;
+pub use framed_echo::{FrameLimitError, FramedEcho};
 #[cfg(feature = "tunnel")]
 pub use tunnel::{ProxyProtocol, Target, TargetError, Tunnel};

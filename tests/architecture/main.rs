@@ -51,7 +51,6 @@ fn assert_none(rule: &str, violations: &[String]) {
 }
 
 #[test]
-#[ignore = "not yet true of the whole tree"]
 fn every_import_points_to_a_lower_floor() {
     let files = library();
     let graph = Graph::of(&files);
@@ -68,7 +67,6 @@ fn every_import_points_to_a_lower_floor() {
 }
 
 #[test]
-#[ignore = "not yet true of the whole tree"]
 fn services_see_the_names_at_the_root_and_a_few_pure_modules() {
     let files = library();
     let graph = Graph::of(&files);
@@ -164,7 +162,6 @@ const FROZEN_OPTIONS: [(&str, &str); 3] = [
 ];
 
 #[test]
-#[ignore = "not yet true of the whole tree"]
 fn the_library_names_no_option_of_the_command_line() {
     let mut wrong = Vec::new();
     for file in library()

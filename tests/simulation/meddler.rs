@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fastrand::Rng;
-use highwater::engine::ConnectError;
+use highwater::ConnectError;
 use highwater::{Actions, ClientId, CloseReason, Service};
 
 use super::content::piece;

@@ -176,7 +176,9 @@ fn dispatch(plan: &Plan, traced: bool, progress: &mut Progress) -> Result<Report
     let result = match plan.kind {
         Kind::Echo => Driver::drive(plan, &world, Echo, start, progress),
         Kind::FramedEcho => {
-            let service = FramedEcho::new(plan.max_frame_bytes)?.with_long_frames_from(plan.long_frame_bytes);
+            let service = FramedEcho::new(plan.max_frame_bytes)
+                .map_err(|error| error.to_string())?
+                .with_long_frames_from(plan.long_frame_bytes);
             Driver::drive(plan, &world, service, start, progress)
         }
         Kind::Tunnel => {

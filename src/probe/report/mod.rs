@@ -24,7 +24,7 @@ pub struct Report {
     pub schema: &'static str,
     /// Whom it was about.
     pub target: String,
-    /// The `--protocol`.
+    /// The name of the protocol.
     pub protocol: &'static str,
     /// What it comes to.
     pub verdict: Outcome,

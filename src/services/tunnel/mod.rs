@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use log::{info, warn};
 
-use crate::engine::ConnectError;
+use crate::ConnectError;
 use crate::limits::CONNECT_POLL;
 use crate::{Actions, ClientId, CloseReason, Remote, Service};
 use addresses::Addresses;
