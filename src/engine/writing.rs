@@ -132,7 +132,7 @@ impl<N: Network> Core<N> {
     }
 
     /// Hands what a piped client has sent to one destination.
-    #[inline]
+    #[inline(always)]
     pub(super) fn write_to_destination(&mut self, from: ClientId, to: ClientId, data: &[u8]) {
         if self.write(to, data) == Answer::Pause
             && let Some(client) = self.clients.get_mut(from)

@@ -180,7 +180,7 @@ impl<S: Stream> Client<S> {
 
     /// Updates the client after a read. Fewer bytes than `short_below` mean
     /// that nothing is left.
-    #[inline]
+    #[inline(always)]
     pub(super) fn after_read(
         &mut self,
         result: io::Result<usize>,
