@@ -5,6 +5,7 @@
 
 pub(crate) mod addresses;
 pub(crate) mod clock;
+mod contention;
 pub(crate) mod healthy_group;
 pub(crate) mod preflight;
 pub(crate) mod proxy;
@@ -29,6 +30,7 @@ use crate::probe::clients::publisher::Publisher;
 use crate::probe::clients::quiet::{MOST_ATTEMPTS, QuietClients, QuietPlan, SHORT_STEP_BYTES};
 use crate::probe::clients::tally::Tally;
 use crate::probe::driver::clock::MessageClock;
+use crate::probe::driver::contention::Contention;
 use crate::probe::driver::healthy_group::HealthyClients;
 use crate::probe::driver::slow_group::{FILL_PATIENCE, MARGIN, SlowClients};
 use crate::probe::driver::socket::Buffers;
@@ -69,6 +71,7 @@ pub(crate) struct Driver<'a> {
     healthy: HealthyClients<'a>,
     slow: SlowClients<'a>,
     tally: Tally,
+    contention: Contention,
     phase: Phase,
     is_tick_due: bool,
     next_slice: Instant,
@@ -109,6 +112,7 @@ impl<'a> Driver<'a> {
             healthy,
             slow,
             tally: Tally::default(),
+            contention: Contention::default(),
             phase: Phase::Connecting,
             is_tick_due: false,
             next_slice: now + SLICE,
@@ -138,6 +142,7 @@ impl<'a> Driver<'a> {
             }
         }
         self.tally.end_phase(self.moment(clock::now()));
+        self.contention.mark();
         if !self.interrupted {
             if let Some(monitor) = &mut self.monitor {
                 monitor.look_last();
@@ -170,6 +175,7 @@ impl<'a> Driver<'a> {
         }
         if !self.interrupted {
             self.phase = phase;
+            self.contention.mark();
             self.tally.begin_phase(self.moment(clock::now()));
         }
         Ok(!self.interrupted)
@@ -370,7 +376,8 @@ impl<'a> Driver<'a> {
     fn into_measurement(mut self) -> Measurement {
         let now = clock::now();
         let (moment, seconds) = (self.moment(now), self.seconds(now));
-        let healthy = self.healthy.finish(moment, &mut self.tally);
+        let mut healthy = self.healthy.finish(moment, &mut self.tally);
+        self.contention.tell(&mut healthy);
         let mut slow = self.slow.finish(self.epoch);
         // Nobody who interrupts waits for the quiet clients, which may be connecting.
         let quiet = self.quiet.take().filter(|_| !self.interrupted);

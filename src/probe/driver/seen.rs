@@ -61,6 +61,7 @@ pub(crate) fn figures(phase: &PhaseTally) -> PhaseFigures {
         p99_us: wait(0.99),
         p999_us: wait(0.999),
         max_us: phase.waits.max() as f64 / 1e3,
+        prober_waited_percent: 0.0,
         prober_on_slow_percent: phase.spent_on_slow.as_secs_f64() / seconds.max(1e-9) * 100.0,
     }
 }

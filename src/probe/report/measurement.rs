@@ -89,6 +89,8 @@ pub struct PhaseFigures {
     /// The part of the phase in which the prober itself had no time for healthy clients, as it
     /// connected slow ones, filled them up and looked at them; in percent.
     pub prober_on_slow_percent: f64,
+    /// The part of the phase in which the prober was ready to run and had no processor, in percent.
+    pub prober_waited_percent: f64,
 }
 
 /// The fate of one slow client.

@@ -5,7 +5,7 @@ use super::{
     HARMLESS_WAIT_US, LEAST_LEFT, LEAST_RATE_KEPT, LONGEST_WAIT_US, MOST_P99_GROWTH, MOST_PUT_DOWN_TO_OTHERS,
 };
 use crate::probe::protocol::Traits;
-use crate::probe::report::measurement::{Measurement, PhaseFigures};
+use crate::probe::report::measurement::{Healthy, Measurement, PhaseFigures};
 
 /// Fewer answers than this make no rate.
 const LEAST_MESSAGES: u64 = 20;
@@ -135,6 +135,13 @@ pub(super) fn unaffected(seen: &Measurement) -> Finding {
             before.messages
         );
         return question.unknown(reason);
+    } else if left.least() < OTHERS_COUNT_FROM
+        && waited_unevenly(&seen.healthy)
+        && (kept < LEAST_RATE_KEPT || !has_recovered)
+    {
+        let reason =
+            "other programs kept the prober itself from a processor more in one phase than in another";
+        return question.answer(Outcome::Unknown, Some(kept), reason);
     } else if left.least() < LEAST_LEFT && (kept < LEAST_RATE_KEPT || !has_recovered) {
         let reason = format!(
             "other programs took {:.0} % of the machine, so that rates tell nothing",
@@ -161,6 +168,20 @@ pub(super) fn unaffected(seen: &Measurement) -> Finding {
         return question.answer(Outcome::Pass, Some(kept), reason);
     };
     question.answer(Outcome::Fail, Some(kept), reason)
+}
+
+/// Below this part of the machine left, other programs may be why the prober waited for a processor.
+const OTHERS_COUNT_FROM: f64 = 0.75;
+/// Parts of two phases, in percent, for which the prober had no processor differ by more than this.
+const UNEVEN_WAIT_PERCENT: f64 = 15.0;
+
+/// Whether the prober waited much more for a processor in one phase than in another.
+fn waited_unevenly(healthy: &Healthy) -> bool {
+    let phases = [healthy.before, healthy.during, healthy.after];
+    let waited = || phases.iter().flatten().map(|phase| phase.prober_waited_percent);
+    let most = waited().fold(0.0, f64::max);
+    let least = waited().fold(f64::INFINITY, f64::min);
+    most - least > UNEVEN_WAIT_PERCENT
 }
 
 /// The part of the machine that other programs left, by phase; all of it where that is not to be seen.
@@ -206,7 +227,7 @@ fn rate(now: &PhaseFigures, before: &PhaseFigures) -> f64 {
 mod tests {
     use super::*;
     use crate::probe::kind::SlowKind;
-    use crate::probe::report::measurement::{Healthy, ServerSeen, SlowClientSeen};
+    use crate::probe::report::measurement::{ServerSeen, SlowClientSeen};
 
     fn unaffected_by(rates: [f64; 3], others: [f64; 3]) -> Outcome {
         judged(rates, others, 1000.0)
