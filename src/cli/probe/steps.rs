@@ -52,11 +52,11 @@ impl clap::Args for Steps {
             .arg(
                 Arg::new("send-first")
                     .long("send-first")
-                    .value_name("TEXT|@FILE")
+                    .value_name("TEXT")
                     .action(ArgAction::Append)
                     .value_parser(parse_send)
                     .help(
-                        "Send this before the protocol begins, such as a login; escapes \\r \\n \\t \\0 \\\\ \\xHH. \
+                        "Send this before the protocol begins, such as a login, or a file as @FILE; escapes \\r \\n \\t \\0 \\\\ \\xHH. \
                          Repeatable, in the order given together with --expect",
                     ),
             )
