@@ -107,16 +107,39 @@ pub(crate) fn peer_window(socket: BorrowedFd<'_>) -> Option<PeerWindow> {
 const SO_BUF_LOCK: libc::c_int = 72;
 
 /// Returns a receive buffer whose size was set to the kernel's own sizing.
-#[expect(unsafe_code, reason = "no safe crate offers SO_BUF_LOCK")]
 pub(crate) fn unlock_receive_buffer(socket: BorrowedFd<'_>) -> io::Result<()> {
-    let unlocked: libc::c_int = 0;
+    set_option(socket, libc::SOL_SOCKET, SO_BUF_LOCK, 0)
+}
+
+/// `TCP_RTO_MAX_MS` (linux/tcp.h), since Linux 6.15.
+const TCP_RTO_MAX_MS: libc::c_int = 44;
+
+/// Bounds the time between two retransmissions, which otherwise doubles up to
+/// two minutes. The kernel takes 1 s to 120 s.
+///
+/// # Errors
+///
+/// `ENOPROTOOPT` before Linux 6.15.
+pub(crate) fn set_longest_retransmission(socket: BorrowedFd<'_>, longest: Duration) -> io::Result<()> {
+    let milliseconds = i32::try_from(longest.as_millis()).unwrap_or(i32::MAX);
+    set_option(socket, libc::IPPROTO_TCP, TCP_RTO_MAX_MS, milliseconds)
+}
+
+/// Sets an option of type `int`.
+#[expect(unsafe_code, reason = "no safe crate offers SO_BUF_LOCK and TCP_RTO_MAX_MS")]
+fn set_option(
+    socket: BorrowedFd<'_>,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
     // SAFETY: the kernel reads one int, which outlives the call.
     let outcome = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            SO_BUF_LOCK,
-            (&raw const unlocked).cast(),
+            level,
+            option,
+            (&raw const value).cast(),
             size_of::<libc::c_int>() as libc::socklen_t,
         )
     };
@@ -203,5 +226,25 @@ mod tests {
         ours.set_nonblocking(true).unwrap();
         while ours.write(&[0; 65536]).is_ok() {}
         assert!(unacknowledged_bytes(ours.as_fd()).unwrap() > 0);
+    }
+
+    /// The option as the kernel has it; `None` before Linux 6.15.
+    fn longest_retransmission_ms(socket: BorrowedFd<'_>) -> Option<i32> {
+        let mut bytes = [0; size_of::<i32>()];
+        get_option(socket, libc::IPPROTO_TCP, TCP_RTO_MAX_MS, &mut bytes).ok()?;
+        Some(i32::from_ne_bytes(bytes))
+    }
+
+    #[test]
+    fn an_accepted_connection_has_the_longest_retransmission_of_its_listener() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let longest = Duration::from_millis(1500);
+        match set_longest_retransmission(listener.as_fd(), longest) {
+            Ok(()) => {}
+            Err(error) => return println!("SKIPPED, TCP_RTO_MAX_MS needs Linux 6.15: {error}"),
+        }
+        let _peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        assert_eq!(longest_retransmission_ms(accepted.as_fd()), Some(1500));
     }
 }

@@ -206,6 +206,12 @@ pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// (`TCP_KEEPCNT`): a minute in all.
 pub const KEEPALIVE_PROBES: u32 = 4;
 
+/// Longest time between two retransmissions (`TCP_RTO_MAX_MS`, Linux 6.15), the
+/// least that the kernel takes. They otherwise come after 0.2, 0.6, 1.4, 3.0 and
+/// 6.2 s: a peer that is away for 3.3 s hears the next one only after the default
+/// grace. With this bound an outage ends for the sender at most 1 s late.
+pub const LONGEST_RETRANSMISSION: Duration = Duration::from_secs(1);
+
 /// Longest wait of one client for its upstream, look-ups and retries included.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
