@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 /// How long anything may take that ought to happen at once. Generous, for a
 /// machine that does other things too; a test that passes never waits so long.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How often a condition is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
