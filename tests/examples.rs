@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Socket, Type};
 
 /// Far longer than anything here takes, even on a machine that does much else.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Silence after which we call a server stopped; an answer takes well under a millisecond.
 const SILENCE: Duration = Duration::from_secs(1);
 /// The pause between two looks at a condition.
