@@ -131,6 +131,8 @@ fn sections(document: &str) -> BTreeMap<&str, &str> {
 fn options_of_section(section: &str) -> Options {
     let rows = section.lines().filter_map(|line| line.strip_prefix("| `--"));
     rows.map(|row| {
+        // A bar inside a cell is escaped.
+        let row = row.replace("\\|", "|");
         let mut cells = row.split(" | ");
         let head = cells.next().unwrap().trim_end_matches('`');
         let (name, value) = head.split_once(' ').unwrap_or((head, ""));
