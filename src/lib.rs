@@ -74,7 +74,7 @@ pub mod services;
 pub mod units;
 
 pub use backpressure::{Answer, SlowReason};
-pub use engine::{Actions, ClientId, ClientName, Counters, Service};
+pub use engine::{Actions, ClientId, ClientName, Counters, Service, Slowness};
 pub use error::{CloseReason, ConnectError, Operation, ServerError};
 pub use event_loop::{EventLoop, Remote};
 pub use kernel::machine::raise_descriptor_limit;

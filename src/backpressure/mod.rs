@@ -3,11 +3,15 @@
 //! Pure: no sockets, files, log or clock. Bytes, lengths and instants come in
 //! as arguments; answers and reasons come out.
 
+pub mod action;
+pub mod backlog;
 pub mod pipe;
 pub mod rules;
 pub mod send_queue;
 pub(crate) mod small_list;
 
+pub use action::Action;
+pub use backlog::{Backlog, ChannelName, Lost, Message};
 pub use pipe::{Flow, Pipe};
 pub use rules::{Clocks, SlowReason};
 pub use send_queue::{Answer, SendQueue, Sent};

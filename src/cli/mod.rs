@@ -3,6 +3,7 @@
 //! A subcommand is a variant and an arm here, and a file of its own for its
 //! arguments. What all servers share is in `options` and `serve`.
 
+mod broadcast;
 mod echo;
 mod log;
 mod options;
@@ -17,6 +18,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use broadcast::BroadcastArgs;
 use echo::EchoArgs;
 use probe::ProbeArgs;
 use tunnel::TunnelArgs;
@@ -27,6 +29,7 @@ pub(crate) fn run() -> ExitCode {
     match Cli::parse().command {
         Command::Echo(args) => echo::run(args),
         Command::Tunnel(args) => serve::serve(args),
+        Command::Broadcast(args) => broadcast::run(args),
         Command::Probe(args) => probe::run(&args),
     }
 }
@@ -49,6 +52,7 @@ Examples:
   highwater echo                          echo on 127.0.0.1:9000; try `nc 127.0.0.1 9000`
   highwater echo --port 0 --grace 2s      echo on a free port, with a shorter grace
   highwater tunnel --to 127.0.0.1:6379    protect a Redis from slow clients
+  highwater broadcast --port 6379         publish and subscribe; try `redis-cli subscribe news`
   highwater probe --port 9000             test any TCP server with slow clients
 
 Exit codes: 0 stopped in order, 1 failed, 2 wrong usage.";
@@ -64,6 +68,12 @@ enum Command {
     /// server. A slow client pauses its upstream, and a slow upstream its
     /// client. If one stays too slow for too long, both are reset.
     Tunnel(TunnelArgs),
+    /// Publish and subscribe in Redis's protocol.
+    ///
+    /// Any Redis client speaks it, such as `redis-cli`. What happens to a
+    /// subscriber that is too slow is chosen for each channel, and each gap in
+    /// what it gets is told to it on the channel `__highwater__:lost`.
+    Broadcast(BroadcastArgs),
     /// Test whether a TCP server survives slow clients.
     Probe(Box<ProbeArgs>),
 }

@@ -3,7 +3,7 @@
 //! Owns the way of a connection into the table of clients. Refuses to decide
 //! whether to accept: the [`acceptor`](super::acceptor) does.
 
-use std::io;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 
 use super::acceptor::Admission;
@@ -27,6 +27,8 @@ impl<N: Network, S: Service> Engine<N, S> {
                 Admission::Serve(stream, peer) => self.begin_serving(stream, peer),
                 Admission::Refuse(mut stream) => {
                     self.core.journal.refused();
+                    // The socket is new, so it takes a line or never will.
+                    let _ = stream.write(self.service.refusal());
                     stream.reset_on_close();
                 }
                 Admission::Nobody => {}

@@ -11,7 +11,7 @@ use super::client::{Client, Ending, Input, Phase, UpstreamOf};
 use super::client_table::ClientId;
 use super::core::{Core, Engine};
 use super::network::{Network, Stream};
-use super::service::{Actions, Service};
+use super::service::{Actions, Service, Slowness};
 use super::timers::Timer;
 use crate::backpressure::SlowReason;
 use crate::error::{CloseReason, Operation};
@@ -69,6 +69,16 @@ impl<N: Network> Core<N> {
             && client.phase != Phase::Closed
         {
             self.journal.slow(client, reason, self.now, detail);
+            self.mark_closed(id, CloseReason::Slow(reason));
+        }
+    }
+
+    /// Disconnects a client that broke a rule which its service judges.
+    pub(super) fn disconnect_slow(&mut self, id: ClientId, reason: SlowReason, slow: Slowness, detail: &str) {
+        if let Some(client) = self.clients.get(id)
+            && client.phase != Phase::Closed
+        {
+            self.journal.slow_by_service(client, reason, slow, detail);
             self.mark_closed(id, CloseReason::Slow(reason));
         }
     }

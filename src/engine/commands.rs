@@ -12,8 +12,8 @@ use super::client::{Client, ClientName};
 use super::client_table::ClientId;
 use super::core::Core;
 use super::network::{Network, Stream};
-use super::service::Commands;
-use crate::backpressure::Answer;
+use super::service::{Commands, Slowness};
+use crate::backpressure::{Answer, SlowReason};
 use crate::error::ConnectError;
 
 impl<N: Network> Commands for Core<N> {
@@ -23,6 +23,26 @@ impl<N: Network> Commands for Core<N> {
 
     fn write_shared(&mut self, id: ClientId, data: &Bytes) -> Answer {
         Self::write_shared(self, id, data)
+    }
+
+    fn offer(&mut self, id: ClientId, data: &[u8]) -> usize {
+        Self::offer(self, id, data)
+    }
+
+    fn call_when_writable(&mut self, id: ClientId) {
+        Self::call_when_writable(self, id);
+    }
+
+    fn try_again(&mut self, id: ClientId) {
+        Self::try_again(self, id);
+    }
+
+    fn disconnect(&mut self, id: ClientId, reason: SlowReason, slow: Slowness, detail: &str) {
+        Self::disconnect_slow(self, id, reason, slow, detail);
+    }
+
+    fn memory_left(&self) -> usize {
+        self.budget.left_bytes()
     }
 
     fn pause(&mut self, id: ClientId) {

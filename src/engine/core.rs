@@ -97,6 +97,10 @@ impl Budget {
         self.queued_bytes > self.budget_bytes
     }
 
+    pub(super) const fn left_bytes(&self) -> usize {
+        self.budget_bytes.saturating_sub(self.queued_bytes)
+    }
+
     pub(super) const fn queued_bytes(&self) -> usize {
         self.queued_bytes
     }

@@ -10,6 +10,7 @@ use log::{debug, info, warn};
 
 use super::client::Client;
 use super::network::Stream;
+use super::service::Slowness;
 use crate::backpressure::SlowReason;
 use crate::error::{CloseReason, Operation};
 use crate::limits::LOG_REPEAT_INTERVAL;
@@ -171,12 +172,28 @@ impl Journal {
     /// A rule disconnects a client; `detail` has the number of that rule.
     pub(super) fn slow<S: Stream>(&self, client: &Client<S>, reason: SlowReason, now: Instant, detail: &str) {
         let since = client.clocks.since(reason);
-        let slow_for = since.map_or(0.0, |since| now.saturating_duration_since(since).as_secs_f64());
+        let slow = Slowness {
+            slow_for: since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since)),
+            waiting_bytes: client.queue.len(),
+            peak_bytes: client.peak_bytes as usize,
+        };
+        self.slow_by_service(client, reason, slow, detail);
+    }
+
+    /// As [`slow`](Self::slow), for a rule that the service judged.
+    pub(super) fn slow_by_service<S: Stream>(
+        &self,
+        client: &Client<S>,
+        reason: SlowReason,
+        slow: Slowness,
+        detail: &str,
+    ) {
         warn!(
-            "{} {reason}, disconnecting: slow for {slow_for:.3} s, {} bytes queued (peak {}), {detail}, {} sent, {} ({})",
+            "{} {reason}, disconnecting: slow for {:.3} s, {} bytes queued (peak {}), {detail}, {} sent, {} ({})",
             client.name(),
-            client.queue.len(),
-            client.peak_bytes,
+            slow.slow_for.as_secs_f64(),
+            slow.waiting_bytes,
+            slow.peak_bytes,
             client.sent_bytes,
             client.stream.peer_state(),
             client.peer,

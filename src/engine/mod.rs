@@ -33,5 +33,5 @@ pub use clock::Clock;
 pub use core::Engine;
 pub use journal::Counters;
 pub use network::{Network, PeerState, PeerWindow, Spliced, Stream};
-pub use service::{Actions, Service};
+pub use service::{Actions, Service, Slowness};
 pub use turn::Next;

@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use super::client::ClientName;
 use super::client_table::ClientId;
-use crate::backpressure::Answer;
+use crate::backpressure::{Answer, SlowReason};
 use crate::error::{CloseReason, ConnectError};
 
 /// What to do when something happens to a client.
@@ -65,6 +65,24 @@ pub trait Service {
     /// [`Answer::Pause`].
     fn drained(&mut self, client: ClientId, actions: &mut Actions<'_>) {
         let _ = (client, actions);
+    }
+
+    /// The client's socket may have room again, after [`Actions::offer`] left
+    /// something or [`Actions::call_when_writable`] asked for this call.
+    fn writable(&mut self, client: ClientId, actions: &mut Actions<'_>) {
+        let _ = (client, actions);
+    }
+
+    /// Every client with work was served in this turn. A service that gathers
+    /// what a turn has for each client sends it here, in one write each.
+    fn served(&mut self, actions: &mut Actions<'_>) {
+        let _ = actions;
+    }
+
+    /// What a client hears that is refused because the server is full; nothing
+    /// by default. Sent once, as far as its socket takes it.
+    fn refusal(&self) -> &[u8] {
+        &[]
     }
 
     /// The client has sent its FIN and will send nothing more. By default it
@@ -120,10 +138,26 @@ pub struct Actions<'a> {
     commands: &'a mut dyn Commands,
 }
 
+/// How slow a client was when a rule disconnected it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slowness {
+    /// How long the clock of the rule has run.
+    pub slow_for: Duration,
+    /// Bytes that wait for the client.
+    pub waiting_bytes: usize,
+    /// The most that ever waited, in bytes.
+    pub peak_bytes: usize,
+}
+
 /// The engine as [`Actions`] sees it.
 pub(crate) trait Commands {
     fn write(&mut self, client: ClientId, data: &[u8]) -> Answer;
     fn write_shared(&mut self, client: ClientId, data: &Bytes) -> Answer;
+    fn offer(&mut self, client: ClientId, data: &[u8]) -> usize;
+    fn call_when_writable(&mut self, client: ClientId);
+    fn try_again(&mut self, client: ClientId);
+    fn disconnect(&mut self, client: ClientId, reason: SlowReason, slow: Slowness, detail: &str);
+    fn memory_left(&self) -> usize;
     fn pause(&mut self, client: ClientId);
     fn resume(&mut self, client: ClientId);
     fn pipe(&mut self, from: ClientId, to: ClientId);
@@ -159,6 +193,41 @@ impl<'a> Actions<'a> {
     /// clients: what must wait is held by reference, once for all.
     pub fn send_shared(&mut self, client: ClientId, data: &Bytes) -> Answer {
         self.commands.write_shared(client, data)
+    }
+
+    /// Offers `data` to the client's socket, and answers how much of it is
+    /// dealt with. The rest stays with the caller: nothing is queued, and no
+    /// rule about slow clients watches it. [`Service::writable`] says when to
+    /// offer it again. All of `data` is dealt with if the client is gone.
+    pub fn offer(&mut self, client: ClientId, data: &[u8]) -> usize {
+        self.commands.offer(client, data)
+    }
+
+    /// Asks for one call of [`Service::writable`], in the next turn if the
+    /// socket has room now.
+    pub fn call_when_writable(&mut self, client: ClientId) {
+        self.commands.call_when_writable(client);
+    }
+
+    /// Takes the client's socket for writable until it refuses. The kernel
+    /// announces room only once a third of its buffer is free, but takes a
+    /// write long before: worth a try before a client is disconnected.
+    pub fn try_again(&mut self, client: ClientId) {
+        self.commands.try_again(client);
+    }
+
+    /// Disconnects the client at once, with a reset, by a rule that this
+    /// service judges itself because it keeps what waits. Logged and counted
+    /// as the engine's own rules are; `detail` has the number of the rule.
+    pub fn disconnect(&mut self, client: ClientId, reason: SlowReason, slow: Slowness, detail: &str) {
+        self.commands.disconnect(client, reason, slow, detail);
+    }
+
+    /// Bytes that may still be queued or held before the memory budget is
+    /// exceeded.
+    #[must_use]
+    pub fn memory_left(&self) -> usize {
+        self.commands.memory_left()
     }
 
     /// Reads no more from this client until [`resume`](Self::resume). The

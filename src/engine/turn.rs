@@ -93,6 +93,7 @@ impl<N: Network, S: Service> Engine<N, S> {
         self.wake();
         self.tick();
         self.serve();
+        self.service.served(&mut Actions::new(&mut self.core));
         self.expire();
         self.sweep();
         self.advance_stop();
@@ -211,6 +212,7 @@ impl<N: Network, S: Service> Engine<N, S> {
                 if !client.queue.is_empty() {
                     self.flush(id);
                 }
+                self.say_writable(id);
                 self.read(id);
             }
         }

@@ -7,6 +7,7 @@
 use bytes::Bytes;
 
 use super::client::Phase;
+use super::client::readiness::Event;
 use super::client_table::ClientId;
 use super::core::{Core, Engine};
 use super::network::Network;
@@ -49,6 +50,50 @@ impl<N: Network> Core<N> {
                 self.mark_closed(id, CloseReason::Failed(Operation::Write, error));
                 Answer::Continue
             }
+        }
+    }
+
+    /// Offers `data` to the socket, and answers how much of it is dealt with.
+    /// Nothing is queued.
+    pub(super) fn offer(&mut self, id: ClientId, data: &[u8]) -> usize {
+        let Some(client) = self.clients.get_mut(id) else {
+            return data.len();
+        };
+        if !client.accepts_writes() {
+            return data.len();
+        }
+        match client.write_directly(data) {
+            Ok(taken) => {
+                self.moved_bytes += taken as u64;
+                if taken < data.len() {
+                    client.calls_when_writable = true;
+                    self.list_if_work(id);
+                }
+                taken
+            }
+            Err(error) => {
+                self.mark_closed(id, CloseReason::Failed(Operation::Write, error));
+                data.len()
+            }
+        }
+    }
+
+    /// The service wants to hear when the socket takes bytes.
+    pub(super) fn call_when_writable(&mut self, id: ClientId) {
+        if let Some(client) = self.clients.get_mut(id) {
+            client.calls_when_writable = true;
+            self.list_if_work(id);
+        }
+    }
+
+    /// Takes a socket for writable until it refuses.
+    pub(super) fn try_again(&mut self, id: ClientId) {
+        if let Some(client) = self.clients.get_mut(id) {
+            client.readiness.announce(Event {
+                writable: true,
+                ..Event::default()
+            });
+            self.list_if_work(id);
         }
     }
 
@@ -191,6 +236,18 @@ impl<N: Network> Core<N> {
 }
 
 impl<N: Network, S: Service> Engine<N, S> {
+    /// Calls a service that waits for room in a client's socket.
+    pub(super) fn say_writable(&mut self, id: ClientId) {
+        let Some(client) = self.core.clients.get_mut(id) else {
+            return;
+        };
+        let has_room = client.queue.is_empty() && client.readiness.is_writable();
+        if client.calls_when_writable && has_room && client.accepts_writes() {
+            client.calls_when_writable = false;
+            self.service.writable(id, &mut Actions::new(&mut self.core));
+        }
+    }
+
     /// Writes from a client's queue, and says drain where it is due.
     pub(super) fn flush(&mut self, id: ClientId) {
         match self.core.write_queue(id) {

@@ -3,6 +3,7 @@
 //! Owns the numbers and the check that they fit together. Refuses to enforce
 //! them: that happens where the bounded thing lives.
 
+pub mod broadcast;
 mod check;
 
 use std::time::Duration;

@@ -3,3 +3,5 @@
 //! Pure: no sockets, no files, no log and no clock in here.
 
 pub mod frame;
+pub mod glob;
+pub mod resp;

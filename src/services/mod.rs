@@ -3,11 +3,13 @@
 //! Each service sees only [`Actions`](crate::Actions): no socket,
 //! no mio, no clock.
 
+pub mod broadcast;
 mod echo;
 mod framed_echo;
 #[cfg(feature = "tunnel")]
 mod tunnel;
 
+pub use broadcast::Broadcast;
 pub use echo::Echo;
 pub use framed_echo::{FrameLimitError, FramedEcho};
 #[cfg(feature = "tunnel")]

@@ -89,6 +89,8 @@ pub(super) struct Client<S> {
     pub(super) place: Place,
     /// Our FIN was sent.
     pub(super) fin_sent: bool,
+    /// The service hears when the socket takes bytes.
+    pub(super) calls_when_writable: bool,
     /// The last read brought so much that more is worth splicing.
     pub(super) is_bulk: bool,
     pub(super) receive_buffer: ReceiveBuffer,
@@ -133,6 +135,7 @@ impl<S: Stream> Client<S> {
             input: Input::Flowing,
             place: Place::NEW,
             fin_sent: false,
+            calls_when_writable: false,
             is_bulk: false,
             receive_buffer: ReceiveBuffer::default(),
             blocked_log: LogLimit::default(),
@@ -150,7 +153,8 @@ impl<S: Stream> Client<S> {
 
     /// Whether there is something to do that no edge will announce.
     pub(super) fn has_work(&self) -> bool {
-        let can_write = self.readiness.is_writable() && !self.queue.is_empty();
+        let wants_to_write = !self.queue.is_empty() || self.calls_when_writable && self.accepts_writes();
+        let can_write = self.readiness.is_writable() && wants_to_write;
         let can_read = self.readiness.is_readable() && self.wants_read();
         // While it connects, only an event can bring it on.
         (can_write || can_read) && self.is_open()

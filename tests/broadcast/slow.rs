@@ -1,0 +1,260 @@
+//! The four actions for slow subscribers, gaps, and what stalled subscribers
+//! cost.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::client::{Client, Value};
+use crate::support::wait_until;
+use crate::{number_of, payload, publish_many, start};
+
+const LOST: &str = "__highwater__:lost";
+
+#[test]
+fn a_stalled_subscriber_is_reset_after_the_grace_and_a_healthy_one_gets_everything() {
+    let server = start(&["--grace", "1s"]);
+    let mut stalled = Client::with_small_buffer(server.address());
+    stalled.subscribe("a");
+    let mut healthy = Client::connect(server.address());
+    healthy.subscribe("a");
+    let address = server.address();
+    let reader = std::thread::spawn(move || {
+        for number in 0..2000 {
+            assert_eq!(number_of(healthy.next().message().unwrap().1), number);
+        }
+        healthy
+    });
+    let mut publisher = Client::connect(address);
+    let begun = Instant::now();
+    publish_many(&mut publisher, "a", 2000, 1000);
+    // Nothing is published any more, and the clock goes on all the same.
+    let line = server.wait_for_line("write timeout, disconnecting: slow for 1.");
+    assert!(line.contains("limit 65536"), "{line}");
+    assert!(begun.elapsed() >= Duration::from_secs(1));
+    let _healthy = reader.join().unwrap();
+    assert_eq!(
+        publisher.ask(&["PUBLISH", "a", "x"]),
+        Value::Integer(1),
+        "it is gone"
+    );
+}
+
+#[test]
+fn a_subscriber_that_pauses_for_less_than_the_grace_is_kept() {
+    let server = start(&["--grace", "20s"]);
+    let mut subscriber = Client::with_small_buffer(server.address());
+    subscriber.subscribe("a");
+    let mut publisher = Client::connect(server.address());
+    publish_many(&mut publisher, "a", 1000, 4096);
+    for number in 0..1000 {
+        assert_eq!(number_of(subscriber.next().message().unwrap().1), number);
+    }
+    assert_eq!(
+        subscriber.ask(&["PING"]),
+        Value::Array(vec![Value::Text("pong".into()), Value::Text(String::new())])
+    );
+}
+
+/// Reads until the message with this number, checks the order, and answers how
+/// many messages came and how many gaps were told.
+fn account(subscriber: &mut Client, channel: &str, last: usize) -> (usize, usize) {
+    let (mut got, mut told, mut expected) = (0, 0, 0);
+    loop {
+        let value = subscriber.next();
+        let (from, data) = value.message().unwrap();
+        if from == LOST {
+            let (lost_channel, count) = data.rsplit_once(' ').unwrap();
+            assert_eq!(lost_channel, channel);
+            let count: usize = count.parse().unwrap();
+            told += count;
+            expected += count;
+            continue;
+        }
+        assert_eq!(number_of(data), expected, "a gap is told exactly where it is");
+        expected += 1;
+        got += 1;
+        if number_of(data) == last {
+            return (got, told);
+        }
+    }
+}
+
+#[test]
+fn under_drop_oldest_delivered_and_told_make_published() {
+    const COUNT: usize = 3000;
+    for version in ["2", "3"] {
+        let server = start(&["--slow", "drop-oldest"]);
+        let mut subscriber = Client::with_small_buffer(server.address());
+        subscriber.ask(&["HELLO", version]);
+        subscriber.subscribe("a");
+        subscriber.subscribe(LOST);
+        let mut publisher = Client::connect(server.address());
+        let receivers = publish_many(&mut publisher, "a", COUNT, 1000);
+        assert_eq!(
+            receivers,
+            Value::Integer(1),
+            "a subscriber counts also where it loses"
+        );
+        let listed = publisher.ask(&["CLIENT", "LIST", "TYPE", "pubsub"]);
+        let (got, told) = account(&mut subscriber, "a", COUNT - 1);
+        assert_eq!(got + told, COUNT);
+        assert!(told > 0, "nothing was lost, so nothing was tested");
+        let shown = listed.text().rsplit_once("lost=").unwrap().1.trim().to_owned();
+        assert_eq!(shown, told.to_string());
+        let info = publisher.ask(&["INFO", "stats"]);
+        assert!(
+            info.text().contains(&format!("lost_messages:{told}\r\n")),
+            "{info:?}"
+        );
+        let line = server.wait_for_line(&format!(" lost {told} messages in "));
+        assert!(line.contains("(drop-oldest)"), "{line}");
+    }
+}
+
+#[test]
+fn under_latest_the_last_value_of_every_channel_arrives() {
+    let server = start(&["--slow-for", "t.*=latest"]);
+    let mut subscriber = Client::with_small_buffer(server.address());
+    subscriber.send(&["PSUBSCRIBE", "t.*"]);
+    subscriber.next();
+    subscriber.subscribe(LOST);
+    let mut publisher = Client::connect(server.address());
+    const ROUNDS: usize = 600;
+    for round in 0..ROUNDS {
+        for channel in ["t.a", "t.b", "t.c"] {
+            publisher.send(&["PUBLISH", channel, &payload(round, 2000)]);
+        }
+        (0..3).for_each(|_| drop(publisher.next()));
+    }
+    let (mut seen, mut missing, mut last) = (0, 0, BTreeMap::new());
+    while last.values().filter(|&&number| number == ROUNDS - 1).count() < 3 {
+        let value = subscriber.next();
+        let (channel, data) = value.message().unwrap();
+        if channel == LOST {
+            missing += data.rsplit_once(' ').unwrap().1.parse::<usize>().unwrap();
+            continue;
+        }
+        let before = last.insert(channel.to_owned(), number_of(data));
+        assert!(before.is_none_or(|before| before < number_of(data)), "in order");
+        seen += 1;
+    }
+    assert_eq!(seen + missing, 3 * ROUNDS);
+    assert!(missing > 0, "nothing was lost, so nothing was tested");
+}
+
+#[test]
+fn under_pause_a_publisher_waits_until_the_subscriber_has_drained() {
+    let server = start(&["--slow", "pause", "--grace", "20s"]);
+    let mut subscriber = Client::with_small_buffer(server.address());
+    subscriber.subscribe("a");
+    let address = server.address();
+    let publisher = std::thread::spawn(move || {
+        publish_many(&mut Client::connect(address), "a", 2000, 1000);
+    });
+    let mut watcher = Client::connect(address);
+    wait_until("the publisher is held", || {
+        watcher
+            .ask(&["INFO", "clients"])
+            .text()
+            .contains("held_publishers:1")
+    });
+    for number in 0..2000 {
+        assert_eq!(number_of(subscriber.next().message().unwrap().1), number);
+    }
+    publisher.join().unwrap();
+}
+
+#[test]
+fn under_pause_many_stalled_subscribers_cost_a_publisher_one_grace() {
+    let server = start(&["--slow", "pause", "--grace", "1s"]);
+    let address = server.address();
+    let mut stalled: Vec<Client> = (0..10).map(|_| Client::with_small_buffer(address)).collect();
+    stalled.iter_mut().for_each(|client| client.subscribe("a"));
+    let begun = Instant::now();
+    publish_many(&mut Client::connect(address), "a", 2000, 1000);
+    let took = begun.elapsed();
+    assert!(took >= Duration::from_millis(900), "{took:?}: it was never held");
+    assert!(took < Duration::from_millis(2500), "{took:?}: one grace, not ten");
+    server.wait_for_lines(10, "write timeout, disconnecting");
+}
+
+#[test]
+fn publishing_to_oneself_is_never_held() {
+    let server = start(&["--slow", "pause", "--grace", "20s"]);
+    let mut client = Client::connect(server.address());
+    client.ask(&["HELLO", "3"]);
+    client.subscribe("a");
+    for number in 0..300 {
+        client.send(&["PUBLISH", "a", &payload(number, 1000)]);
+    }
+    let mut own = 0;
+    while own < 300 {
+        own += usize::from(client.next().message().is_some());
+    }
+    let mut watcher = Client::connect(server.address());
+    assert!(
+        watcher
+            .ask(&["INFO", "clients"])
+            .text()
+            .contains("held_publishers:0")
+    );
+}
+
+#[test]
+fn a_full_subscriber_can_still_unsubscribe() {
+    let server = start(&["--grace", "30s"]);
+    let mut subscriber = Client::with_small_buffer(server.address());
+    subscriber.subscribe("a");
+    let mut publisher = Client::connect(server.address());
+    publish_many(&mut publisher, "a", 1000, 1000);
+    subscriber.send(&["UNSUBSCRIBE", "a"]);
+    wait_until("it has left", || {
+        publisher.ask(&["PUBLISH", "a", "late"]) == Value::Integer(0)
+    });
+    for number in 0..1000 {
+        assert_eq!(number_of(subscriber.next().message().unwrap().1), number);
+    }
+    assert_eq!(
+        subscriber.next().message(),
+        None,
+        "the confirmation, and nothing published later"
+    );
+}
+
+#[test]
+fn the_hard_limit_ends_a_subscriber_at_once() {
+    let server = start(&["--hard-limit", "1MiB", "--grace", "60s", "--drain-timeout", "60s"]);
+    let mut stalled = Client::with_small_buffer(server.address());
+    stalled.subscribe("a");
+    publish_many(&mut Client::connect(server.address()), "a", 4000, 1000);
+    server.wait_for_line("hard limit, disconnecting");
+    assert!(stalled.ends_within(Duration::from_secs(10)));
+}
+
+#[test]
+fn a_hundred_stalled_subscribers_take_little_memory() {
+    for (action, length) in [("disconnect", 128), ("drop-oldest", 4096), ("latest", 128)] {
+        let server = start(&["--slow", action, "--grace", "60s", "--drain-timeout", "60s"]);
+        let mut stalled: Vec<Client> = (0..100)
+            .map(|_| Client::with_small_buffer(server.address()))
+            .collect();
+        stalled.iter_mut().for_each(|client| client.subscribe("a"));
+        let mut publisher = Client::connect(server.address());
+        publish_many(&mut publisher, "a", 20_000, length);
+        let memory = publisher.ask(&["INFO", "memory"]).text().to_owned();
+        let waiting = memory
+            .split_once("waiting_bytes:")
+            .unwrap()
+            .1
+            .lines()
+            .next()
+            .unwrap()
+            .parse::<usize>()
+            .unwrap();
+        let resident = server.resident_bytes();
+        assert!(
+            resident < (20 << 20) + waiting,
+            "{action} {length}: {resident} bytes, {waiting} wait"
+        );
+    }
+}
