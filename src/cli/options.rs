@@ -58,7 +58,7 @@ pub(crate) struct ServingArgs {
     #[arg(long, value_name = "SIZE", help_heading = SLOW)]
     pub(crate) limit: Option<Size>,
     /// Disconnect a client that stays over the limit for this long. An
-    /// orderly end and a stop also wait at most this long.
+    /// orderly end also waits at most this long.
     #[arg(long, value_name = "TIME", default_value_t = Time(limits::GRACE), help_heading = SLOW)]
     pub(crate) grace: Time,
     /// Disconnect a client whose queue has not been empty for this long
@@ -87,6 +87,10 @@ pub(crate) struct ServingArgs {
     /// own sizing.
     #[arg(long, value_name = "SIZE", default_value_t = Size(limits::RECEIVE_BUFFER_BYTES), help_heading = BOUNDS)]
     pub(crate) receive_buffer: Size,
+    /// After SIGTERM, let conversations go on for at most this long, then
+    /// reset what is left.
+    #[arg(long, value_name = "TIME", default_value_t = Time(limits::STOP_TIMEOUT), help_heading = BOUNDS)]
+    pub(crate) stop_timeout: Time,
     /// Append the log to this file as well as to standard error.
     #[arg(long, value_name = "PATH", help_heading = LOG)]
     pub(crate) log_file: Option<PathBuf>,
@@ -112,6 +116,7 @@ impl ServingArgs {
             hard_limit_bytes: size(self.hard_limit),
             memory_budget_bytes: size(self.memory_budget),
             max_clients: self.max_clients,
+            stop_timeout: self.stop_timeout.0,
             unsent_bytes: self.unsent.0,
             receive_buffer_bytes: self.receive_buffer.0,
             ..Limits::default()

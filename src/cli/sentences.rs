@@ -17,6 +17,7 @@ const fn option(limit: Limit) -> &'static str {
         Limit::HighWaterMark => "--high-water-mark",
         Limit::Limit => "--limit",
         Limit::Grace => "--grace",
+        Limit::UpstreamGrace => "--upstream-grace",
         Limit::DrainTimeout => "--drain-timeout",
         Limit::ConnectTimeout => "--connect-timeout",
         Limit::MaxClients => "--max-clients",
@@ -92,6 +93,9 @@ fn of_short(limit: Limit, time: Duration) -> String {
     let consequence = match limit {
         Limit::Grace => {
             "would disconnect every client at its first full buffer: give it at least 1ms, such as 5s"
+        }
+        Limit::UpstreamGrace => {
+            "would disconnect every client whose upstream pauses: give it at least 1ms, such as 60s"
         }
         Limit::DrainTimeout => {
             "would disconnect every client that ever waits: give it at least 1ms, such as 60s"

@@ -21,6 +21,10 @@ pub(crate) struct TunnelArgs {
     /// time; until then refused connections are tried again.
     #[arg(long, value_name = "TIME", default_value_t = Time(limits::CONNECT_TIMEOUT))]
     pub(crate) connect_timeout: Time,
+    /// Disconnect a pair whose server has taken too little for this long; a
+    /// server may pause for a lock, a checkpoint or loading.
+    #[arg(long, value_name = "TIME", default_value_t = Time(limits::UPSTREAM_GRACE))]
+    pub(crate) upstream_grace: Time,
     /// After a read of at least this many bytes, have the kernel move the
     /// bytes that follow from socket to socket (splice); 0 copies everything.
     #[arg(long, value_name = "SIZE", default_value_t = Size(limits::SPLICE_FROM_BYTES))]
@@ -48,13 +52,16 @@ impl Serving for TunnelArgs {
     fn limits(&self, shared: Limits) -> Limits {
         Limits {
             connect_timeout: self.connect_timeout.0,
+            upstream_grace: self.upstream_grace.0,
             splice_from_bytes: self.splice_from.0,
             ..shared
         }
     }
 
     fn service(self, remote: Remote) -> Tunnel {
-        Tunnel::new(self.to, self.connect_timeout.0, remote).with_proxy_protocol(self.proxy_protocol)
+        Tunnel::new(self.to, self.connect_timeout.0, remote)
+            .with_proxy_protocol(self.proxy_protocol)
+            .with_slow_upstream_advice("a longer --upstream-grace keeps it")
     }
 }
 

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 
 use super::client::readiness::Event;
-use super::client::{Client, Ending, Input, Phase, UpstreamOf};
+use super::client::{Client, Ending, Input, Phase};
 use super::client_table::ClientId;
 use super::core::{Core, Engine};
 use super::network::{Network, Stream};
@@ -145,7 +145,7 @@ impl<N: Network> Core<N> {
 
     /// Closes the socket of a client that has left the table.
     fn drop_client(&mut self, mut client: Client<N::Stream>, reason: &CloseReason) {
-        self.upstreams -= usize::from(client.upstream_of != UpstreamOf::NO_CLIENT);
+        self.upstreams -= usize::from(client.is_upstream());
         self.journal.closed(&client, reason);
         if reason.is_reset() {
             client.stream.reset_on_close();
@@ -171,6 +171,7 @@ impl<N: Network, S: Service> Engine<N, S> {
             let Some(client) = self.core.clients.remove(id) else {
                 continue;
             };
+            self.core.silence.forget(id);
             self.core.unlink(id, &client);
             self.core.drop_client(client, &reason);
             self.acceptor.descriptor_freed();

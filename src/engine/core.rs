@@ -14,6 +14,7 @@ use super::client_table::{ClientId, ClientTable};
 use super::journal::Journal;
 use super::network::{Network, Stream};
 use super::ready_list::ReadyList;
+use super::stopping::Silence;
 use super::timers::{Entry, Timer, Timers};
 use crate::backpressure::SlowReason;
 use crate::error::CloseReason;
@@ -41,6 +42,8 @@ pub struct Engine<N: Network, S> {
 pub(super) struct Core<N: Network> {
     pub(super) network: N,
     pub(super) limits: Limits,
+    /// The limits of upstreams.
+    pub(super) upstream_limits: Limits,
     /// The charged instant of this turn.
     pub(super) now: Instant,
     pub(super) clients: ClientTable<Client<N::Stream>>,
@@ -54,6 +57,7 @@ pub(super) struct Core<N: Network> {
     pub(super) marked: VecDeque<(ClientId, CloseReason)>,
     pub(super) journal: Journal,
     pub(super) stop: Stop,
+    pub(super) silence: Silence,
     /// Bytes read, and bytes written from queues, so far.
     pub(super) moved_bytes: u64,
 }
@@ -64,7 +68,7 @@ pub(super) enum Stop {
     No,
     /// Somebody asked for it; the next turn begins it.
     Asked,
-    /// Clients may take what is queued until then.
+    /// Conversations may go on until then.
     Draining {
         by: Instant,
     },
@@ -111,7 +115,13 @@ impl Budget {
 }
 
 impl<N: Network> Core<N> {
-    pub(super) fn new(network: N, limits: Limits, memory_budget_bytes: usize, now: Instant) -> Self {
+    pub(super) fn new(
+        network: N,
+        limits: Limits,
+        memory_budget_bytes: usize,
+        slow_upstream_advice: Option<String>,
+        now: Instant,
+    ) -> Self {
         Self {
             network,
             now,
@@ -121,9 +131,11 @@ impl<N: Network> Core<N> {
             timers: Timers::new(&limits),
             budget: Budget::new(memory_budget_bytes),
             marked: VecDeque::new(),
-            journal: Journal::new(now),
+            journal: Journal::new(slow_upstream_advice, now),
             stop: Stop::No,
+            silence: Silence::default(),
             moved_bytes: 0,
+            upstream_limits: limits.for_upstreams(),
             limits,
         }
     }
@@ -131,6 +143,14 @@ impl<N: Network> Core<N> {
     /// Clients that are connected, upstreams left out.
     pub(super) fn client_count(&self) -> usize {
         self.clients.len() - self.upstreams
+    }
+
+    /// The limits by which a client, or an upstream, is judged.
+    pub(super) fn limits_of(&self, client: &Client<N::Stream>) -> &Limits {
+        match client.is_upstream() {
+            true => &self.upstream_limits,
+            false => &self.limits,
+        }
     }
 
     pub(super) fn ids(&self) -> Vec<ClientId> {
@@ -149,7 +169,8 @@ impl<N: Network> Core<N> {
     /// The next client that a rule about slow clients may concern.
     pub(super) fn pop_slow_due(&mut self) -> Option<ClientId> {
         let rules = SlowReason::ALL.into_iter();
-        rules.map(Timer::Slow).find_map(|timer| self.pop_due(timer))
+        let timers = rules.flat_map(|rule| [Timer::Slow(rule), Timer::SlowUpstream(rule)]);
+        timers.into_iter().find_map(|timer| self.pop_due(timer))
     }
 
     /// The next client for which this timer has expired.

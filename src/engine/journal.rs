@@ -107,13 +107,17 @@ impl Counters {
 pub(super) struct Journal {
     counters: Counters,
     started: Instant,
+    /// What the log says of an upstream that was too slow.
+    slow_upstream_advice: String,
 }
 
 impl Journal {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(super) fn new(slow_upstream_advice: Option<String>, now: Instant) -> Self {
         Self {
             counters: Counters::default(),
             started: now,
+            slow_upstream_advice: slow_upstream_advice
+                .map_or_else(String::new, |advice| format!("; {advice}")),
         }
     }
 
@@ -188,8 +192,11 @@ impl Journal {
         slow: Slowness,
         detail: &str,
     ) {
+        let is_timed = matches!(reason, SlowReason::WriteTimeout | SlowReason::DrainTimeout);
+        let is_helped = client.is_upstream() && is_timed;
+        let advice = if is_helped { &self.slow_upstream_advice } else { "" };
         warn!(
-            "{} {reason}, disconnecting: slow for {:.3} s, {} bytes queued (peak {}), {detail}, {} sent, {} ({})",
+            "{} {reason}, disconnecting: slow for {:.3} s, {} bytes queued (peak {}), {detail}, {} sent, {}{advice} ({})",
             client.name(),
             slow.slow_for.as_secs_f64(),
             slow.waiting_bytes,

@@ -68,8 +68,8 @@ impl<N: Network, S: Service> Engine<N, S> {
         }
         self.flush(id);
         self.core.list_if_work(id);
-        if let Some(reason) = self.core.broken_rule(id) {
-            let detail = reason.detail(&self.core.limits);
+        if let (Some(reason), Some(client)) = (self.core.broken_rule(id), self.core.clients.get(id)) {
+            let detail = reason.detail(self.core.limits_of(client));
             self.core.disconnect(id, reason, &detail);
         }
     }
@@ -77,6 +77,7 @@ impl<N: Network, S: Service> Engine<N, S> {
 
 impl<N: Network> Core<N> {
     fn broken_rule(&self, id: ClientId) -> Option<SlowReason> {
-        self.clients.get(id)?.clocks.broken(&self.limits, self.now)
+        let client = self.clients.get(id)?;
+        client.clocks.broken(self.limits_of(client), self.now)
     }
 }

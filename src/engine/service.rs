@@ -107,6 +107,13 @@ pub trait Service {
         1
     }
 
+    /// The end of the log line of an upstream that was disconnected as too
+    /// slow, such as the setting that gives it longer. Asked once, at the
+    /// start.
+    fn slow_upstream_advice(&self) -> Option<String> {
+        None
+    }
+
     /// The time between two calls of [`ticked`](Self::ticked); `None`, the
     /// default, for no calls. Asked in every turn, so a service may want ticks
     /// for a while only. Less than

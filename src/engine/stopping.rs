@@ -1,18 +1,52 @@
-//! Stopping: nobody is accepted any more, and clients are drained for at most
-//! the grace.
+//! Stopping: nobody new is accepted, conversations go on until they end, and
+//! what is left after the stop timeout is reset.
 //!
-//! Owns the steps of a stop, and which streams it truncates. Refuses signals:
-//! the program hears them.
+//! Owns the steps of a stop, and when a client has nothing more to say.
+//! Refuses signals: the program hears them.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use log::info;
 
-use super::client::{Ending, Input, Phase};
+use super::client::readiness::Event;
+use super::client::{Client, Ending, Input, Phase};
 use super::client_table::ClientId;
 use super::core::{Core, Engine, Stop};
-use super::network::Network;
+use super::network::{Network, Stream};
 use super::service::{Actions, Service};
 use crate::error::CloseReason;
+use crate::limits::{ACCEPTS_PER_TURN, BACKLOG_CONNECTIONS, STOP_SILENCE};
 use crate::units::format_time;
+
+/// Since when nothing has moved, for each client that was asked about.
+///
+/// Only clients that may have to go for their silence are in here, so that the
+/// others pay nothing for it.
+#[derive(Debug, Default)]
+pub(super) struct Silence {
+    clients: HashMap<ClientId, (u64, Instant)>,
+}
+
+impl Silence {
+    /// For how long the client has moved no byte, as far as earlier calls saw.
+    /// The first call begins to look.
+    pub(super) fn of<S: Stream>(&mut self, id: ClientId, client: &Client<S>, now: Instant) -> Duration {
+        let moved_bytes = client.received_bytes + client.sent_bytes;
+        let (seen_bytes, since) = self.clients.entry(id).or_insert((moved_bytes, now));
+        if *seen_bytes != moved_bytes {
+            (*seen_bytes, *since) = (moved_bytes, now);
+        }
+        now.saturating_duration_since(*since)
+    }
+
+    pub(super) fn forget(&mut self, id: ClientId) {
+        self.clients.remove(&id);
+        if self.clients.is_empty() {
+            self.clients = HashMap::new();
+        }
+    }
+}
 
 impl<N: Network, S: Service> Engine<N, S> {
     /// Takes the next step of a stop, if somebody asked for one.
@@ -28,6 +62,7 @@ impl<N: Network, S: Service> Engine<N, S> {
             Stop::Draining { .. } => {
                 for id in self.core.ids() {
                     self.core.advance_end(id);
+                    self.close_if_silent(id);
                 }
             }
         }
@@ -35,20 +70,51 @@ impl<N: Network, S: Service> Engine<N, S> {
     }
 
     fn begin_stop(&mut self) {
-        let grace = self.core.limits.grace;
+        self.accept_backlog();
+        let time = self.core.limits.stop_timeout;
         info!(
-            "stopping: {} clients have {} to take what is queued",
+            "stopping: {} clients have {} to finish",
             self.core.client_count(),
-            format_time(grace)
+            format_time(time)
         );
         self.core.stop = Stop::Draining {
-            by: self.core.now + grace,
+            by: self.core.now + time,
         };
         self.core.network.stop_listening();
         self.acceptor.stop();
         self.service.stopping(&mut Actions::new(&mut self.core));
-        for id in self.core.ids() {
+    }
+
+    /// Serves those whose connection the kernel has already made for us: for
+    /// them the server is there.
+    fn accept_backlog(&mut self) {
+        self.acceptor.announce();
+        for _ in 0..BACKLOG_CONNECTIONS as usize / ACCEPTS_PER_TURN {
+            if self.acceptor.is_due(self.core.now) {
+                self.accept();
+            }
+        }
+    }
+
+    /// Closes a client that is done: it has been answered and says nothing.
+    /// Pairs and clients that wait for an upstream end by themselves.
+    fn close_if_silent(&mut self, id: ClientId) {
+        let now = self.core.now;
+        if !self.core.is_done(id, now) {
+            return;
+        }
+        if let Some(client) = self.core.clients.get_mut(id) {
+            // Something may have come that no event has announced yet.
+            client.readiness.announce(Event {
+                readable: true,
+                ..Event::default()
+            });
+        }
+        self.read(id);
+        if self.core.is_done(id, now) {
             self.core.close_for_stop(id);
+        } else {
+            self.core.list_if_work(id);
         }
     }
 }
@@ -61,28 +127,36 @@ impl<N: Network> Core<N> {
         }
     }
 
-    /// Ends a client that the stop interrupts.
-    fn close_for_stop(&mut self, id: ClientId) {
-        let ending = if self.loses_bytes(id) {
-            Ending::Truncated
-        } else {
-            Ending::IfNothingElseCame
-        };
-        self.close_with(id, ending);
-    }
-
-    /// Whether bytes for a client are lost by a stop: what the service holds
-    /// for it, and what another client has not sent to the end. A client that
-    /// its service has already closed loses nothing.
-    fn loses_bytes(&self, id: ClientId) -> bool {
+    /// Whether a client has nothing queued and nothing unread, and has been
+    /// silent for long enough.
+    fn is_done(&mut self, id: ClientId, now: Instant) -> bool {
         let Some(client) = self.clients.get(id) else {
             return false;
         };
-        let flows_on = |&source: &ClientId| {
-            let source = self.clients.get(source).filter(|_| source != id);
-            source.is_some_and(|source| source.input != Input::Ended)
+        let is_own = |other: &ClientId| *other == id;
+        let is_alone = !client.is_upstream()
+            && client.pipe.names().all(|to| is_own(&to))
+            && client.sources.as_slice().iter().all(is_own);
+        let is_waiting = client.input == Input::Paused;
+        if client.phase != Phase::Open || !is_alone || is_waiting {
+            return false;
+        }
+        let silence = self.silence.of(id, client, now);
+        client.queue.is_empty() && !client.may_have_unread() && silence >= STOP_SILENCE
+    }
+
+    /// Ends a client that is done. If the service still holds bytes of it, an
+    /// unfinished frame say, its stream is not complete.
+    fn close_for_stop(&mut self, id: ClientId) {
+        let Some(client) = self.clients.get_mut(id) else {
+            return;
         };
-        let is_open = client.phase == Phase::Open;
-        is_open && (client.held_bytes > 0 || client.sources.as_slice().iter().any(flows_on))
+        if client.held_bytes == 0 {
+            client.phase = Phase::Closing(Ending::IfNothingElseCame);
+            client.queue.end();
+            self.advance_end(id);
+        } else if client.stream.is_settled() {
+            self.mark_closed(id, CloseReason::Stopped);
+        }
     }
 }

@@ -19,6 +19,8 @@ use crate::limits::Limits;
 pub(super) enum Timer {
     /// The clock of a rule about slow clients.
     Slow(SlowReason),
+    /// The same for an upstream, which has longer.
+    SlowUpstream(SlowReason),
     /// Over the limit for a share of the grace: time to check that our own
     /// kernel does not drop the ACKs of this client.
     AckCheck,
@@ -29,7 +31,7 @@ pub(super) enum Timer {
 }
 
 const RULES: usize = SlowReason::ALL.len();
-const KINDS: usize = RULES + 3;
+const KINDS: usize = 2 * RULES + 3;
 
 impl Timer {
     /// Every timer, at its index.
@@ -38,6 +40,7 @@ impl Timer {
         let mut rule = 0;
         while rule < RULES {
             all[rule] = Self::Slow(SlowReason::ALL[rule]);
+            all[RULES + rule] = Self::SlowUpstream(SlowReason::ALL[rule]);
             rule += 1;
         }
         all[Self::CloseTimeout.index()] = Self::CloseTimeout;
@@ -48,9 +51,10 @@ impl Timer {
     const fn index(self) -> usize {
         match self {
             Self::Slow(reason) => reason as usize,
-            Self::AckCheck => RULES,
-            Self::CloseTimeout => RULES + 1,
-            Self::ConnectTimeout => RULES + 2,
+            Self::SlowUpstream(reason) => RULES + reason as usize,
+            Self::AckCheck => 2 * RULES,
+            Self::CloseTimeout => 2 * RULES + 1,
+            Self::ConnectTimeout => 2 * RULES + 2,
         }
     }
 
@@ -59,6 +63,7 @@ impl Timer {
         match self {
             // A rule without a time is judged at a write, and never armed.
             Self::Slow(reason) => reason.after(limits).unwrap_or_default(),
+            Self::SlowUpstream(reason) => reason.after(&limits.for_upstreams()).unwrap_or_default(),
             Self::AckCheck => limits.ack_check_delay(),
             Self::CloseTimeout => limits.grace,
             Self::ConnectTimeout => limits.connect_timeout,
@@ -87,10 +92,15 @@ impl Timers {
         self.is_weeding_due |= self.queues[timer.index()].push(now, id);
     }
 
-    /// Arms a timer for each clock of a client that has started.
-    pub(super) fn arm_started(&mut self, started: Started, id: ClientId, now: Instant) {
+    /// Arms a timer for each clock of a client, or of an upstream, that has
+    /// started.
+    pub(super) fn arm_started(&mut self, started: Started, id: ClientId, is_upstream: bool, now: Instant) {
         for reason in started.reasons() {
-            self.arm(Timer::Slow(reason), id, now);
+            let timer = match is_upstream {
+                true => Timer::SlowUpstream(reason),
+                false => Timer::Slow(reason),
+            };
+            self.arm(timer, id, now);
         }
         if started.over_limit {
             self.arm(Timer::AckCheck, id, now);
@@ -99,7 +109,7 @@ impl Timers {
 
     /// Whether a rule about slow clients may be broken by now.
     pub(super) fn has_slow_due(&self, now: Instant) -> bool {
-        self.queues[..RULES].iter().any(|queue| queue.has_due(now))
+        self.queues[..2 * RULES].iter().any(|queue| queue.has_due(now))
     }
 
     /// Takes out the next entry of this kind that is due at `now`. It may be

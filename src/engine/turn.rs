@@ -52,7 +52,13 @@ impl<N: Network, S: Service> Engine<N, S> {
         let budget = limits.memory_budget_bytes.unwrap_or(memory_budget_bytes);
         let max_clients = limits.max_clients.unwrap_or(max_clients);
         Ok(Self {
-            core: Core::new(network, limits.clone(), budget, now),
+            core: Core::new(
+                network,
+                limits.clone(),
+                budget,
+                service.slow_upstream_advice(),
+                now,
+            ),
             service,
             acceptor: Acceptor::new(max_clients, now),
             read_buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
@@ -80,8 +86,8 @@ impl<N: Network, S: Service> Engine<N, S> {
         self.woken = true;
     }
 
-    /// Begins to stop: accepts nobody any more, and drains the clients for at
-    /// most the grace. Further calls change nothing.
+    /// Begins to stop: accepts nobody new, and lets conversations go on for at
+    /// most the stop timeout. Further calls change nothing.
     pub fn stop(&mut self) {
         self.core.stop();
     }

@@ -120,7 +120,8 @@ impl<N: Network> Core<N> {
         if client.has_work() {
             self.ready.list(id, &mut client.place);
         }
-        self.timers.arm_started(started, id, self.now);
+        let is_upstream = client.is_upstream();
+        self.timers.arm_started(started, id, is_upstream, self.now);
         self.keep_budget();
         answer
     }

@@ -22,6 +22,8 @@ pub enum Limit {
     Limit,
     /// [`Limits::grace`].
     Grace,
+    /// [`Limits::upstream_grace`].
+    UpstreamGrace,
     /// [`Limits::drain_timeout`].
     DrainTimeout,
     /// [`Limits::connect_timeout`].
@@ -42,6 +44,7 @@ impl Limit {
             Self::HighWaterMark => "high_water_mark_bytes",
             Self::Limit => "limit_bytes",
             Self::Grace => "grace",
+            Self::UpstreamGrace => "upstream_grace",
             Self::DrainTimeout => "drain_timeout",
             Self::ConnectTimeout => "connect_timeout",
             Self::MaxClients => "max_clients",
@@ -194,6 +197,7 @@ impl Limits {
         }
         for (limit, time) in [
             (Limit::Grace, self.grace),
+            (Limit::UpstreamGrace, self.upstream_grace),
             (Limit::DrainTimeout, self.drain_timeout()),
             (Limit::ConnectTimeout, self.connect_timeout),
         ] {

@@ -22,6 +22,18 @@ pub const GRACE: Duration = Duration::from_secs(5);
 /// retransmitted once (200 ms), and its next retransmission (600 ms) is answered.
 pub const ACK_CHECK_GRACE_SHARE: u32 = 10;
 
+/// Longest time over the limit of an upstream. A service may pause for a while
+/// (a lock, a checkpoint, loading); that must not cost every client that sends
+/// to it its connection. A pair that waits is bounded in memory.
+pub const UPSTREAM_GRACE: Duration = Duration::from_secs(60);
+
+/// Longest time that conversations may go on after a stop was asked for.
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Silence after which a client counts as done when the server stops: nothing
+/// of it is queued or unread, and it is no part of a pair.
+pub const STOP_SILENCE: Duration = Duration::from_millis(300);
+
 /// Longest time without an empty queue. Catches clients that trickle and
 /// clients that stay below the limit. Twelve graces: a client that still has
 /// something queued after a minute is not coming back.
@@ -261,9 +273,11 @@ pub struct Limits {
     /// Queue length in bytes from which a client is over the limit; `None`
     /// stands for the high-water mark.
     pub limit_bytes: Option<usize>,
-    /// Longest time over the limit. Also the longest wait of an orderly end
-    /// and of a stop.
+    /// Longest time over the limit. Also the longest wait of an orderly end.
     pub grace: Duration,
+    /// Longest time over the limit of an upstream. Its drain timeout is at
+    /// least that.
+    pub upstream_grace: Duration,
     /// Longest time without an empty queue; `None` stands for
     /// [`DRAIN_TIMEOUT`], or the grace if that is longer.
     pub drain_timeout: Option<Duration>,
@@ -273,6 +287,8 @@ pub struct Limits {
     /// Bytes that all queues (and unfinished frames) together may hold;
     /// `None` stands for a quarter of this machine's memory.
     pub memory_budget_bytes: Option<usize>,
+    /// Longest time that conversations may go on after a stop was asked for.
+    pub stop_timeout: Duration,
     /// Longest wait for the answer of an upstream to one connection.
     pub connect_timeout: Duration,
     /// Most clients at a time; `None` stands for as many as the descriptor
@@ -297,9 +313,11 @@ impl Default for Limits {
             high_water_mark_bytes: HIGH_WATER_MARK_BYTES,
             limit_bytes: None,
             grace: GRACE,
+            upstream_grace: UPSTREAM_GRACE,
             drain_timeout: None,
             hard_limit_bytes: None,
             memory_budget_bytes: None,
+            stop_timeout: STOP_TIMEOUT,
             connect_timeout: CONNECT_TIMEOUT,
             max_clients: None,
             unsent_bytes: UNSENT_BYTES,
@@ -331,6 +349,17 @@ impl Limits {
     #[must_use]
     pub fn drain_timeout(&self) -> Duration {
         self.drain_timeout.unwrap_or(DRAIN_TIMEOUT.max(self.grace))
+    }
+
+    /// The same limits for upstreams: they have a grace of their own, and a
+    /// drain timeout of at least that.
+    #[must_use]
+    pub fn for_upstreams(&self) -> Self {
+        Self {
+            grace: self.upstream_grace,
+            drain_timeout: Some(self.drain_timeout().max(self.upstream_grace)),
+            ..self.clone()
+        }
     }
 
     /// Time over the limit after which a client is checked for lost ACKs.

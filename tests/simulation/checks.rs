@@ -136,7 +136,7 @@ impl World {
         let (source, ledger) = (&self.links[from], &self.model.ledgers[from]);
         let all_said = from == number || ledger.end_read;
         // Input after the last read does not count.
-        let looked = source.dry_turn > self.model.stopped_turn;
+        let looked = source.dry_turn >= self.model.ledgers[number].stopped_turn;
         let unread = if looked { 0 } else { source.waiting() };
         let lost = source.read - self.links[number].taken;
         let half_frame = if self.plan.kind == Kind::FramedEcho && ledger.end_read {

@@ -216,6 +216,7 @@ impl World {
         self.check_usable(number);
         self.model.settle();
         note!(self, 19, number, 0, "shut down link {number}");
+        self.model.end_silent(number);
         let ledger = &self.model.ledgers[number];
         let (ended, queue, alive) = (ledger.ended, ledger.queue(), ledger.is_alive());
         if self.links[number].connecting != Connecting::Made {
@@ -294,7 +295,7 @@ impl World {
             return;
         };
         self.stale.push(id);
-        self.model.settle();
+        self.model.end_silent(number);
         // To one whose connection was never made nothing was said.
         let was_made = self.model.ledgers[number].connecting_since.is_none();
         if !self.links[number].close_is_reset && was_made {
@@ -419,6 +420,12 @@ impl Network for SimulatedNetwork {
         let mut world = self.0.borrow_mut();
         if !std::mem::replace(&mut world.listening, false) {
             world.model.accuse(|| "stopped listening twice".to_owned());
+        }
+        let is_left = !world.backlog.is_empty() && !world.accept_failed;
+        if is_left && !world.has(Trouble::Interrupts) {
+            world
+                .model
+                .accuse(|| "stopped listening with connections in the backlog".to_owned());
         }
         for number in std::mem::take(&mut world.backlog) {
             world.links[number].closed = true;

@@ -12,7 +12,7 @@
 use std::time::{Duration, Instant};
 
 use highwater::engine::Next;
-use highwater::limits::{LONGEST_WAIT, SMALLEST_READ_BYTES};
+use highwater::limits::{LONGEST_WAIT, SMALLEST_READ_BYTES, STOP_SILENCE};
 use highwater::{Answer, CloseReason, Limits, SlowReason};
 
 use super::content::{Content, FrameScan};
@@ -64,12 +64,17 @@ pub(crate) struct Ledger {
     pub(crate) cut_short: bool,
     /// The stop of the server closed it, not its service.
     pub(crate) stopped: bool,
+    /// The turn in which it did.
+    pub(crate) stopped_turn: u64,
+    /// When bytes were last read from it or taken by it.
+    moved_at: Option<Instant>,
     /// Since when its connection has been in progress.
     pub(crate) connecting_since: Option<Instant>,
     /// An answer *pause* stands.
     pub(crate) paused: bool,
     admitted_turn: u64,
     admitted_at: Option<Instant>,
+    is_upstream: bool,
     pub(crate) departure: Option<Departure>,
     pub(crate) frames: FrameScan,
     /// What a framed service may do only to a client that the memory budget has
@@ -161,6 +166,7 @@ pub(crate) struct Seen {
 pub(crate) struct Model {
     kind: Kind,
     limits: Limits,
+    upstream_limits: Limits,
     budget_bytes: usize,
     max_frame_bytes: usize,
     pub(crate) ledgers: Vec<Ledger>,
@@ -187,7 +193,6 @@ pub(crate) struct Model {
     /// and left to be closed in the next turn.
     carried: usize,
     pub(crate) stopping_since: Option<Instant>,
-    pub(crate) stopped_turn: u64,
     pub(crate) turn: u64,
     pub(crate) fault: Option<String>,
     pub(crate) seen: Seen,
@@ -204,6 +209,11 @@ impl Model {
         Self {
             kind,
             limits: limits.clone(),
+            upstream_limits: Limits {
+                grace: limits.upstream_grace,
+                drain_timeout: Some(limits.drain_timeout().max(limits.upstream_grace)),
+                ..limits.clone()
+            },
             budget_bytes: limits.memory_budget_bytes.unwrap_or(budget_bytes),
             max_frame_bytes,
             ledgers: Vec::new(),
@@ -219,7 +229,6 @@ impl Model {
             leftover: false,
             carried: 0,
             stopping_since: None,
-            stopped_turn: 0,
             turn: 0,
             fault: None,
             seen: Seen::default(),
@@ -251,7 +260,7 @@ impl Model {
         };
         let stop_is_over = self
             .stopping_since
-            .is_some_and(|since| now - since >= self.limits.grace);
+            .is_some_and(|since| now - since >= self.limits.stop_timeout);
         self.loose = self.due > 0 || self.carried > 0 || stop_is_over || self.alive.iter().any(ends_holding);
     }
 
@@ -283,17 +292,24 @@ impl Model {
     /// The first instant at which a rule about a client may be broken.
     fn earliest(&self, number: usize) -> Option<Instant> {
         let ledger = &self.ledgers[number];
+        let limits = self.limits_of(ledger);
         let due = [
-            ledger.over_since.map(|since| since + self.limits.grace),
-            ledger
-                .waiting_since
-                .map(|since| since + self.limits.drain_timeout()),
+            ledger.over_since.map(|since| since + limits.grace),
+            ledger.waiting_since.map(|since| since + limits.drain_timeout()),
             ledger.both_ended_since.map(|since| since + self.limits.grace),
             ledger
                 .connecting_since
                 .map(|since| since + self.limits.connect_timeout),
         ];
         due.into_iter().flatten().min()
+    }
+
+    /// An upstream has a grace of its own.
+    const fn limits_of(&self, ledger: &Ledger) -> &Limits {
+        match ledger.is_upstream {
+            true => &self.upstream_limits,
+            false => &self.limits,
+        }
     }
 
     /// A connection came into the table.
@@ -306,6 +322,7 @@ impl Model {
         ledger.admitted_turn = self.turn;
         ledger.admitted_at = Some(self.now);
         ledger.connecting_since = connecting.then_some(self.now);
+        ledger.is_upstream = connecting;
         self.alive.push(number);
     }
 
@@ -326,6 +343,7 @@ impl Model {
         let (kind, max_frame_bytes) = (self.kind, self.max_frame_bytes);
         let ledger = &mut self.ledgers[number];
         ledger.read += count as u64;
+        ledger.moved_at = Some(self.now);
         if ledger.closing {
             ledger.thrown += count as u64;
             return;
@@ -393,6 +411,7 @@ impl Model {
     pub(crate) fn take(&mut self, number: usize, count: usize) {
         let ledger = &mut self.ledgers[number];
         ledger.taken += count as u64;
+        ledger.moved_at = Some(self.now);
         if self.inside_framed == Some(number) || self.kind == Kind::Meddler {
             return;
         }
@@ -592,13 +611,28 @@ impl Model {
     pub(crate) fn stop(&mut self) {
         self.settle();
         self.stopping_since = Some(self.now);
-        self.stopped_turn = self.turn;
-        for at in 0..self.alive.len() {
-            let number = self.alive[at];
-            if !self.ledgers[number].closing {
-                self.ledgers[number].stopped = true;
-                self.close(number);
-            }
+    }
+
+    /// Whether the time of a stop is over.
+    pub(crate) fn has_stopped(&self) -> bool {
+        let since = self.stopping_since;
+        since.is_some_and(|since| self.now - since >= self.limits.stop_timeout)
+    }
+
+    /// The engine may end a client by itself once the server stops and the
+    /// client has been answered and silent for long enough.
+    pub(crate) fn end_silent(&mut self, number: usize) {
+        self.settle();
+        let (now, turn) = (self.now, self.turn);
+        let ledger = &mut self.ledgers[number];
+        let long_since = |since: Option<Instant>| since.is_some_and(|since| now - since >= STOP_SILENCE);
+        let is_silent =
+            long_since(self.stopping_since) && long_since(ledger.moved_at.or(self.stopping_since));
+        if is_silent && ledger.is_alive() && ledger.queue == 0 && !ledger.closing && self.kind != Kind::Tunnel
+        {
+            ledger.stopped = true;
+            ledger.stopped_turn = turn;
+            self.close(number);
         }
     }
 
@@ -648,6 +682,7 @@ impl Model {
         self.settle();
         let now = self.now;
         let limits = &self.limits;
+        let own_limits = self.limits_of(&self.ledgers[number]);
         let ledger = &self.ledgers[number];
         let over = |since: Option<Instant>, time| since.is_some_and(|since| now - since >= time);
         let by_service = ledger.is_dismissed();
@@ -681,7 +716,7 @@ impl Model {
             (CloseReason::Slow(SlowReason::MemoryBudget), _) if self.loose => {
                 self.over_budget_seen && self.may_have_been_longest(number)
             }
-            (CloseReason::Stopped, _) if over(self.stopping_since, limits.grace) => true,
+            (CloseReason::Stopped, _) if over(self.stopping_since, limits.stop_timeout) => true,
             (CloseReason::Finished, Some(Departure::Abandoned)) => true,
             (CloseReason::Failed(..), departure) => *departure == Some(Departure::Failed),
             (CloseReason::Rejected(_), departure) => *departure == Some(Departure::Rejected),
@@ -697,9 +732,9 @@ impl Model {
             {
                 false
             }
-            (CloseReason::Slow(SlowReason::WriteTimeout), None) => over(ledger.over_since, limits.grace),
+            (CloseReason::Slow(SlowReason::WriteTimeout), None) => over(ledger.over_since, own_limits.grace),
             (CloseReason::Slow(SlowReason::DrainTimeout), None) => {
-                over(ledger.waiting_since, limits.drain_timeout())
+                over(ledger.waiting_since, own_limits.drain_timeout())
             }
             (CloseReason::Finished, None) => {
                 ledger.ended
@@ -817,7 +852,7 @@ impl Model {
         if self.leftover && next != Next::WaitFor(Duration::ZERO) {
             self.accuse(|| format!("{next:?}, though somebody is still to be closed"));
         }
-        let by = self.stopping_since.map(|since| since + self.limits.grace);
+        let by = self.stopping_since.map(|since| since + self.limits.stop_timeout);
         if by.is_some_and(|by| by <= self.now) && next != Next::Stopped {
             self.accuse(|| format!("{next:?}, though the time to stop is over"));
         }
@@ -864,10 +899,11 @@ impl Model {
 
     fn is_overdue(&self, number: usize) -> bool {
         let ledger = &self.ledgers[number];
+        let limits = self.limits_of(ledger);
         let gone_by =
             |since: Option<Instant>, time: Duration| since.is_some_and(|since| since + time <= self.now);
-        gone_by(ledger.over_since, self.limits.grace)
-            || gone_by(ledger.waiting_since, self.limits.drain_timeout())
+        gone_by(ledger.over_since, limits.grace)
+            || gone_by(ledger.waiting_since, limits.drain_timeout())
             || gone_by(ledger.both_ended_since, self.limits.grace + LINGER_SLACK)
             || gone_by(ledger.connecting_since, self.limits.connect_timeout)
     }

@@ -229,7 +229,7 @@ impl World {
     /// Whether a client need not wait for its upstream any more.
     fn has_given_up(&self, client: usize) -> bool {
         self.model.waits_since(client, self.plan.limits.connect_timeout)
-            || self.model.stopping_since.is_some()
+            || self.model.has_stopped()
             || self.no_descriptor_turn == self.turn
     }
 

@@ -16,7 +16,7 @@ const MARK_BYTES: f64 = 65536.0;
 const LONGEST_QUEUE_BYTES: f64 = MARK_BYTES + 4096.0;
 /// More than a queue and the kernel's buffers for a small client behind it.
 const FILLS_A_QUEUE_BYTES: usize = 160 * 1024;
-const STRICT: [&str; 2] = ["--grace", "1s"];
+const STRICT: [&str; 4] = ["--grace", "1s", "--upstream-grace", "1s"];
 /// So long a ping would take if the loop waited for a stalled pair.
 const STRICT_GRACE: Duration = Duration::from_secs(1);
 
@@ -69,6 +69,22 @@ fn a_stalled_client_pauses_its_upstream_and_goes_with_it_and_the_others_do_not_n
 }
 
 #[test]
+fn an_upstream_that_pauses_for_longer_than_the_grace_keeps_its_clients_within_a_grace_of_its_own() {
+    let upstream = Upstream::listen_with(Buffers::SMALL);
+    let tunnel = upstream.tunnel(&["--grace", "200ms", "--drain-timeout", "300ms"]);
+    let mut pair = Pair::through(&tunnel, &upstream);
+    let taken = fill(&mut pair.client);
+    tunnel.wait_for_line("write blocked");
+    // A client in its place would be gone by now.
+    std::thread::sleep(Duration::from_secs(1));
+    pair.client.shutdown(std::net::Shutdown::Write).unwrap();
+    let (received, end) = read_to_end(&mut pair.upstream);
+    assert!(received == pattern(taken), "{} of {taken} bytes", received.len());
+    assert_eq!(end, End::Clean);
+    assert!(tunnel.lines_with("disconnecting").is_empty(), "{}", tunnel.log());
+}
+
+#[test]
 fn a_stalled_upstream_pauses_its_client_and_goes_with_it_and_the_log_names_whose_it_was() {
     let upstream = Upstream::listen_with(Buffers::SMALL);
     let tunnel = upstream.tunnel(&STRICT);
@@ -84,6 +100,7 @@ fn a_stalled_upstream_pauses_its_client_and_goes_with_it_and_the_log_names_whose
         line.contains("write timeout") && line.contains("peer is not reading"),
         "{line}"
     );
+    assert!(line.contains("a longer --upstream-grace keeps it"), "{line}");
     let queued = number_before(&line, "bytes queued");
     assert!((MARK_BYTES..=LONGEST_QUEUE_BYTES).contains(&queued), "{line}");
     assert!(is_reset(&mut stalled.client));

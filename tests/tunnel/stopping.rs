@@ -1,7 +1,7 @@
 //! Stopping: what is queued arrives, for at most the grace, and a stream that
 //! is cut in the middle ends with a reset.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -66,9 +66,9 @@ fn a_stream_that_had_ended_before_the_signal_ends_cleanly_after_it() {
 }
 
 #[test]
-fn an_idle_pair_is_reset_at_once_for_its_streams_were_not_at_their_end() {
+fn an_idle_pair_is_reset_at_the_stop_timeout_for_its_streams_were_not_at_their_end() {
     let upstream = Upstream::listen();
-    let tunnel = upstream.tunnel(&["--grace", "20s"]);
+    let tunnel = upstream.tunnel(&["--grace", "20s", "--stop-timeout", "500ms"]);
     let mut pair = Pair::through(&tunnel, &upstream);
     let began = Instant::now();
     tunnel.stop();
@@ -78,9 +78,9 @@ fn an_idle_pair_is_reset_at_once_for_its_streams_were_not_at_their_end() {
 }
 
 #[test]
-fn a_stalled_client_holds_the_stop_up_for_the_grace_and_no_longer() {
+fn a_stalled_client_holds_the_stop_up_for_the_stop_timeout_and_no_longer() {
     let upstream = Upstream::listen();
-    let tunnel = upstream.tunnel(&["--grace", "2s"]);
+    let tunnel = upstream.tunnel(&["--grace", "1h", "--stop-timeout", "2s"]);
     let mut pair = Pair::with(&tunnel, &upstream, Buffers::SMALL);
     fill_up_to(&mut pair.upstream, 160 * 1024);
     tunnel.wait_for_line("write blocked");
@@ -92,19 +92,81 @@ fn a_stalled_client_holds_the_stop_up_for_the_grace_and_no_longer() {
 }
 
 #[test]
-fn a_client_whose_upstream_is_not_there_yet_is_reset_at_once_and_never_sees_an_end() {
+fn a_client_whose_upstream_is_not_there_yet_is_reset_at_the_stop_timeout_and_never_sees_an_end() {
     let silent = Silent::new();
     let to = silent.address.to_string();
-    let tunnel = Server::start("tunnel", &["--to", &to, "--connect-timeout", "1h"]);
+    let options = ["--to", &to, "--connect-timeout", "1h", "--stop-timeout", "500ms"];
+    let tunnel = Server::start("tunnel", &options);
     let idle = tunnel.descriptors();
     let mut client = connect(tunnel.address());
     wait_until("the upstream is being connected", || {
         tunnel.descriptors() == idle + 2
     });
-    let began = Instant::now();
     let summary = tunnel.stop();
-    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
-    assert!(!summary.contains("upstreams"), "{summary}");
-    assert!(tunnel.lines_with("cannot connect").is_empty(), "{}", tunnel.log());
+    assert!(!summary.contains("; 1 upstreams"), "{summary}");
     assert_eq!(read_to_end(&mut client), (Vec::new(), End::Reset));
+}
+
+/// Pairs whose conversation goes on when the signal comes: a request without
+/// an answer so far, the same after a FIN, and an answer in the middle.
+#[test]
+fn conversations_under_way_go_on_both_ways_until_they_end() {
+    let upstream = Upstream::listen();
+    let tunnel = upstream.tunnel(&["--stop-timeout", "20s"]);
+    let mut waiting = Pair::through(&tunnel, &upstream);
+    let mut half = Pair::through(&tunnel, &upstream);
+    let mut download = Pair::through(&tunnel, &upstream);
+    waiting.client.write_all(b"slow").unwrap();
+    half.client.write_all(b"slow").unwrap();
+    half_close(&half.client);
+    download.upstream.write_all(b"piece").unwrap();
+    tunnel.signal(Signal::TERM);
+    tunnel.wait_for_line("stopping");
+    // Longer than the silence after which a lone client is taken for done.
+    std::thread::sleep(Duration::from_millis(500));
+    let mut word = [0; 4];
+    waiting.upstream.read_exact(&mut word).unwrap();
+    waiting.upstream.write_all(b"answer").unwrap();
+    let mut answer = [0; 6];
+    waiting.client.read_exact(&mut answer).unwrap();
+    waiting.client.write_all(b"once more").unwrap();
+    drop(waiting.client);
+    assert_eq!(read_to_end(&mut waiting.upstream).0, b"once more");
+    drop(waiting.upstream);
+    assert_eq!(read_to_end(&mut half.upstream), (b"slow".to_vec(), End::Clean));
+    half.upstream.write_all(b"answer").unwrap();
+    drop(half.upstream);
+    assert_eq!(read_to_end(&mut half.client), (b"answer".to_vec(), End::Clean));
+    download.upstream.write_all(b"rest").unwrap();
+    drop(download.upstream);
+    assert_eq!(
+        read_to_end(&mut download.client),
+        (b"piecerest".to_vec(), End::Clean)
+    );
+    drop((half.client, download.client));
+    assert!(tunnel.wait_for_exit().success());
+    let summary = tunnel.wait_for_line("stopped: ");
+    assert!(summary.contains(" 0 at the stop"), "{summary}");
+}
+
+#[test]
+fn a_connect_under_way_at_the_signal_is_finished_and_its_client_served() {
+    let upstream = Upstream::listen();
+    let address = upstream.address();
+    drop(upstream);
+    let to = address.to_string();
+    let options = ["--to", &to, "--connect-timeout", "1h", "--stop-timeout", "30s"];
+    let tunnel = Server::start("tunnel", &options);
+    let idle = tunnel.descriptors();
+    let mut client = connect(tunnel.address());
+    wait_until("the client is in", || tunnel.descriptors() > idle);
+    tunnel.signal(Signal::TERM);
+    tunnel.wait_for_line("stopping");
+    let upstream = Upstream::listen_on(address, Buffers::default());
+    let mut server = upstream.accept();
+    server.write_all(b"served").unwrap();
+    drop(server);
+    assert_eq!(read_to_end(&mut client), (b"served".to_vec(), End::Clean));
+    drop(client);
+    assert!(tunnel.wait_for_exit().success());
 }

@@ -267,12 +267,18 @@ impl<S: Stream> Client<S> {
     /// Since when the clock of this timer has been running, if it is.
     pub(super) fn since(&self, timer: Timer) -> Option<Instant> {
         match timer {
-            Timer::Slow(reason) => self.clocks.since(reason),
+            Timer::Slow(_) if self.is_upstream() => None,
+            Timer::SlowUpstream(_) if !self.is_upstream() => None,
+            Timer::Slow(reason) | Timer::SlowUpstream(reason) => self.clocks.since(reason),
             Timer::AckCheck => self.clocks.since(SlowReason::WriteTimeout),
             Timer::ConnectTimeout if self.phase == Phase::Connecting => self.awaiting_since,
             Timer::CloseTimeout if self.phase != Phase::Connecting => self.awaiting_since,
             Timer::ConnectTimeout | Timer::CloseTimeout => None,
         }
+    }
+
+    pub(super) fn is_upstream(&self) -> bool {
+        self.upstream_of != UpstreamOf::NO_CLIENT
     }
 
     pub(super) fn name(&self) -> ClientName {

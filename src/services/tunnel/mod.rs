@@ -63,6 +63,7 @@ pub struct Tunnel {
     no_local_port: Failures,
     /// Why the name has no address yet.
     unresolved: String,
+    slow_upstream_advice: Option<String>,
 }
 
 /// What one connection is to the tunnel.
@@ -122,6 +123,7 @@ impl Tunnel {
             not_resolved: Failures::default(),
             no_local_port: Failures::default(),
             unresolved: "its name is not resolved yet".to_owned(),
+            slow_upstream_advice: None,
         }
     }
 
@@ -129,6 +131,14 @@ impl Tunnel {
     #[must_use]
     pub const fn with_proxy_protocol(mut self, version: Option<ProxyProtocol>) -> Self {
         self.proxy_protocol = version;
+        self
+    }
+
+    /// Ends the log line of an upstream that was too slow with this advice,
+    /// such as the setting that gives it longer.
+    #[must_use]
+    pub fn with_slow_upstream_advice(mut self, advice: impl Into<String>) -> Self {
+        self.slow_upstream_advice = Some(advice.into());
         self
     }
 
@@ -410,6 +420,10 @@ impl Service for Tunnel {
         2
     }
 
+    fn slow_upstream_advice(&self) -> Option<String> {
+        self.slow_upstream_advice.clone()
+    }
+
     fn tick_interval(&self) -> Option<Duration> {
         (!self.waiting.is_empty()).then_some(CONNECT_POLL)
     }
@@ -434,17 +448,13 @@ impl Service for Tunnel {
         }
     }
 
-    fn stopping(&mut self, actions: &mut Actions<'_>) {
+    fn stopping(&mut self, _: &mut Actions<'_>) {
         let unlogged = self.not_connected.take_unlogged();
         if unlogged > 0 {
             warn!(
                 "cannot connect to {}: {unlogged} more clients were turned away",
                 self.target
             );
-        }
-        // A client without an upstream was never served: not an orderly end.
-        for client in self.waiting_clients() {
-            actions.reset(client);
         }
     }
 }
