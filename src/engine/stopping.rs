@@ -113,6 +113,8 @@ impl<N: Network, S: Service> Engine<N, S> {
         self.read(id);
         if self.core.is_done(id, now) {
             self.core.close_for_stop(id);
+            // Before the service is told of others, and writes to this one.
+            self.sweep();
         } else {
             self.core.list_if_work(id);
         }

@@ -624,12 +624,13 @@ impl Model {
     pub(crate) fn end_silent(&mut self, number: usize) {
         self.settle();
         let (now, turn) = (self.now, self.turn);
+        // Pairs end by themselves, and what the meddler asks for is not entered.
+        let is_other = matches!(self.kind, Kind::Tunnel | Kind::Meddler);
         let ledger = &mut self.ledgers[number];
         let long_since = |since: Option<Instant>| since.is_some_and(|since| now - since >= STOP_SILENCE);
         let is_silent =
             long_since(self.stopping_since) && long_since(ledger.moved_at.or(self.stopping_since));
-        if is_silent && ledger.is_alive() && ledger.queue == 0 && !ledger.closing && self.kind != Kind::Tunnel
-        {
+        if is_silent && ledger.is_alive() && ledger.queue == 0 && !ledger.closing && !is_other {
             ledger.stopped = true;
             ledger.stopped_turn = turn;
             self.close(number);

@@ -269,7 +269,11 @@ fn limits(
         high_water_mark_bytes: mark,
         limit_bytes: limit,
         grace,
-        stop_timeout: milliseconds(rng, &[0, 200, 1000, 5000]),
+        // The meddler goes on for as long as it may.
+        stop_timeout: match kind {
+            Kind::Meddler => milliseconds(rng, &[1, 20]),
+            _ => milliseconds(rng, &[1, 200, 1000, 5000]),
+        },
         upstream_grace: grace * [1, 1, 3, 10][rng.usize(..4)],
         drain_timeout: Some(drain_timeout.max(grace)),
         hard_limit_bytes: hard,
