@@ -155,19 +155,30 @@ impl Unfinished {
             let rest = self.missing_bytes + HEADER_BYTES;
             if self.buffer.len() - held >= rest {
                 self.make_room(rest);
-            } else if held >= long_frame_bytes / 2 {
+            } else if held >= long_frame_bytes / 2 && !self.is_worth_a_read(long_frame_bytes) {
+                // Only then: asking for more while there is room would move the
+                // whole frame at each read, at a cost of its square.
                 self.make_room(rest.min(held));
             }
         }
     }
 
+    /// Whether the room at the end of the buffer holds the whole rest of the
+    /// frame, or enough of it for a read of its own.
+    fn is_worth_a_read(&self, long_frame_bytes: usize) -> bool {
+        let room = self.buffer.len() - self.end;
+        room >= self.missing_bytes + HEADER_BYTES || room >= long_frame_bytes / 2
+    }
+
     /// Memory for the rest of a long frame, if it holds the whole rest or
     /// enough to be worth a read.
     fn room_for_rest(&mut self, long_frame_bytes: usize) -> Option<&mut [u8]> {
-        let rest = self.missing_bytes + HEADER_BYTES;
-        let room = rest.min(self.buffer.len() - self.end);
-        let is_worth_a_read = room == rest || room >= long_frame_bytes / 2;
-        (is_worth_a_read && self.is_long(long_frame_bytes)).then(|| &mut self.buffer[self.end..][..room])
+        if !self.is_long(long_frame_bytes) || !self.is_worth_a_read(long_frame_bytes) {
+            return None;
+        }
+        let room = self.buffer.len() - self.end;
+        let room = room.min(self.missing_bytes + HEADER_BYTES);
+        Some(&mut self.buffer[self.end..][..room])
     }
 
     /// Whether the buffer holds one long frame and nothing else.
@@ -313,5 +324,38 @@ mod tests {
         assert_eq!(room(&mut after_long), Some(LONG + HEADER_BYTES));
         assert!(after_long.buffer.len() < 2 * LONG);
         assert_eq!(after_long.held(), [7; HEADER_BYTES]);
+    }
+
+    /// How often the buffer moves while a frame comes in pieces of this size.
+    fn moves(frame_bytes: usize, piece_bytes: usize) -> usize {
+        let mut frame = unfinished(HEADER_BYTES, frame_bytes);
+        let mut moves = 0;
+        while frame.missing_bytes > 0 {
+            let place = frame.buffer.as_ptr();
+            frame.make_room_for_rest(LONG);
+            let piece = piece_bytes.min(frame.missing_bytes);
+            let lent = frame.room_for_rest(LONG).map_or(0, |room| room.len().min(piece));
+            if lent > 0 {
+                frame.end += lent;
+                frame.missing_bytes -= lent;
+            } else {
+                frame.extend(&vec![7; piece]);
+                frame.missing_bytes -= piece;
+            }
+            moves += usize::from(frame.buffer.as_ptr() != place);
+        }
+        moves
+    }
+
+    #[test]
+    fn an_unfinished_frame_moves_a_few_times_however_long_it_is_and_small_its_pieces_are() {
+        for piece_bytes in [1, 2, 3, 100, LONG / 2, LONG, 10 * LONG] {
+            for frame_bytes in [LONG, 10 * LONG, 300 * LONG] {
+                // A buffer that doubles moves once for each power of two, and
+                // some more around half of a long frame, where lending begins.
+                let moves = moves(frame_bytes, piece_bytes);
+                assert!(moves <= 40, "{frame_bytes} in {piece_bytes}: {moves} moves");
+            }
+        }
     }
 }
