@@ -26,6 +26,8 @@ mod watcher;
 pub use clients::opening::Step;
 pub use clients::pace::Pace;
 pub use driver::addresses::choose_address;
+#[cfg(feature = "tls")]
+pub use driver::tls::{Tls, Trust};
 pub use error::ProbeError;
 pub use kind::{Disconnect, Fate, KINDS, KindRow, Reading, SlowKind};
 pub use load::{Load, LoadCounts, LoadSlice, LostClient};
@@ -68,6 +70,20 @@ pub fn probe(plan: &Plan, target: &str, sink: &mut dyn ProgressSink) -> Result<R
     driver::preflight::ensure_descriptors(plan.fast + plan.slow.clients())?;
     let conversations = driver::preflight::first_exchange(plan, sink)?;
     let monitor = server::ServerMonitor::of(plan.address, plan.pid);
-    let seen = driver::Driver::new(plan, &*conversations, monitor)?.run(sink)?;
+    let seen = drive(plan, &*conversations, monitor, sink)?;
     Ok(Report::new(plan, target, seen))
+}
+
+fn drive(
+    plan: &Plan,
+    conversations: &dyn Conversations,
+    monitor: Option<server::ServerMonitor>,
+    sink: &mut dyn ProgressSink,
+) -> Result<Measurement, ProbeError> {
+    #[cfg(feature = "tls")]
+    if plan.tls.is_some() {
+        type Stream = driver::tls::TlsStream<mio::net::TcpStream>;
+        return driver::Driver::<Stream>::new(plan, conversations, monitor)?.run(sink);
+    }
+    driver::Driver::<driver::socket::DirectStream>::new(plan, conversations, monitor)?.run(sink)
 }

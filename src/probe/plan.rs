@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::probe::clients::opening::Step;
+#[cfg(feature = "tls")]
+use crate::probe::driver::tls::Tls;
 use crate::probe::error::ProbeError;
 use crate::probe::kind::{KINDS, Reading, SlowKind};
 use crate::probe::protocol::Protocol;
@@ -41,6 +43,9 @@ pub struct Plan {
     pub opening: Vec<Step>,
     /// The PROXY protocol header that every client sends first, as a balancer would.
     pub proxy_header: Option<ProxyVersion>,
+    /// TLS on every connection.
+    #[cfg(feature = "tls")]
+    pub tls: Option<Tls>,
     /// The longest time up to the first whole answer, connecting included; and for all clients of
     /// one kind to connect.
     pub timeout: Duration,
@@ -139,6 +144,8 @@ impl Plan {
             fill: FILL_BYTES,
             opening: Vec::new(),
             proxy_header: None,
+            #[cfg(feature = "tls")]
+            tls: None,
             timeout: TIMEOUT,
             pid: None,
             judgement: Judgement::default(),
@@ -166,6 +173,14 @@ impl Plan {
     pub fn speaking(mut self, protocol: impl Protocol + 'static) -> Self {
         self.protocol = Arc::new(protocol);
         self
+    }
+
+    /// Whether what goes over a connection is not what clients say.
+    pub(crate) fn is_encrypted(&self) -> bool {
+        #[cfg(feature = "tls")]
+        return self.tls.is_some();
+        #[cfg(not(feature = "tls"))]
+        false
     }
 
     /// Slow clients that the loop of the probe drives, in the order in which they join.

@@ -11,7 +11,7 @@ use super::steps::Steps;
 use crate::cli::parse::{parse_rate, parse_size, parse_time, unescape};
 use highwater::probe::{
     BULK_MESSAGE_BYTES, BULK_PIPELINE_MESSAGES, Http, Judgement, Method, Plan, ProxyVersion, Publishing,
-    Push, SlowKind,
+    Push, SlowKind, Tls, Trust,
 };
 
 /// The arguments of `highwater probe`.
@@ -51,6 +51,15 @@ pub(crate) struct ProbeArgs {
     /// Send a PROXY protocol header first on every connection, as a balancer would
     #[arg(long, value_enum, value_name = "VERSION")]
     pub(crate) proxy_protocol: Option<ProxyName>,
+    /// Speak TLS 1.2 or 1.3 on every connection
+    #[arg(long)]
+    pub(crate) tls: bool,
+    /// Trust the certificates in this file (PEM) instead of those of the system
+    #[arg(long, value_name = "FILE", requires = "tls", conflicts_with = "insecure")]
+    pub(crate) ca: Option<PathBuf>,
+    /// Trust any certificate
+    #[arg(long, requires = "tls")]
+    pub(crate) insecure: bool,
     /// Longest time up to the first whole answer, resolving and connecting included
     #[arg(long, value_name = "TIME", value_parser = parse_time, default_value = "10s")]
     pub(crate) timeout: Duration,
@@ -303,6 +312,28 @@ impl ProbeArgs {
                 bytes_per_second: self.publish_rate,
             }),
         }
+    }
+
+    /// The TLS that these arguments ask for.
+    ///
+    /// # Errors
+    ///
+    /// One sentence when there are no certificates to trust, or the server has no name.
+    pub(crate) fn tls(&self) -> Result<Option<Tls>, String> {
+        if !self.tls {
+            return Ok(None);
+        }
+        let target = self.target()?;
+        let name = match self.port {
+            Some(_) => "localhost",
+            None => target.rsplit_once(':').map_or(target.as_str(), |(name, _)| name),
+        };
+        let trust = match (&self.ca, self.insecure) {
+            (Some(file), _) => Trust::File(file),
+            (None, true) => Trust::Anybody,
+            (None, false) => Trust::System,
+        };
+        Tls::new(name, trust).map(Some)
     }
 
     /// What these arguments ask of the server at `address`.

@@ -66,6 +66,7 @@ pub(crate) fn run(args: &ProbeArgs) -> ExitCode {
 fn probe_and_report(args: &ProbeArgs) -> Result<Outcome, NoReport> {
     let target = args.target()?;
     args.plan(NOWHERE).check()?;
+    let tls = args.tls()?;
     if matches!(args.json_to(), JsonTo::StandardOutput) && args.format == Format::Github {
         let both = "--json and --format github both write to standard output; give --json a FILE";
         return Err(NoReport::Failed(both.to_owned()));
@@ -79,7 +80,8 @@ fn probe_and_report(args: &ProbeArgs) -> Result<Outcome, NoReport> {
         ],
         None => resolve::resolve(&target, args.timeout, &progress)?,
     };
-    let plan = args.plan(choose_address(&addresses, args.timeout, &progress)?);
+    let mut plan = args.plan(choose_address(&addresses, args.timeout, &progress)?);
+    plan.tls = tls;
     let probed = probe(&plan, &target, &mut progress);
     progress.finish();
     let report = probed?;

@@ -172,6 +172,8 @@ impl<S: Read + Write> HealthyClient<S> {
                 Err(_) => return self.ended(Disconnect::Reset),
             }
         }
+        // Records that wait for room; nothing at all without TLS.
+        let _ = self.stream.flush();
         Turn::Done
     }
 

@@ -23,6 +23,21 @@ const MOST_UNMATCHED_BYTES: usize = 64 << 10;
 /// One read.
 const READ_BYTES: usize = 4 << 10;
 
+/// A stream on which a client begins.
+pub(crate) trait Greet: Read + Write {
+    /// Sends bytes that come before all else, TLS included.
+    fn write_header(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write(bytes)
+    }
+
+    /// Does what the stream itself needs before it carries anything.
+    fn handshake(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Greet for std::net::TcpStream {}
+
 /// How far one client has come with its steps.
 #[derive(Debug)]
 pub(crate) struct Opening {
@@ -53,7 +68,7 @@ impl Opening {
     /// # Errors
     ///
     /// What the stream says, an end before the last step, or too much without a match.
-    pub(crate) fn drive(&mut self, stream: &mut (impl Read + Write)) -> io::Result<bool> {
+    pub(crate) fn drive(&mut self, stream: &mut impl Greet) -> io::Result<bool> {
         match self.take_steps(stream) {
             Ok(()) => Ok(true),
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
@@ -63,11 +78,12 @@ impl Opening {
         }
     }
 
-    fn take_steps(&mut self, stream: &mut (impl Read + Write)) -> io::Result<()> {
+    fn take_steps(&mut self, stream: &mut impl Greet) -> io::Result<()> {
         while !self.header.is_empty() {
-            let written = retry(|| stream.write(&self.header))?;
+            let written = retry(|| stream.write_header(&self.header))?;
             self.header.drain(..written);
         }
+        stream.handshake()?;
         while let Some(step) = self.steps.get(self.at) {
             match step {
                 Step::Send(bytes) => {
@@ -160,6 +176,8 @@ mod tests {
             Ok(())
         }
     }
+
+    impl Greet for Peer {}
 
     fn smtp() -> Opening {
         let steps = [

@@ -2,10 +2,10 @@
 //!
 //! Reads and forgets what it is answered. Generic over the stream; knows no clock.
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::time::Instant;
 
-use crate::probe::clients::opening::Opening;
+use crate::probe::clients::opening::{Greet, Opening};
 use crate::probe::clients::pace::Pace;
 use crate::probe::protocol::Publishing;
 
@@ -28,7 +28,7 @@ pub(crate) struct Publisher<S> {
 /// Reads and writes of one turn.
 const MOST_CALLS_PER_TURN: usize = 64;
 
-impl<S: Read + Write> Publisher<S> {
+impl<S: Greet> Publisher<S> {
     /// The line is not empty.
     pub(crate) fn new(stream: S, opening: Opening, publishing: Publishing, now: Instant) -> Self {
         Self {

@@ -18,7 +18,7 @@ use crate::probe::driver::clock;
 use crate::probe::driver::proxy;
 use crate::probe::driver::ready_list::ReadyList;
 use crate::probe::driver::seen;
-use crate::probe::driver::socket::{self, Buffers, CONNECTING_AT_ONCE, DirectStream, Opened};
+use crate::probe::driver::socket::{self, Buffers, CONNECTING_AT_ONCE, ClientStream, Opened};
 use crate::probe::error::ProbeError;
 use crate::probe::plan::Plan;
 use crate::probe::protocol::Conversations;
@@ -28,11 +28,11 @@ use crate::probe::report::measurement::Healthy;
 const MOST_LIFETIMES: usize = 1000;
 
 /// All healthy clients. Their tokens count from 0.
-pub(crate) struct HealthyClients<'a> {
+pub(crate) struct HealthyClients<'a, S> {
     plan: &'a Plan,
     conversations: &'a dyn Conversations,
     registry: Registry,
-    clients: Vec<HealthyClient<DirectStream>>,
+    clients: Vec<HealthyClient<S>>,
     connected: Vec<bool>,
     /// Those that have not taken all the steps before the protocol.
     openings: Vec<Option<Box<Opening>>>,
@@ -63,7 +63,7 @@ impl Ends {
     }
 }
 
-impl<'a> HealthyClients<'a> {
+impl<'a, S: ClientStream> HealthyClients<'a, S> {
     /// None of them is connected yet.
     pub(crate) fn new(plan: &'a Plan, conversations: &'a dyn Conversations, registry: Registry) -> Self {
         Self {
@@ -103,7 +103,7 @@ impl<'a> HealthyClients<'a> {
         self.connecting == 0 && self.clients.len() == self.plan.fast
     }
 
-    fn connect(&self, index: usize) -> Result<(HealthyClient<DirectStream>, Box<Opening>), ProbeError> {
+    fn connect(&self, index: usize) -> Result<(HealthyClient<S>, Box<Opening>), ProbeError> {
         let buffers = if self.plan.protocol.traits().echoes {
             Buffers::of_healthy(self.plan.size.saturating_mul(self.plan.pipeline as usize))
         } else {
@@ -115,7 +115,7 @@ impl<'a> HealthyClients<'a> {
         let wire = self.conversations.healthy(index as u64, self.plan.size);
         let header = proxy::header(self.plan, stream.local_addr().ok());
         let opening = Opening::new(header, self.plan.opening.as_slice().into());
-        let client = HealthyClient::new(DirectStream::new(stream), wire, self.plan.pipeline);
+        let client = HealthyClient::new(S::over(stream, self.plan), wire, self.plan.pipeline);
         Ok((client, Box::new(opening)))
     }
 
@@ -235,7 +235,7 @@ impl<'a> HealthyClients<'a> {
             Turn::Ended(_) => {
                 self.ends.note(self.stood[index]);
                 // It is out of the measurement; its socket is closed so that it costs the server nothing more.
-                let _ = self.clients[index].stream_mut().shutdown(Shutdown::Both);
+                let _ = self.clients[index].stream_mut().tcp().shutdown(Shutdown::Both);
             }
             Turn::Done => {}
         }

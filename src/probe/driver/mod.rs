@@ -14,12 +14,13 @@ pub(crate) mod seen;
 pub(crate) mod slow_group;
 pub(crate) mod socket;
 mod timeline;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
 
 use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use mio::net::TcpStream;
 use mio::{Events, Poll, Token};
 
 use crate::kernel::timer::Ticker;
@@ -33,7 +34,7 @@ use crate::probe::driver::clock::MessageClock;
 use crate::probe::driver::contention::Contention;
 use crate::probe::driver::healthy_group::HealthyClients;
 use crate::probe::driver::slow_group::{FILL_PATIENCE, MARGIN, SlowClients};
-use crate::probe::driver::socket::Buffers;
+use crate::probe::driver::socket::{Buffers, ClientStream};
 use crate::probe::error::ProbeError;
 use crate::probe::kind::{Disconnect, SlowKind};
 use crate::probe::plan::Plan;
@@ -59,7 +60,7 @@ const MONITOR_PATIENCE: Duration = Duration::from_secs(1);
 const DRAIN_TIME: Duration = Duration::from_secs(1);
 
 /// All clients, and what has been seen of them.
-pub(crate) struct Driver<'a> {
+pub(crate) struct Driver<'a, S> {
     plan: &'a Plan,
     conversations: &'a dyn Conversations,
     poll: Poll,
@@ -68,8 +69,8 @@ pub(crate) struct Driver<'a> {
     /// The end of the last turn.
     now: Instant,
     buffer: Vec<u8>,
-    healthy: HealthyClients<'a>,
-    slow: SlowClients<'a>,
+    healthy: HealthyClients<'a, S>,
+    slow: SlowClients<'a, S>,
     tally: Tally,
     contention: Contention,
     phase: Phase,
@@ -77,12 +78,12 @@ pub(crate) struct Driver<'a> {
     next_slice: Instant,
     timeline: Vec<Slice>,
     monitor: Option<ServerMonitor>,
-    publisher: Option<Publisher<TcpStream>>,
+    publisher: Option<Publisher<S>>,
     quiet: Option<QuietClients>,
     interrupted: bool,
 }
 
-impl<'a> Driver<'a> {
+impl<'a, S: ClientStream> Driver<'a, S> {
     /// A driver without clients. The monitor, if any, looks at the server's process.
     pub(crate) fn new(
         plan: &'a Plan,
@@ -208,7 +209,12 @@ impl<'a> Driver<'a> {
             let stream = socket::start_connecting(self.plan.address, Buffers::default())
                 .map_err(ProbeError::system("open a socket for the publisher"))?;
             let opening = opening_of(self.plan)(stream.local_addr().ok());
-            self.publisher = Some(Publisher::new(stream, opening, publishing, clock::now()));
+            self.publisher = Some(Publisher::new(
+                S::over(stream, self.plan),
+                opening,
+                publishing,
+                clock::now(),
+            ));
         }
         Ok(())
     }
@@ -251,7 +257,7 @@ impl<'a> Driver<'a> {
         let monitor = self.monitor.as_ref()?;
         let clients = self.plan.slow[SlowKind::Quiet].clients;
         let traits = self.plan.protocol.traits();
-        if clients == 0 || !traits.echoes {
+        if clients == 0 || !traits.echoes || self.plan.is_encrypted() {
             return None;
         }
         let first = (self.plan.fast + self.slow.planned()) as u64;

@@ -9,7 +9,11 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+#[cfg(feature = "tls")]
+use crate::probe::clients::opening::Greet;
 use crate::probe::clients::opening::Opening;
+#[cfg(feature = "tls")]
+use crate::probe::driver::tls::TlsStream;
 use crate::probe::driver::{addresses, clock, proxy};
 use crate::probe::error::ProbeError;
 use crate::probe::plan::Plan;
@@ -61,10 +65,68 @@ impl FirstExchange for FirstClients<'_> {
     }
 }
 
+#[cfg(not(feature = "tls"))]
+type Stream = TcpStream;
+
+/// A stream with TLS or without.
+#[cfg(feature = "tls")]
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+#[cfg(feature = "tls")]
+impl Stream {
+    fn over(tcp: TcpStream, plan: &Plan) -> Self {
+        match &plan.tls {
+            None => Self::Plain(tcp),
+            tls => Self::Tls(Box::new(TlsStream::new(tcp, tls.as_ref()))),
+        }
+    }
+
+    fn any(&mut self) -> &mut dyn Greet {
+        match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => &mut **stream,
+        }
+    }
+}
+
+#[cfg(feature = "tls")]
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.any().read(buffer)
+    }
+}
+
+#[cfg(feature = "tls")]
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.any().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.any().flush()
+    }
+}
+
+#[cfg(feature = "tls")]
+impl Greet for Stream {
+    fn write_header(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.any().write_header(bytes)
+    }
+
+    fn handshake(&mut self) -> io::Result<()> {
+        self.any().handshake()
+    }
+}
+
 /// One client that connects, asks once, and is gone.
 struct FirstClient<'a> {
     address: SocketAddr,
-    stream: TcpStream,
+    /// The connection, for its timeouts.
+    tcp: TcpStream,
+    stream: Stream,
     sink: &'a dyn ProgressSink,
     /// What it sends, in words.
     message: &'a str,
@@ -76,8 +138,12 @@ impl<'a> FirstClient<'a> {
     fn connect(plan: &Plan, sink: &'a dyn ProgressSink, message: &'a str) -> Result<Self, ProbeError> {
         let deadline = clock::now() + plan.timeout;
         let (address, stream) = addresses::connect(&[plan.address], deadline, sink)?;
+        let tcp = stream.try_clone().map_err(ProbeError::system("share a socket"))?;
+        #[cfg(feature = "tls")]
+        let stream = Stream::over(stream, plan);
         Ok(Self {
             address,
+            tcp,
             stream,
             sink,
             message,
@@ -88,13 +154,19 @@ impl<'a> FirstClient<'a> {
 
     /// Takes the steps that come before the protocol.
     fn open(&mut self, plan: &Plan, conversation: &mut dyn Conversation) -> Result<(), ProbeError> {
-        let header = proxy::header(plan, self.stream.local_addr().ok());
+        let header = proxy::header(plan, self.tcp.local_addr().ok());
         let mut opening = Opening::new(header, plan.opening.as_slice().into());
         self.block()?;
         loop {
             match opening.drive(&mut self.stream) {
                 Ok(true) => break,
                 Ok(false) => self.look(|| opening.waits_for())?,
+                Err(error) if error.kind() == ErrorKind::InvalidData => {
+                    return Err(ProbeError::WrongAnswer {
+                        address: self.address,
+                        why: printable(&format!("the TLS handshake failed: {error}")),
+                    });
+                }
                 Err(_) => {
                     return Err(ProbeError::ClosedAtOnce {
                         address: self.address,
@@ -168,7 +240,7 @@ impl<'a> FirstClient<'a> {
 
     /// A server that need not answer may still close a connection that it does not want.
     fn listen_for_a_refusal(&mut self) -> Result<(), ProbeError> {
-        self.stream
+        self.tcp
             .set_read_timeout(Some(GLANCE))
             .map_err(ProbeError::system("set the timeouts of a socket"))?;
         let mut piece = [0; PIECE_BYTES];
@@ -182,7 +254,7 @@ impl<'a> FirstClient<'a> {
 
     /// Lets reads and writes wait, but not for longer than until the next look.
     fn block(&self) -> Result<(), ProbeError> {
-        let stream = &self.stream;
+        let stream = &self.tcp;
         stream
             .set_nonblocking(false)
             .and_then(|()| stream.set_read_timeout(Some(LOOK_EVERY)))
@@ -192,7 +264,7 @@ impl<'a> FirstClient<'a> {
 
     /// Lets reads and writes not wait at all.
     fn free(&self) -> Result<(), ProbeError> {
-        let switched = self.stream.set_nonblocking(true);
+        let switched = self.tcp.set_nonblocking(true);
         switched.map_err(ProbeError::system("switch a socket"))
     }
 

@@ -18,7 +18,7 @@ use crate::probe::driver::clock;
 use crate::probe::driver::proxy;
 use crate::probe::driver::ready_list::ReadyList;
 use crate::probe::driver::seen;
-use crate::probe::driver::socket::{self, Buffers, CONNECTING_AT_ONCE, DirectStream, Opened};
+use crate::probe::driver::socket::{self, Buffers, CONNECTING_AT_ONCE, ClientStream, Opened};
 use crate::probe::error::ProbeError;
 use crate::probe::kind::Disconnect;
 use crate::probe::kind::{Reading, SlowKind};
@@ -47,13 +47,13 @@ pub(crate) const MARGIN: Duration = Duration::from_millis(1500);
 const SEND_BUFFER_BYTES: usize = 64 << 10;
 
 /// All slow clients. Their tokens follow those of the healthy ones.
-pub(crate) struct SlowClients<'a> {
+pub(crate) struct SlowClients<'a, S> {
     plan: &'a Plan,
     conversations: &'a dyn Conversations,
     registry: Registry,
     /// Who is to join, in order.
     kinds: Vec<SlowKind>,
-    clients: Vec<SlowClient<DirectStream>>,
+    clients: Vec<SlowClient<S>>,
     ports: Vec<u16>,
     /// Those that have not taken all the steps before the protocol.
     openings: Vec<Option<Box<Opening>>>,
@@ -74,7 +74,7 @@ pub(crate) struct SlowCounts {
     pub(crate) ended: usize,
 }
 
-impl<'a> SlowClients<'a> {
+impl<'a, S: ClientStream> SlowClients<'a, S> {
     /// None of them is connected yet.
     pub(crate) fn new(plan: &'a Plan, conversations: &'a dyn Conversations, registry: Registry) -> Self {
         Self {
@@ -147,7 +147,7 @@ impl<'a> SlowClients<'a> {
     }
 
     /// Begins to connect.
-    fn open(&self, index: usize, kind: SlowKind) -> Result<(DirectStream, Box<Opening>, Wire), ProbeError> {
+    fn open(&self, index: usize, kind: SlowKind) -> Result<(S, Box<Opening>, Wire), ProbeError> {
         let number = self.plan.fast + index;
         let buffers = Buffers {
             receive: Some(kind.row().receive_buffer_bytes),
@@ -159,7 +159,7 @@ impl<'a> SlowClients<'a> {
         let wire = self.conversations.slow(number as u64, self.plan.size);
         let header = proxy::header(self.plan, stream.local_addr().ok());
         let opening = Opening::new(header, self.plan.opening.as_slice().into());
-        Ok((DirectStream::new(stream), Box::new(opening), wire))
+        Ok((S::over(stream, self.plan), Box::new(opening), wire))
     }
 
     /// Whether nothing more has to be waited for to judge them.
@@ -167,7 +167,7 @@ impl<'a> SlowClients<'a> {
         !self.are_missing() && self.clients.iter().all(|client| self.is_settled(client, now))
     }
 
-    fn is_settled(&self, client: &SlowClient<DirectStream>, now: Instant) -> bool {
+    fn is_settled(&self, client: &SlowClient<S>, now: Instant) -> bool {
         if client.end().is_some() || client.is_complete() {
             return true;
         }
@@ -233,7 +233,7 @@ impl<'a> SlowClients<'a> {
         }
         if client.end().is_none() {
             // A reset is told from an end of file without reading, as these clients do not read.
-            let reset = matches!(client.stream().take_error(), Ok(Some(_))) || event.is_error();
+            let reset = matches!(client.stream().tcp().take_error(), Ok(Some(_))) || event.is_error();
             let end = if reset {
                 Disconnect::Reset
             } else {
@@ -299,8 +299,8 @@ impl<'a> SlowClients<'a> {
             return;
         }
         let look = Look {
-            unacknowledged: tcp_info::unacknowledged_bytes(&**client.stream()).unwrap_or(0),
-            unread: tcp_info::unread_bytes(&**client.stream()).unwrap_or(0),
+            unacknowledged: tcp_info::unacknowledged_bytes(client.stream().tcp()).unwrap_or(0),
+            unread: tcp_info::unread_bytes(client.stream().tcp()).unwrap_or(0),
             server: monitor.and_then(|monitor| monitor.queues(self.ports[index])),
         };
         client.note(look, now);
@@ -349,9 +349,8 @@ impl<'a> SlowClients<'a> {
 
     /// How many have come how far.
     pub(crate) fn counts(&self) -> SlowCounts {
-        let count = |test: fn(&SlowClient<DirectStream>) -> bool| {
-            self.clients.iter().filter(|client| test(client)).count()
-        };
+        let count =
+            |test: fn(&SlowClient<S>) -> bool| self.clients.iter().filter(|client| test(client)).count();
         SlowCounts {
             connected: count(|client| client.is_connected() && client.end().is_none()),
             full: count(|client| client.full_at().is_some()),
@@ -368,6 +367,6 @@ impl<'a> SlowClients<'a> {
     }
 }
 
-fn port_of(stream: &DirectStream) -> u16 {
-    stream.local_addr().map_or(0, |address| address.port())
+fn port_of(stream: &impl ClientStream) -> u16 {
+    stream.tcp().local_addr().map_or(0, |address| address.port())
 }

@@ -11,8 +11,9 @@ use mio::{Interest, Registry, Token};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::probe::clients::opening::Opening;
+use crate::probe::clients::opening::{Greet, Opening};
 use crate::probe::error::ProbeError;
+use crate::probe::plan::Plan;
 
 /// Clients of one kind that connect at once; below any usual listen backlog.
 pub(crate) const CONNECTING_AT_ONCE: usize = 64;
@@ -63,6 +64,27 @@ pub(crate) fn watch(registry: &Registry, stream: &mut TcpStream, number: usize) 
         .map_err(ProbeError::system("watch a socket"))
 }
 
+/// The stream of a client that the driver watches.
+pub(crate) trait ClientStream: Greet + Sized {
+    /// A stream over this connection, which has begun to be made.
+    fn over(tcp: TcpStream, plan: &Plan) -> Self;
+
+    /// The connection.
+    fn tcp(&self) -> &TcpStream;
+}
+
+impl Greet for DirectStream {}
+
+impl ClientStream for DirectStream {
+    fn over(tcp: TcpStream, _: &Plan) -> Self {
+        Self::new(tcp)
+    }
+
+    fn tcp(&self) -> &TcpStream {
+        &self.0
+    }
+}
+
 /// What became of a connection that is being made.
 #[derive(Debug)]
 pub(crate) enum Opened {
@@ -76,12 +98,12 @@ pub(crate) enum Opened {
 
 /// Goes on with a connection that is being made: the connection itself, then the steps before the
 /// protocol.
-pub(crate) fn open<S: Read + Write + Deref<Target = TcpStream>>(
+pub(crate) fn open<S: ClientStream>(
     stream: &mut S,
     opening: &mut Option<Box<Opening>>,
     event: &Event,
 ) -> Opened {
-    if event.is_error() || stream.peer_addr().is_err() {
+    if event.is_error() || stream.tcp().peer_addr().is_err() {
         let is_over = event.is_error() || event.is_write_closed();
         return if is_over { Opened::Failed } else { Opened::NotYet };
     }

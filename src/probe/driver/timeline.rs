@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use super::{Driver, SLICE};
 use crate::probe::driver::slow_group::MARGIN;
+use crate::probe::driver::socket::ClientStream;
 use crate::probe::report::measurement::Slice;
 use crate::probe::server::ServerMonitor;
 use crate::probe::watcher::{Live, ProgressSink};
 
-impl Driver<'_> {
+impl<S: ClientStream> Driver<'_, S> {
     pub(super) fn end_slice(&mut self, now: Instant, sink: &mut dyn ProgressSink) {
         self.next_slice += SLICE;
         if self.next_slice <= now {

@@ -275,6 +275,7 @@ impl<S: Read + Write> SlowClient<S> {
         let room = self.send_limit(now).saturating_sub(self.sent);
         let len = room.min(buffer.len() as u64) as usize;
         if len == 0 {
+            let _ = self.stream.flush();
             return Turn::Done;
         }
         self.wire.fill(self.sent, &mut buffer[..len]);
