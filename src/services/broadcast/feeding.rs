@@ -36,6 +36,25 @@ struct Item {
     lost: Option<(Lost, Action)>,
 }
 
+/// One reading of a log. A client that has left a topic and come back reads
+/// its log twice: up to where it left, and from where it came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Reading {
+    topic: TopicId,
+    action: Action,
+    until: u64,
+}
+
+impl Reading {
+    const fn of(cursor: &Cursor) -> Self {
+        Self {
+            topic: cursor.topic,
+            action: cursor.action,
+            until: cursor.until,
+        }
+    }
+}
+
 impl Broadcast {
     /// Sends what waits for a client, as far as its socket takes it now.
     pub(super) fn feed(&mut self, slot: usize, actions: &mut Actions<'_>) {
@@ -123,9 +142,9 @@ impl Broadcast {
         let (bytes, lost, action) = match &pending {
             Pending::Log(cursor) => return self.take_from_log(slot, sequence, *cursor, items),
             Pending::Reply(bytes) => (bytes.clone(), None, None),
-            Pending::Message(bytes, lost) => {
-                let lost = (!lost.is_empty()).then(|| (lost.clone(), Action::Latest));
-                (bytes.clone(), lost, Some(Action::Latest))
+            Pending::Message(bytes, lost, action) => {
+                let lost = (!lost.is_empty()).then(|| (lost.clone(), *action));
+                (bytes.clone(), lost, Some(*action))
             }
             Pending::Gap(lost, action) => (Bytes::new(), Some((lost.clone(), *action)), Some(*action)),
             Pending::Version(version) => {
@@ -237,7 +256,7 @@ impl Broadcast {
     /// others wait again.
     fn settle(&mut self, slot: usize, items: Vec<Item>, taken: usize, now: Instant) {
         let mut start = 0;
-        let mut put_back: Vec<(TopicId, Action)> = Vec::new();
+        let mut put_back: Vec<Reading> = Vec::new();
         for item in items {
             let is_sent = item.end <= taken;
             if !is_sent && start >= taken {
@@ -266,16 +285,17 @@ impl Broadcast {
         }
     }
 
-    fn put_back(&mut self, slot: usize, item: Item, put_back: &mut Vec<(TopicId, Action)>) {
+    fn put_back(&mut self, slot: usize, item: Item, put_back: &mut Vec<Reading>) {
         let pending = &mut self.sessions[slot].outgoing.pending;
         if let Pending::Log(cursor) = &item.pending {
             // The first of a log that is put back stands for all behind it.
-            let log = (cursor.topic, cursor.action);
-            if put_back.contains(&log) {
+            let reading = Reading::of(cursor);
+            if put_back.contains(&reading) {
                 return;
             }
-            put_back.push(log);
-            let is_later = |other: &Pending| matches!(other, Pending::Log(other) if (other.topic, other.action) == log && other.until == cursor.until);
+            put_back.push(reading);
+            let is_later =
+                |other: &Pending| matches!(other, Pending::Log(other) if Reading::of(other) == reading);
             let later = pending.range(item.sequence..).find(|(_, other)| is_later(other));
             if let Some(later) = later.map(|(&sequence, _)| sequence) {
                 pending.remove(&later);

@@ -140,7 +140,7 @@ pub(super) enum Pending {
     Reply(Bytes),
     /// A message of a channel that the client has left meanwhile, and what it
     /// lost in front of it.
-    Message(Bytes, Lost),
+    Message(Bytes, Lost, Action),
     Gap(Lost, Action),
     Version(Version),
 }

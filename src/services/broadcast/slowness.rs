@@ -91,7 +91,7 @@ impl Broadcast {
                     );
                 }
                 Pending::Reply(bytes) => owed.add(bytes.len(), 1, None),
-                Pending::Message(bytes, _) => owed.add(bytes.len(), 1, Some(Action::Latest)),
+                Pending::Message(bytes, _, action) => owed.add(bytes.len(), 1, Some(*action)),
                 Pending::Gap(..) | Pending::Version(_) => {}
             }
         }
@@ -133,7 +133,7 @@ impl Broadcast {
                     .and_then(|topic| topic.latest.get(channel));
                 latest.map_or(0, |latest| latest.count.saturating_sub(since + 1))
             }
-            Pending::Gap(lost, _) | Pending::Message(_, lost) => lost.count(),
+            Pending::Gap(lost, _) | Pending::Message(_, lost, _) => lost.count(),
             _ => 0,
         });
         outgoing.lost + waiting.sum::<u64>()

@@ -3,7 +3,9 @@
 //! Owns the replies of these commands and the membership of topics. Refuses to
 //! send messages: that is done at the end of the turn.
 
-use super::super::channels::{Kind, Member, TopicId};
+use std::collections::BTreeMap;
+
+use super::super::channels::{Kind, Member, Topic, TopicId};
 use super::super::delivering::bit;
 use super::super::session::Pending;
 use super::super::{Broadcast, LOST_CHANNEL, RESERVED_PREFIX};
@@ -201,7 +203,10 @@ impl Broadcast {
             return;
         };
         let outgoing = &mut self.sessions[slot].outgoing;
-        if waits & !bit(Action::Latest) != 0 {
+        if waits & bit(Action::DropOldest) != 0 {
+            freeze_droppable(&mut outgoing.pending, topic, id);
+        }
+        if waits & (bit(Action::Disconnect) | bit(Action::Pause)) != 0 {
             for pending in outgoing.pending.values_mut() {
                 if let Pending::Log(cursor) = pending
                     && cursor.topic == id
@@ -248,7 +253,9 @@ impl Broadcast {
         if missed > 0 {
             lost.by_channel.insert(channel.clone(), missed);
         }
-        outgoing.pending.insert(sequence, Pending::Message(bytes, lost));
+        outgoing
+            .pending
+            .insert(sequence, Pending::Message(bytes, lost, Action::Latest));
     }
 
     pub(in super::super) fn leave_all_topics(&mut self, slot: usize) {
@@ -352,6 +359,33 @@ impl Broadcast {
             }
         });
     }
+}
+
+/// What a client has yet to get of a log that is cut for others becomes its
+/// own, or what is cut later would be told to it as its loss.
+fn freeze_droppable(pending: &mut BTreeMap<u64, Pending>, topic: &mut Topic, id: TopicId) {
+    let reading = pending.iter().find_map(|(&sequence, pending)| match pending {
+        Pending::Log(cursor) if (cursor.topic, cursor.action) == (id, Action::DropOldest) => {
+            Some((sequence, *cursor))
+        }
+        _ => None,
+    });
+    let Some((sequence, cursor)) = reading else {
+        return;
+    };
+    pending.remove(&sequence);
+    let log = topic.log(Action::DropOldest);
+    let mut lost = log.lost(cursor.position);
+    let mut position = cursor.position;
+    while let Some((found, message)) = log.at(position) {
+        let lost = std::mem::take(&mut lost);
+        pending.insert(
+            message.sequence,
+            Pending::Message(message.bytes.clone(), lost, Action::DropOldest),
+        );
+        position = found + 1;
+    }
+    log.leave(cursor.position);
 }
 
 pub(super) fn subscribe(

@@ -1,0 +1,258 @@
+//! A subscriber, and the books that are kept on what it must get.
+
+use std::collections::BTreeMap;
+
+use crate::network::World;
+use crate::{CHANNELS, command};
+use highwater::backpressure::Action;
+
+const LOST: &str = "__highwater__:lost";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Behaviour {
+    Healthy,
+    Slow,
+    Stalled,
+}
+
+/// What is due of one channel: from a message between the two numbers of
+/// `from` on, up to one between those of `to`.
+#[derive(Clone, Debug)]
+struct Due {
+    from: (u64, u64),
+    to: Option<(u64, u64)>,
+    /// The next message, once the first has come.
+    next: Option<u64>,
+    told_first: u64,
+}
+
+pub(crate) struct Subscriber {
+    link: usize,
+    pub(crate) behaviour: Behaviour,
+    was_slow: bool,
+    pub(crate) is_gone: bool,
+    buffer: Vec<u8>,
+    /// What it has asked for.
+    subscribed: BTreeMap<&'static str, bool>,
+    /// The last entry is the present subscription of a channel.
+    due: BTreeMap<&'static str, Vec<Due>>,
+    /// Confirmations that have come, by channel: which entry is current.
+    current: BTreeMap<&'static str, usize>,
+    pub(crate) told: u64,
+}
+
+impl Subscriber {
+    pub(crate) fn new(world: &World, random: &mut fastrand::Rng) -> Self {
+        let link = world.connect(random.usize(200..5000));
+        if random.bool() {
+            world.send(link, &command(&["HELLO", "3"]));
+        }
+        world.send(link, &command(&["SUBSCRIBE", LOST]));
+        Self {
+            link,
+            behaviour: Behaviour::Healthy,
+            was_slow: false,
+            is_gone: false,
+            buffer: Vec::new(),
+            subscribed: BTreeMap::new(),
+            due: BTreeMap::new(),
+            current: BTreeMap::new(),
+            told: 0,
+        }
+    }
+
+    pub(crate) fn change_behaviour(&mut self, random: &mut fastrand::Rng) {
+        self.behaviour = [Behaviour::Healthy, Behaviour::Slow, Behaviour::Stalled][random.usize(..3)];
+        self.was_slow |= self.behaviour != Behaviour::Healthy;
+    }
+
+    pub(crate) fn read_some(&mut self, world: &World, random: &mut fastrand::Rng) {
+        if self.behaviour == Behaviour::Slow {
+            self.buffer.extend(world.read(self.link, random.usize(1..2000)));
+        }
+    }
+
+    pub(crate) fn read_all(&mut self, world: &World) {
+        self.buffer.extend(world.read(self.link, usize::MAX));
+    }
+
+    /// Subscribes or unsubscribes; answers the channel.
+    pub(crate) fn change_subscription(
+        &mut self,
+        world: &World,
+        random: &mut fastrand::Rng,
+        processed: &BTreeMap<&'static str, u64>,
+    ) -> Option<&'static str> {
+        if world.is_closed(self.link) {
+            return None;
+        }
+        let channel = CHANNELS[random.usize(..CHANNELS.len())].0;
+        let is_subscribed = self.subscribed.entry(channel).or_default();
+        let word = if *is_subscribed {
+            "UNSUBSCRIBE"
+        } else {
+            "SUBSCRIBE"
+        };
+        world.send(self.link, &command(&[word, channel]));
+        let before = processed[channel];
+        let due = self.due.entry(channel).or_default();
+        if *is_subscribed {
+            due.last_mut().unwrap().to = Some((before, u64::MAX));
+        } else {
+            due.push(Due {
+                from: (before, u64::MAX),
+                to: None,
+                next: None,
+                told_first: 0,
+            });
+        }
+        *is_subscribed = !*is_subscribed;
+        Some(channel)
+    }
+
+    /// The change was processed, at the latest with this message.
+    pub(crate) fn changed(&mut self, channel: &'static str, after: u64) {
+        let due = self.due.get_mut(channel).unwrap().last_mut().unwrap();
+        match &mut due.to {
+            Some(to) => to.1 = after,
+            None => due.from.1 = after,
+        }
+    }
+
+    /// Checks everything that has come and is complete.
+    pub(crate) fn check(&mut self, world: &World, seed: u64) {
+        self.is_gone = world.is_closed(self.link);
+        assert!(
+            !self.is_gone || self.was_slow,
+            "seed {seed}: a healthy subscriber was disconnected"
+        );
+        let mut used = 0;
+        while let Some((parts, length)) = parse(&self.buffer[used..]) {
+            used += length;
+            self.take(&parts, seed);
+        }
+        self.buffer.drain(..used);
+    }
+
+    fn take(&mut self, parts: &[String], seed: u64) {
+        let name = |text: &str| CHANNELS.iter().map(|(name, _)| *name).find(|name| *name == text);
+        match parts.first().map(String::as_str) {
+            Some("subscribe") => {
+                if let Some(channel) = name(&parts[1]) {
+                    let count = self.current.get(channel).map_or(0, |index| index + 1);
+                    self.current.insert(channel, count);
+                }
+            }
+            Some("unsubscribe") => {
+                if let Some(channel) = name(&parts[1]) {
+                    self.check_interval(channel, self.current[channel], None, seed);
+                }
+            }
+            Some("message") if parts[1] == LOST => {
+                let (channel, count) = parts[2].rsplit_once(' ').unwrap();
+                let channel = name(channel).unwrap();
+                let action = CHANNELS.iter().find(|(name, _)| *name == channel).unwrap().1;
+                assert!(
+                    matches!(action, Action::DropOldest | Action::Latest),
+                    "seed {seed}: {channel} lost messages"
+                );
+                let count: u64 = count.parse().unwrap();
+                self.told += count;
+                let due = self.present(channel);
+                match &mut due.next {
+                    Some(next) => *next += count,
+                    None => due.told_first += count,
+                }
+            }
+            Some("message") => {
+                let channel = name(&parts[1]).unwrap();
+                let number: u64 = parts[2].split(' ').next().unwrap().parse().unwrap();
+                let due = self.present(channel);
+                let first = number.wrapping_sub(due.told_first);
+                match due.next {
+                    Some(next) => assert_eq!(number, next, "seed {seed}: {channel} is not in order"),
+                    None => assert!(
+                        (due.from.0..=due.from.1).contains(&first),
+                        "seed {seed}: {channel} begins with {first}, not in {:?}",
+                        due.from
+                    ),
+                }
+                due.next = Some(number + 1);
+            }
+            _ => {}
+        }
+    }
+
+    fn present(&mut self, channel: &'static str) -> &mut Due {
+        let index = self.current[channel];
+        &mut self.due.get_mut(channel).unwrap()[index]
+    }
+
+    /// A subscription is over, or everything has been read: nothing of it may
+    /// be missing.
+    fn check_interval(&self, channel: &'static str, index: usize, processed: Option<u64>, seed: u64) {
+        let due = &self.due[channel][index];
+        let to = processed.map_or_else(|| due.to.unwrap(), |processed| (processed, processed));
+        match due.next {
+            Some(next) => assert!(
+                (to.0..=to.1).contains(&next),
+                "seed {seed}: {channel} ends with {next}, not in {to:?}"
+            ),
+            None => {
+                let least = to.0.saturating_sub(due.from.1);
+                let most = to.1 - due.from.0;
+                let told = due.told_first;
+                assert!(
+                    (least..=most).contains(&told),
+                    "seed {seed}: {channel} told {told}, not {least} to {most}"
+                );
+            }
+        }
+    }
+
+    pub(crate) fn check_end(&self, processed: &BTreeMap<&'static str, u64>, seed: u64) {
+        if self.is_gone {
+            return;
+        }
+        assert!(self.buffer.is_empty(), "seed {seed}: a message is not complete");
+        for (&channel, &is_subscribed) in &self.subscribed {
+            if is_subscribed {
+                self.check_interval(channel, self.current[channel], Some(processed[channel]), seed);
+            }
+        }
+    }
+}
+
+/// One reply or push that consists of bulk strings and numbers, and its
+/// length; maps and lines come out empty.
+fn parse(bytes: &[u8]) -> Option<(Vec<String>, usize)> {
+    let (line, mut at) = line(bytes, 0)?;
+    let count: usize = match line.as_bytes()[0] {
+        b'*' | b'>' => line[1..].parse().unwrap(),
+        b'%' => 2 * line[1..].parse::<usize>().unwrap(),
+        _ => return Some((Vec::new(), at)),
+    };
+    let mut parts = Vec::new();
+    for _ in 0..count {
+        let (header, behind) = self::line(bytes, at)?;
+        at = behind;
+        if let Some(length) = header
+            .strip_prefix('$')
+            .and_then(|length| length.parse::<usize>().ok())
+        {
+            let part = bytes.get(at..at + length)?;
+            bytes.get(at + length + 1)?;
+            parts.push(String::from_utf8_lossy(part).into_owned());
+            at += length + 2;
+        } else {
+            parts.push(header);
+        }
+    }
+    Some((parts, at))
+}
+
+fn line(bytes: &[u8], from: usize) -> Option<(String, usize)> {
+    let rest = bytes.get(from..)?;
+    let end = rest.windows(2).position(|pair| pair == b"\r\n")?;
+    Some((String::from_utf8_lossy(&rest[..end]).into_owned(), from + end + 2))
+}
