@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Write};
 
+use crate::probe::kind::{Reading, SlowKind};
 use crate::probe::report::measurement::PhaseFigures;
 use crate::probe::report::verdict::finding::Outcome;
 use crate::probe::report::{Report, SlowGroup, Spread};
@@ -31,6 +32,7 @@ fn write_report(out: &mut String, report: &Report, colour: bool) -> fmt::Result 
     }
     write_healthy(out, report)?;
     write_slow(out, report)?;
+    write_pushed(out, report)?;
     write_server(out, report)?;
     writeln!(out)?;
     for finding in &report.findings {
@@ -126,6 +128,29 @@ fn write_group(out: &mut String, group: &SlowGroup) -> fmt::Result {
         spread(group.seconds_to_end, 1.0),
         spread(group.absorbed_bytes, f64::from(1 << 20))
     )
+}
+
+/// What a server that sends by itself sent, and who made it do so.
+fn write_pushed(out: &mut String, report: &Report) -> fmt::Result {
+    let is_quiet = |kind: SlowKind| kind.row().reading == Reading::NeverInSteps;
+    let slow = report.measured.slow.iter();
+    let pushed = slow.filter(|client| client.intact.is_none() && client.connected && !is_quiet(client.kind));
+    if let Some(spread) = Spread::of(pushed.map(|client| client.output_bytes as f64).collect()) {
+        writeln!(
+            out,
+            "  pushed to each slow client: {} to {} bytes, unverified",
+            spread.minimum, spread.maximum
+        )?;
+    }
+    if let Some(publisher) = report.measured.publisher {
+        let end = if publisher.ended {
+            ", then it was disconnected"
+        } else {
+            ""
+        };
+        writeln!(out, "  published: {} lines{end}", publisher.messages)?;
+    }
+    Ok(())
 }
 
 fn write_server(out: &mut String, report: &Report) -> fmt::Result {
