@@ -38,7 +38,7 @@ run: build ## Start the echo server on port 9000 (PORT=N for another)
 	target/release/highwater echo --port $(PORT)
 
 .PHONY: slow-test
-slow-test: build ## Watch slow clients being disconnected while others go on
+slow-test: build ## Watch slow clients being disconnected while others go on (KEEP_LOGS=DIR keeps the logs)
 	scripts/slow-test.sh
 
 .PHONY: simulate

@@ -3,7 +3,8 @@
 # shellcheck shell=bash
 #
 # SERVER_ARGS adds options to every server, so that a scenario can be shown to
-# fail: SERVER_ARGS="--grace 1h" switches the defence off.
+# fail: SERVER_ARGS="--grace 1h" switches the defence off. KEEP_LOGS=DIR keeps
+# the logs of the servers in that directory.
 
 set -euo pipefail
 
@@ -24,6 +25,10 @@ cleanup() {
         kill -KILL "$server_pid" 2>/dev/null || true
         wait "$server_pid" 2>/dev/null || true
     fi
+    if [[ -n ${KEEP_LOGS:-} ]]; then
+        mkdir -p "$KEEP_LOGS"
+        cp "$log" "$KEEP_LOGS/$scenario.log" 2>/dev/null || true
+    fi
     rm -rf "$work"
 }
 trap cleanup EXIT
@@ -35,14 +40,21 @@ fail() {
     exit 1
 }
 
+# pass WORDS...: prints the outcome, and the line of the log that was judged.
 pass() {
+    local judged
+    judged=$(grep -- 'disconnecting' "$log" || true)
+    [[ -n $judged ]] || fail "no line with 'disconnecting' in the log"
     echo "ok    $scenario: $*"
+    head -n 1 <<<"$judged" | sed 's/^/      /'
+    local more=$(($(wc -l <<<"$judged") - 1))
+    ((more == 0)) || echo "      and $more more such lines"
 }
 
 # start_server ARGS...: sets server_pid and port.
 start_server() {
     # shellcheck disable=SC2086  # SERVER_ARGS is a list of words.
-    "$highwater" "$@" --port 0 --log-file "$log" ${SERVER_ARGS:-} >"$work/terminal" 2>&1 &
+    "$highwater" "$@" --port 0 --log-file "$log" --log-rate 0 ${SERVER_ARGS:-} >"$work/terminal" 2>&1 &
     server_pid=$!
     wait_for_log 'listening on' 5
     port=$(sed -n 's/.*listening on .*:\([0-9]*\)$/\1/p' "$log" | head -n 1)

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs all slow-client scenarios side by side, and prints how many passed and
-# failed. Exits with 1 if one failed.
+# failed. Exits with 1 if one failed. Each prints the line of the log that it
+# judged; KEEP_LOGS=DIR keeps the whole logs.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -21,4 +22,5 @@ for scenario in "${scenarios[@]}"; do
 done
 passed=$((${#scenarios[@]} - failed))
 echo "slow-test: $passed passed, $failed failed"
+[[ -z ${KEEP_LOGS:-} ]] || echo "slow-test: the logs are in $KEEP_LOGS"
 [[ $failed -eq 0 ]]

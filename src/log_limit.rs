@@ -43,6 +43,21 @@ impl LogLimit {
         self.last_line = Some(now);
         Some(std::mem::take(&mut self.unlogged))
     }
+
+    /// When the events that were not logged are to be summed up, counted from
+    /// the start. `None` if all were logged.
+    pub(crate) fn sum_due(&self, every: Duration) -> Option<Duration> {
+        let last = self.last_line.filter(|_| self.unlogged > 0)?;
+        Some(Duration::from_millis(u64::from(last.get() - 1) * 100) + every)
+    }
+
+    /// Takes the number of events that were not logged, for a line that is
+    /// written now.
+    pub(crate) fn take_sum(&mut self, elapsed: Duration) -> Option<NonZeroU32> {
+        let sum = NonZeroU32::new(std::mem::take(&mut self.unlogged))?;
+        self.last_line = Some(NonZeroU32::MIN.saturating_add(tenths(elapsed)));
+        Some(sum)
+    }
 }
 
 /// Tenths of a second; 13 years are the most that is told apart.
@@ -73,6 +88,25 @@ mod tests {
         for number in 0..5 {
             assert_eq!(limit.admit(EVERY * number, EVERY), Some(0));
         }
+    }
+
+    #[test]
+    fn events_that_were_not_logged_are_due_in_time_and_summed_up_once() {
+        let mut limit = LogLimit::default();
+        assert_eq!(limit.sum_due(EVERY), None);
+        limit.admit(Duration::from_secs(3), EVERY);
+        assert_eq!(limit.sum_due(EVERY), None, "all were logged");
+        limit.admit(Duration::from_secs(4), EVERY);
+        limit.admit(Duration::from_secs(5), EVERY);
+        let due = limit.sum_due(EVERY).unwrap();
+        assert_eq!(due, Duration::from_secs(13));
+        assert_eq!(limit.take_sum(due), NonZeroU32::new(2));
+        assert_eq!(limit.take_sum(due), None);
+        assert_eq!(
+            limit.admit(Duration::from_secs(14), EVERY),
+            None,
+            "the sum was a line"
+        );
     }
 
     #[test]

@@ -8,7 +8,7 @@ mod support;
 use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
 
-use support::server::BINARY;
+use support::server::{BINARY, Server};
 use support::{PATIENCE, holds_within};
 
 /// Runs the command to its end, which must come by itself.
@@ -42,6 +42,10 @@ fn refusal(options: &[&str], code: i32) -> String {
         .filter(|line| line.to_lowercase().contains("error"))
         .collect();
     assert_eq!(complaints.len(), 1, "{options:?}: {text}");
+    assert!(
+        !text.contains("Usage:") || text.contains("unexpected argument"),
+        "{text}"
+    );
     text
 }
 
@@ -52,6 +56,7 @@ fn each_wrong_value_is_one_line_that_names_it_and_says_what_would_be_right() {
             &["--high-water-mark", "64kb?"],
             &["--high-water-mark", "64kb?", "64KiB"],
         ),
+        (&["--limit", "64kb"], &["--limit", "`64kb`", "64000", "64KiB"]),
         (&["--limit", "-1"], &["-1"]),
         (&["--limit", "1.5.2"], &["--limit", "1.5.2"]),
         (&["--grace", "5"], &["--grace", "5s"]),
@@ -68,6 +73,23 @@ fn each_wrong_value_is_one_line_that_names_it_and_says_what_would_be_right() {
             &["--hard-limit", "1KiB"],
             &["--limit 64KiB", "--hard-limit 1KiB", "raise"],
         ),
+        (
+            &["--limit", "69KiB"],
+            &["--limit 69KiB", "--high-water-mark 64KiB", "lower", "raise"],
+        ),
+        (
+            &["--grace", "2m", "--drain-timeout", "1m"],
+            &["--drain-timeout 1m", "--grace 2m", "raise"],
+        ),
+        (
+            &["--framing", "length", "--memory-budget", "1MiB"],
+            &["--memory-budget 1MiB", "--max-frame 1MiB", "at least"],
+        ),
+        (&["--max-frame", "1KiB"], &["--max-frame", "--framing length"]),
+        (
+            &["--log-level", "off", "--log-file", "/tmp/never-made"],
+            &["--log-level off", "--log-file /tmp/never-made"],
+        ),
         (&["--hard-limit", "66KiB"], &["--hard-limit 66KiB", "68KiB"]),
         (&["--memory-budget", "1KiB"], &["--memory-budget 1KiB", "68KiB"]),
         (&["--max-clients", "0"], &["--max-clients 0", "at least 1"]),
@@ -83,7 +105,10 @@ fn each_wrong_value_is_one_line_that_names_it_and_says_what_would_be_right() {
             &["--framing", "length", "--max-frame", "8GiB"],
             &["--max-frame 8GiB"],
         ),
-        (&["--log-level", "loud"], &["--log-level", "loud"]),
+        (
+            &["--log-level", "loud"],
+            &["--log-level", "loud", "error, warn, info, debug or trace"],
+        ),
         (
             &["--host", "no.such.host.invalid"],
             &["--host no.such.host.invalid", "127.0.0.1"],
@@ -96,6 +121,43 @@ fn each_wrong_value_is_one_line_that_names_it_and_says_what_would_be_right() {
         for word in *words {
             assert!(text.contains(word), "{options:?}: no `{word}` in `{text}`");
         }
+    }
+}
+
+#[test]
+fn values_just_within_what_fits_together_are_no_contradiction() {
+    for options in [
+        &["--limit", "64KiB", "--high-water-mark", "64KiB"][..],
+        &["--grace", "60s", "--drain-timeout", "60s"],
+        &["--framing", "length", "--memory-budget", "1093KiB"],
+        &["--framing", "length", "--max-frame", "1KiB"],
+    ] {
+        Server::echo(options).stop();
+    }
+}
+
+#[test]
+fn a_tunnel_refuses_what_nothing_could_ever_reach_and_says_what_to_type_for_a_url() {
+    for (options, words) in [
+        (
+            &["--to=[::1]:1", "--limit=1MiB"][..],
+            &["--limit 1MiB", "--high-water-mark 64KiB"][..],
+        ),
+        (
+            &["--to=[::1]:1", "--splice-from=65KiB"],
+            &["--splice-from 65KiB", "at most 64KiB"],
+        ),
+        (&["--to=redis://h:1"], &["redis://h:1", "h:1"]),
+        (&["--to=http://h:80/x"], &["http://h:80/x", "h:80"]),
+        (&["--to=http://web"], &["http://web", "web:80"]),
+    ] {
+        let output = run(&[&["tunnel", "--port=0"], options].concat());
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        for word in words {
+            assert!(text.contains(word), "{options:?}: no `{word}` in `{text}`");
+        }
+        assert!(!text.contains("Usage:"), "{text}");
     }
 }
 

@@ -2,18 +2,20 @@
 //! lost is counted.
 #![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test that fails should say so at once")]
+#![allow(clippy::disallowed_methods, reason = "these tests run against the real clock")]
 
 mod support;
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::mpsc::channel;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use support::server::Server;
+use rustix::process::Signal;
+use support::server::{Server, number_before, second_of};
 use support::sockets::{Buffers, connect, connect_with, cut_off, fill_up_to, ping, reset};
-use support::{PATIENCE, pattern};
+use support::{PATIENCE, pattern, wait_until};
 
 /// More lines than the backlog holds and a pipe takes.
 const SHORT_LIVED_CLIENTS: usize = 18_500;
@@ -160,4 +162,140 @@ fn a_client_that_comes_over_the_limit_again_and_again_is_one_line_in_ten_seconds
     }
     let lines = server.wait_for_lines(1, "write blocked");
     assert!((1..=2).contains(&lines.len()), "{lines:?}");
+}
+
+#[test]
+fn a_fifo_that_nobody_reads_stalls_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let fifo = directory.path().join("fifo");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let server = Server::echo_with_log_file(fifo.to_str().unwrap(), &["--log-level", "debug"]);
+    // More lines than a FIFO holds.
+    for _ in 0..2000 {
+        let mut client = connect(server.address());
+        assert!(ping(&mut client, b"served") < Duration::from_secs(2));
+        reset(client);
+    }
+    server.wait_for_lines(2000, "closed: ");
+    let began = Instant::now();
+    server.stop();
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_signal_opens_the_log_file_anew_and_no_line_is_lost() {
+    let server = Server::echo(&["--log-level", "debug"]);
+    let rotated = server.log_path().with_extension("1");
+    let closed = |text: &str| text.matches("closed: ").count();
+    let mut clients = 0;
+    for signal in [Signal::HUP, Signal::USR1] {
+        std::thread::scope(|scope| {
+            let clients = scope.spawn(|| (0..300).map(|_| reset_after_a_ping(&server)).count());
+            std::fs::rename(server.log_path(), &rotated).unwrap();
+            server.signal(signal);
+            clients.join().unwrap()
+        });
+        clients += 300;
+        server.wait_for_line("signal: opening the log file anew");
+        let lines = || {
+            let old = std::fs::read_to_string(&rotated).unwrap();
+            closed(&old) + closed(&server.log())
+        };
+        wait_until("every line is in one of the files", || lines() >= clients);
+        assert_eq!(lines(), clients);
+        // The next rotation overwrites what was counted.
+        clients = closed(&server.log());
+    }
+    server.signal(Signal::TERM);
+    server.wait_for_exit();
+}
+
+fn reset_after_a_ping(server: &Server) {
+    let mut client = connect(server.address());
+    ping(&mut client, b"served");
+    reset(client);
+}
+
+#[test]
+fn a_log_file_that_cannot_be_opened_anew_goes_on_and_standard_error_says_so() {
+    let (said, stderr) = std::io::pipe().unwrap();
+    let server = Server::echo_writing_to(&["--log-level", "debug"], Stdio::null(), Stdio::from(stderr));
+    let mut said = BufReader::new(said).lines();
+    let moved = server.log_path().with_extension("1");
+    std::fs::rename(server.log_path(), &moved).unwrap();
+    std::fs::create_dir(server.log_path()).unwrap();
+    server.signal(Signal::HUP);
+    let complaint = said.find(|line| line.as_ref().unwrap().contains("cannot be opened anew"));
+    assert!(complaint.unwrap().unwrap().contains("--log-file"));
+    reset_after_a_ping(&server);
+    wait_until("the old file goes on", || {
+        std::fs::read_to_string(&moved).unwrap().contains("closed: ")
+    });
+}
+
+#[test]
+fn bad_frames_are_ten_lines_a_second_and_the_rest_is_summed_up_in_time_and_at_the_stop() {
+    let server = Server::echo(&["--framing", "length", "--log-rate", "10"]);
+    let began = Instant::now();
+    let mut sent = 0;
+    let mut send_a_bad_frame = || {
+        let mut client = connect(server.address());
+        client.write_all(&[255; 4]).unwrap();
+        let _ = std::io::Read::read(&mut client, &mut [0]);
+        sent += 1;
+    };
+    let (is_sum, is_bad) = (" more lines like this in ", "disconnecting: ");
+    while began.elapsed() < Duration::from_secs(2) {
+        send_a_bad_frame();
+    }
+    server.wait_for_line(is_sum);
+    assert!(began.elapsed() < Duration::from_secs(12), "{:?}", began.elapsed());
+    for _ in 0..50 {
+        send_a_bad_frame();
+    }
+    server.stop();
+    let lines = server.lines_with(is_bad);
+    let (sums, single): (Vec<_>, Vec<_>) = lines.iter().partition(|line| line.contains(is_sum));
+    let counted: usize = sums
+        .iter()
+        .map(|line| number_before(line, "more lines like this") as usize)
+        .sum();
+    assert!(sums.len() >= 2, "{sums:?}: the stop sums up too");
+    assert_eq!(single.len() + counted, sent, "{sums:?}");
+    for eleven in single.windows(11) {
+        let time = second_of(eleven[10]) - second_of(eleven[0]);
+        assert!(!(0.0..=0.99).contains(&time), "eleven lines in {time} s");
+    }
+}
+
+#[test]
+fn refusals_tell_their_sum_at_the_stop() {
+    let server = Server::echo(&["--max-clients", "1", "--log-rate", "10"]);
+    let mut served = connect(server.address());
+    ping(&mut served, b"served");
+    for _ in 0..20 {
+        let mut refused = connect(server.address());
+        let _ = std::io::Read::read(&mut refused, &mut [0]);
+    }
+    server.stop();
+    let lines = server.lines_with("refused ");
+    let refused: f64 = lines
+        .iter()
+        .filter(|line| line.contains("the last one"))
+        .map(|line| number_before(line, "new clients"))
+        .sum();
+    assert!((refused - 20.0).abs() < 0.5, "{lines:?}");
+}
+
+#[test]
+fn a_second_signal_ends_the_program_and_its_line_is_written() {
+    let server = Server::echo(&["--grace", "1h", "--drain-timeout", "2h"]);
+    let mut stalled = connect_with(server.address(), Buffers::SMALL);
+    fill_up_to(&mut stalled, 400_000);
+    server.wait_for_line("write blocked");
+    server.signal(Signal::TERM);
+    server.wait_for_line("stopping:");
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait_for_exit().code(), Some(1));
+    assert_eq!(server.lines_with("second signal: exiting now").len(), 1);
 }

@@ -178,6 +178,12 @@ impl Serving for Server {
         (&self.args.listen, &self.args.serving)
     }
 
+    /// A publisher is not paused for a slow subscriber, whose queue may so
+    /// reach a limit above the mark.
+    fn contradiction(&self, _: &Limits) -> Option<String> {
+        None
+    }
+
     fn limits(&self, shared: Limits) -> Limits {
         Broadcast::engine_limits(&shared)
     }

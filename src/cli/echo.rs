@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use highwater::services::{Echo, FramedEcho};
-use highwater::{Remote, limits};
+use highwater::{Limits, Remote, limits};
 
 use super::options::{ListenArgs, ServingArgs};
 use super::parse::Size;
@@ -17,15 +17,22 @@ pub(crate) struct EchoArgs {
     /// Return bytes as they come (`none`), or whole frames (`length`).
     #[arg(long, value_enum, default_value_t = Framing::None)]
     pub(crate) framing: Framing,
-    /// Disconnect a client that announces a frame with a longer payload.
-    #[arg(long, value_name = "SIZE", default_value_t = Size(limits::MAX_FRAME_BYTES))]
-    pub(crate) max_frame: Size,
+    /// With frames: disconnect a client that announces a longer payload
+    /// [default: 1MiB]
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) max_frame: Option<Size>,
     /// Where to listen.
     #[command(flatten)]
     pub(crate) listen: ListenArgs,
     /// What all servers share.
     #[command(flatten)]
     pub(crate) serving: ServingArgs,
+}
+
+impl EchoArgs {
+    fn max_frame_bytes(&self) -> usize {
+        self.max_frame.map_or(limits::MAX_FRAME_BYTES, |size| size.0)
+    }
 }
 
 /// How a stream is split.
@@ -40,8 +47,11 @@ pub(crate) enum Framing {
 /// Serves as the arguments ask.
 pub(crate) fn run(args: EchoArgs) -> ExitCode {
     match args.framing {
+        Framing::None if args.max_frame.is_some() => {
+            usage("--max-frame bounds frames, and there are none: add --framing length, or leave it out")
+        }
         Framing::None => serve(Plain(args)),
-        Framing::Length => match FramedEcho::new(args.max_frame.0) {
+        Framing::Length => match FramedEcho::new(args.max_frame_bytes()) {
             Ok(service) => serve(Framed { args, service }),
             Err(error) => usage(&sentences::of_frame_limit(error)),
         },
@@ -78,6 +88,11 @@ impl Serving for Framed {
         (&self.args.listen, &self.args.serving)
     }
 
+    fn contradiction(&self, limits: &Limits) -> Option<String> {
+        sentences::of_unreachable_limit(limits)
+            .or_else(|| sentences::of_budget_below_frame(limits, self.args.max_frame_bytes()))
+    }
+
     fn service(self, _: Remote) -> FramedEcho {
         self.service
     }
@@ -87,7 +102,6 @@ impl Serving for Framed {
 mod tests {
     use super::*;
     use clap::Parser;
-    use highwater::Limits;
 
     #[derive(Parser)]
     struct Line {

@@ -5,7 +5,7 @@
 //! that is the library's part.
 
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::path::PathBuf;
 
 use clap::Args;
@@ -19,10 +19,10 @@ use super::parse::{Size, Time};
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Listening")]
 pub(crate) struct ListenArgs {
-    /// Listen on this address or name; `0.0.0.0` and `::` (IPv6) admit other
-    /// machines.
-    #[arg(long, default_value = "127.0.0.1")]
-    pub(crate) host: String,
+    /// Listen on this address, or on all addresses of this name; `0.0.0.0` and
+    /// `::` (IPv6) admit other machines. May be given several times.
+    #[arg(long, default_value = "127.0.0.1", action = clap::ArgAction::Append)]
+    pub(crate) host: Vec<String>,
     /// Listen on this port; with 0 the kernel chooses one, and the log names
     /// it.
     #[arg(long, default_value_t = 9000)]
@@ -30,21 +30,61 @@ pub(crate) struct ListenArgs {
 }
 
 impl ListenArgs {
-    /// The address that these arguments name.
+    /// The addresses that these arguments name, each once.
     ///
     /// # Errors
     ///
-    /// One sentence, if the host is neither an address nor a known name.
-    pub(crate) fn address(&self) -> Result<SocketAddr, String> {
-        let resolved = (self.host.as_str(), self.port).to_socket_addrs();
-        let first = resolved.and_then(|mut all| all.next().ok_or_else(|| io::ErrorKind::NotFound.into()));
-        first.map_err(|error| {
-            format!(
-                "--host {}: {error}; give an address of this machine, such as 127.0.0.1, ::1 or 0.0.0.0",
-                self.host
-            )
-        })
+    /// One sentence, if a host is neither an address nor a known name.
+    pub(crate) fn addresses(&self) -> Result<Vec<SocketAddr>, String> {
+        let mut addresses = Vec::new();
+        for host in &self.host {
+            let found = self.look_up(host).map_err(|error| {
+                format!(
+                    "--host {host}: {error}; give an address of this machine, such as 127.0.0.1, ::1 or 0.0.0.0"
+                )
+            })?;
+            addresses.extend(found);
+        }
+        Ok(without_covered(&addresses))
     }
+
+    /// The addresses of one host. Of a name only those that this machine has:
+    /// without IPv6, `localhost` may still lead to `::1`.
+    fn look_up(&self, host: &str) -> io::Result<Vec<SocketAddr>> {
+        if let Ok(address) = host.parse::<IpAddr>() {
+            return Ok(vec![(address, self.port).into()]);
+        }
+        let found: Vec<_> = (host, self.port).to_socket_addrs()?.collect();
+        let usable = found
+            .iter()
+            .copied()
+            .filter(|address| is_of_this_machine(address.ip()));
+        let usable: Vec<_> = usable.collect();
+        match (usable.is_empty(), found.is_empty()) {
+            (false, _) => Ok(usable),
+            (true, false) => Ok(found),
+            (true, true) => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+}
+
+fn is_of_this_machine(address: IpAddr) -> bool {
+    UdpSocket::bind((address, 0)).is_ok()
+}
+
+/// Leaves out what another address includes: the same once more, or one whose
+/// family has a wildcard.
+fn without_covered(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+    let mut kept: Vec<SocketAddr> = Vec::new();
+    for &address in addresses {
+        let covers = |other: &SocketAddr| {
+            *other != address && other.ip().is_unspecified() && other.is_ipv4() == address.is_ipv4()
+        };
+        if !kept.contains(&address) && !addresses.iter().any(covers) {
+            kept.push(address);
+        }
+    }
+    kept
 }
 
 /// The options that all servers share.
@@ -91,13 +131,29 @@ pub(crate) struct ServingArgs {
     /// reset what is left.
     #[arg(long, value_name = "TIME", default_value_t = Time(limits::STOP_TIMEOUT), help_heading = BOUNDS)]
     pub(crate) stop_timeout: Time,
-    /// Append the log to this file as well as to standard error.
+    /// Append the log to this file as well as to standard error. SIGHUP and
+    /// SIGUSR1 open it anew.
     #[arg(long, value_name = "PATH", help_heading = LOG)]
     pub(crate) log_file: Option<PathBuf>,
     /// Log this level and those above it: off, error, warn, info, debug or
     /// trace.
-    #[arg(long, value_name = "LEVEL", default_value = "info", help_heading = LOG)]
+    #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = parse_level, help_heading = LOG)]
     pub(crate) log_level: LevelFilter,
+    /// Log at most this many lines of one kind in a second, and the sum of the
+    /// others within 10 s; 0 logs every line.
+    #[arg(long, value_name = "N", default_value_t = limits::LOG_LINES_PER_SECOND, help_heading = LOG)]
+    pub(crate) log_rate: usize,
+}
+
+/// Parses a level of the log.
+///
+/// # Errors
+///
+/// One sentence that names the input and the levels.
+fn parse_level(typed: &str) -> Result<LevelFilter, String> {
+    typed
+        .parse()
+        .map_err(|_| format!("`{typed}` is not a level: write off, error, warn, info, debug or trace"))
 }
 
 const SLOW: &str = "When a client is too slow";
@@ -122,6 +178,17 @@ impl ServingArgs {
             ..Limits::default()
         }
     }
+
+    /// Options that cancel each other, in one sentence.
+    pub(crate) fn contradiction(&self) -> Option<String> {
+        let path = self.log_file.as_ref()?;
+        (self.log_level == LevelFilter::Off).then(|| {
+            format!(
+                "--log-level off leaves --log-file {} empty: leave one of them out",
+                path.display()
+            )
+        })
+    }
 }
 
 #[cfg(test)]
@@ -130,18 +197,27 @@ mod tests {
 
     #[test]
     fn addresses_of_both_families_are_understood_and_nonsense_is_named() {
-        let address = |host: &str| {
-            ListenArgs {
-                host: host.into(),
+        let addresses = |hosts: &[&str]| {
+            let listen = ListenArgs {
+                host: hosts.iter().map(ToString::to_string).collect(),
                 port: 1,
-            }
-            .address()
+            };
+            let all = listen.addresses()?;
+            Ok::<_, String>(all.iter().map(SocketAddr::to_string).collect::<Vec<_>>())
         };
-        assert_eq!(address("::1").unwrap().to_string(), "[::1]:1");
-        assert_eq!(address("127.0.0.1").unwrap().to_string(), "127.0.0.1:1");
-        let refusal = address("no such host").unwrap_err();
+        assert_eq!(addresses(&["::1"]).unwrap(), ["[::1]:1"]);
+        assert_eq!(
+            addresses(&["127.0.0.1", "127.0.0.2", "127.0.0.1"]).unwrap(),
+            ["127.0.0.1:1", "127.0.0.2:1"]
+        );
+        assert_eq!(
+            addresses(&["127.0.0.1", "0.0.0.0", "::1"]).unwrap(),
+            ["0.0.0.0:1", "[::1]:1"],
+            "a wildcard includes the addresses of its family"
+        );
+        let refusal = addresses(&["127.0.0.1", "no such host"]).unwrap_err();
         assert!(
-            refusal.contains("no such host") && refusal.contains("127.0.0.1"),
+            refusal.contains("--host no such host") && refusal.contains("127.0.0.1"),
             "{refusal}"
         );
     }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use highwater::units::{format_size, format_time};
 
-/// Parses a size in bytes, such as `64KiB`, `1MiB`, `2GB` or `500`.
+/// Parses a size in bytes, such as `64KiB`, `1MiB` or `500`.
 ///
 /// # Errors
 ///
@@ -28,11 +28,28 @@ pub(crate) fn parse_size(typed: &str) -> Result<usize, String> {
         return Err(refuse());
     }
     let size = ByteSize::from_str(typed).map_err(|_| refuse())?;
+    if let Some(binary) = binary_unit(typed) {
+        return Err(format!(
+            "`{typed}` is {} bytes, as its unit counts in thousands: write {binary}, or {} for the same bytes",
+            size.as_u64(),
+            size.as_u64()
+        ));
+    }
     // A size is an amount of memory; half of the address space exceeds any.
     usize::try_from(size.as_u64())
         .ok()
         .filter(|&bytes| bytes <= usize::MAX / 2)
         .ok_or_else(|| format!("`{typed}` is more than this machine can address"))
+}
+
+/// What to write for a size whose unit counts in thousands. Memory is counted
+/// in units of 1,024, and `64kb` is mostly meant so.
+fn binary_unit(typed: &str) -> Option<String> {
+    let unit_at = typed.find(|char: char| char.is_ascii_alphabetic())?;
+    let (number, unit) = typed.split_at(unit_at);
+    let prefix = unit.chars().next()?.to_ascii_uppercase();
+    let counts_in_thousands = prefix != 'B' && !unit.contains(['i', 'I']);
+    counts_in_thousands.then(|| format!("{}{prefix}iB", number.trim()))
 }
 
 /// Parses a length of time, such as `5s`, `250ms`, `1h` or `1m 30s`.
@@ -87,6 +104,7 @@ pub(crate) fn parse_rate(typed: &str) -> Result<u64, String> {
             "`{typed}` is no rate: it must be above 0, such as 64KiB/s"
         )),
         Ok(bytes) => Ok(bytes as u64),
+        Err(refusal) if binary_unit(size).is_some() => Err(refusal),
         Err(_) => Err(format!(
             "`{typed}` is not a rate: write a size a second, such as 64KiB/s or 500/s"
         )),
@@ -189,7 +207,8 @@ mod tests {
             ("64 KiB", 65_536),
             ("1.5MiB", 1_572_864),
             ("1GiB", 1 << 30),
-            ("2kB", 2_000),
+            ("2B", 2),
+            ("64Ki", 65_536),
         ] {
             assert_eq!(parse_size(typed), Ok(bytes), "{typed}");
         }
@@ -202,6 +221,23 @@ mod tests {
             assert!(refusal.contains(&format!("`{typed}`")), "{refusal}");
             assert!(refusal.contains("64KiB"), "{refusal}");
         }
+    }
+
+    #[test]
+    fn a_unit_of_thousands_is_refused_with_the_unit_that_was_meant_and_the_bytes() {
+        for (typed, meant) in [
+            ("64kb", "64KiB"),
+            ("64k", "64KiB"),
+            ("1.5 MB", "1.5MiB"),
+            ("2G", "2GiB"),
+        ] {
+            let refusal = parse_size(typed).unwrap_err();
+            assert!(
+                refusal.contains(&format!("`{typed}`")) && refusal.contains(meant),
+                "{refusal}"
+            );
+        }
+        assert!(parse_size("64kb").unwrap_err().contains("64000"));
     }
 
     #[test]

@@ -6,10 +6,11 @@
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use highwater::limits::{Limit, MAX_FRAME_CEILING_BYTES, SMALLEST_READ_BYTES};
+use highwater::limits::{Limit, MAX_FRAME_CEILING_BYTES, READ_BUFFER_BYTES, SMALLEST_READ_BYTES};
+use highwater::protocol::frame::HEADER_BYTES;
 use highwater::services::FrameLimitError;
 use highwater::units::{format_size, format_time};
-use highwater::{LimitsError, ServerError};
+use highwater::{Limits, LimitsError, ServerError};
 
 /// The option that sets a limit.
 const fn option(limit: Limit) -> &'static str {
@@ -77,6 +78,51 @@ pub(crate) fn of_limits(error: &LimitsError) -> String {
         ),
         other => other.to_string(),
     }
+}
+
+/// A limit that no queue reaches, where the source of a client is paused at
+/// the mark.
+pub(crate) fn of_unreachable_limit(limits: &Limits) -> Option<String> {
+    let (limit_bytes, mark_bytes) = (limits.limit_bytes(), limits.high_water_mark_bytes);
+    (limit_bytes > mark_bytes).then(|| {
+        format!(
+            "--limit {} is above --high-water-mark {}: sources pause at the mark, so no queue would reach the \
+             limit; lower the limit or raise the mark",
+            format_size(limit_bytes),
+            format_size(mark_bytes),
+        )
+    })
+}
+
+/// A memory budget that does not hold one frame and the queue behind it.
+pub(crate) fn of_budget_below_frame(limits: &Limits, max_frame_bytes: usize) -> Option<String> {
+    let budget_bytes = limits.memory_budget_bytes?;
+    let queue_bytes = limits.high_water_mark_bytes.saturating_add(SMALLEST_READ_BYTES);
+    let least_bytes = max_frame_bytes
+        .saturating_add(2 * HEADER_BYTES)
+        .saturating_add(queue_bytes);
+    (budget_bytes < least_bytes).then(|| {
+        format!(
+            "--memory-budget {} does not hold one frame of --max-frame {} and one client's queue: \
+             make it at least {}, or lower --max-frame",
+            format_size(budget_bytes),
+            format_size(max_frame_bytes),
+            format_size(least_bytes),
+        )
+    })
+}
+
+/// A length from which bytes are spliced that no read has.
+pub(crate) fn of_unreachable_splice(splice_from_bytes: usize) -> Option<String> {
+    (splice_from_bytes > READ_BUFFER_BYTES).then(|| {
+        format!(
+            "--splice-from {} is above the longest read, {}: nothing would ever be spliced; \
+             make it at most {}, or 0 to copy everything",
+            format_size(splice_from_bytes),
+            format_size(READ_BUFFER_BYTES),
+            format_size(READ_BUFFER_BYTES),
+        )
+    })
 }
 
 fn of_zero(limit: Limit) -> String {

@@ -6,16 +6,13 @@
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
-use clap::CommandFactory;
-use clap::error::ErrorKind;
 use highwater::{Counters, EventLoop, Limits, Remote, ServerError, Service, raise_descriptor_limit};
 use log::{Level, error, info, log_enabled, warn};
 
-use super::Cli;
 use super::log::Log;
 use super::options::{ListenArgs, ServingArgs};
 use super::sentences;
-use super::signals::stop_on_signals;
+use super::signals::hear_signals;
 
 /// A subcommand that serves: what it asks for besides what all servers share.
 pub(crate) trait Serving {
@@ -33,6 +30,13 @@ pub(crate) trait Serving {
         shared
     }
 
+    /// Options that cancel each other although the limits fit together, in one
+    /// sentence. A service whose sources cannot be paused reaches limits above
+    /// the mark, and has an answer of its own.
+    fn contradiction(&self, limits: &Limits) -> Option<String> {
+        sentences::of_unreachable_limit(limits)
+    }
+
     /// The service that was asked for.
     fn service(self, remote: Remote) -> Self::Service;
 }
@@ -44,8 +48,11 @@ pub(crate) fn serve<A: Serving>(args: A) -> ExitCode {
     if let Err(error) = limits.check() {
         usage(&sentences::of_limits(&error));
     }
-    let address = listen.address().unwrap_or_else(|sentence| usage(&sentence));
-    let log = match Log::start(serving.log_level, serving.log_file.as_deref()) {
+    if let Some(sentence) = args.contradiction(&limits).or_else(|| serving.contradiction()) {
+        usage(&sentence);
+    }
+    let addresses = listen.addresses().unwrap_or_else(|sentence| usage(&sentence));
+    let log = match Log::start(serving.log_level, serving.log_file.as_deref(), serving.log_rate) {
         Ok(log) => log,
         Err(error) => {
             eprintln!("error: {error}");
@@ -55,7 +62,7 @@ pub(crate) fn serve<A: Serving>(args: A) -> ExitCode {
     if let Err(error) = raise_descriptor_limit() {
         warn!("the descriptor limit stays as it is: {error}");
     }
-    let code = match run(address, limits, args) {
+    let code = match run(&addresses, limits, args, log.clone()) {
         Ok(counters) => {
             info!("stopped: {}", counters.summary(A::DONE));
             ExitCode::SUCCESS
@@ -74,13 +81,23 @@ pub(crate) fn serve<A: Serving>(args: A) -> ExitCode {
     code
 }
 
-fn run<A: Serving>(address: SocketAddr, limits: Limits, args: A) -> Result<Counters, ServerError> {
-    let mut server = EventLoop::listen_with(address, limits, |remote| args.service(remote))?;
-    stop_on_signals(server.remote()).map_err(|error| ServerError::EventLoop("hear signals", error))?;
+fn run<A: Serving>(
+    addresses: &[SocketAddr],
+    limits: Limits,
+    args: A,
+    log: Log,
+) -> Result<Counters, ServerError> {
+    let mut server = EventLoop::listen_on(addresses, limits, |remote| args.service(remote))?;
+    hear_signals(server.remote(), log).map_err(|error| ServerError::EventLoop("hear signals", error))?;
     server.run()
 }
 
-/// Wrong usage: one line, a hint, exit code 2.
+/// Wrong usage: one line, exit code 2. The line says what would be right, so
+/// no list of options follows.
 pub(crate) fn usage(sentence: &str) -> ! {
-    Cli::command().error(ErrorKind::ValueValidation, sentence).exit()
+    eprintln!("error: {sentence}");
+    std::process::exit(EXIT_USAGE)
 }
+
+/// Exit code of wrong usage, as clap has it.
+const EXIT_USAGE: i32 = 2;

@@ -1,25 +1,39 @@
-//! Signals: SIGINT and SIGTERM stop the server.
+//! Signals: SIGINT and SIGTERM stop the server; SIGHUP and SIGUSR1 open the
+//! log file anew, for programs that rotate logs.
 
 use std::thread;
 
 use highwater::Remote;
-use log::warn;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use log::{info, warn};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
+use super::log::Log;
+
 /// Stops the server in order at the first SIGINT or SIGTERM, and exits at the
-/// second.
-pub(crate) fn stop_on_signals(remote: Remote) -> std::io::Result<()> {
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+/// second. Without a log file SIGHUP ends the program, as it does when a
+/// terminal is closed.
+pub(crate) fn hear_signals(remote: Remote, log: Log) -> std::io::Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR1])?;
+    if log.has_file() {
+        signals.add_signal(SIGHUP)?;
+    }
     let wait_for_signals = move || {
         let mut stopping = false;
-        for _ in signals.forever() {
-            if stopping {
-                warn!("second signal: exiting now");
-                std::process::exit(1);
+        for signal in signals.forever() {
+            match signal {
+                SIGHUP | SIGUSR1 if log.reopen() => info!("signal: opening the log file anew"),
+                SIGHUP | SIGUSR1 => info!("signal: no log file to open anew; --log-file names one"),
+                _ if stopping => {
+                    warn!("second signal: exiting now");
+                    log.finish();
+                    std::process::exit(1);
+                }
+                _ => {
+                    stopping = true;
+                    remote.stop();
+                }
             }
-            stopping = true;
-            remote.stop();
         }
     };
     thread::Builder::new()

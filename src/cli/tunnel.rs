@@ -7,6 +7,7 @@ use highwater::{Limits, Remote};
 
 use super::options::{ListenArgs, ServingArgs};
 use super::parse::{Size, Time};
+use super::sentences;
 use super::serve::Serving;
 
 /// The arguments of `highwater tunnel`.
@@ -58,6 +59,11 @@ impl Serving for TunnelArgs {
         }
     }
 
+    fn contradiction(&self, limits: &Limits) -> Option<String> {
+        sentences::of_unreachable_limit(limits)
+            .or_else(|| sentences::of_unreachable_splice(self.splice_from.0))
+    }
+
     fn service(self, remote: Remote) -> Tunnel {
         Tunnel::new(self.to, self.connect_timeout.0, remote)
             .with_proxy_protocol(self.proxy_protocol)
@@ -68,7 +74,6 @@ impl Serving for TunnelArgs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::sentences;
     use clap::Parser;
 
     #[derive(Parser)]

@@ -17,6 +17,7 @@ use crate::limits::ACCEPTS_PER_TURN;
 impl<N: Network, S: Service> Engine<N, S> {
     /// Accepts connections that wait, at most so many in one turn.
     pub(super) fn accept(&mut self) {
+        self.acceptor.sum_up_refused(self.core.now);
         for _ in 0..ACCEPTS_PER_TURN {
             if !self.acceptor.is_due(self.core.now) {
                 return;

@@ -25,6 +25,8 @@ pub(super) struct Acceptor {
     failing: Option<Failing>,
     failure_log: LogLimit,
     refused_log: LogLimit,
+    /// The last client that was refused.
+    refused: Option<SocketAddr>,
     stopped: bool,
 }
 
@@ -57,6 +59,7 @@ impl Acceptor {
             failing: None,
             failure_log: LogLimit::NEW,
             refused_log: LogLimit::NEW,
+            refused: None,
             stopped: false,
         }
     }
@@ -65,8 +68,9 @@ impl Acceptor {
         self.announced = true;
     }
 
-    pub(super) const fn stop(&mut self) {
+    pub(super) fn stop(&mut self, now: Instant) {
         self.stopped = true;
+        self.log_refused_sum(now);
     }
 
     pub(super) fn is_due(&self, now: Instant) -> bool {
@@ -77,10 +81,23 @@ impl Acceptor {
         self.announced && !blocked && !self.stopped
     }
 
-    /// When to try again after a failure.
-    pub(super) fn retry_at(&self) -> Option<Instant> {
+    /// When to call again: to try again after a failure, or to sum up
+    /// refusals.
+    pub(super) fn due_at(&self) -> Option<Instant> {
         let failing = self.failing.as_ref().filter(|_| self.announced && !self.stopped);
-        failing.map(|failing| failing.retry_at)
+        let retry_at = failing.map(|failing| failing.retry_at);
+        retry_at.into_iter().chain(self.refused_sum_at()).min()
+    }
+
+    fn refused_sum_at(&self) -> Option<Instant> {
+        Some(self.started + self.refused_log.sum_due(LOG_REPEAT_INTERVAL)?)
+    }
+
+    /// Writes the sum of refusals that had no line, once it is due.
+    pub(super) fn sum_up_refused(&mut self, now: Instant) {
+        if self.refused_sum_at().is_some_and(|due| due <= now) {
+            self.log_refused_sum(now);
+        }
     }
 
     /// A client has left, so a descriptor is free: the next turn may accept.
@@ -157,13 +174,25 @@ impl Acceptor {
     }
 
     fn log_refused(&mut self, peer: SocketAddr, now: Instant) {
+        self.refused = Some(peer);
         let elapsed = now.saturating_duration_since(self.started);
         if let Some(before) = self.refused_log.admit(elapsed, LOG_REPEAT_INTERVAL) {
+            self.write_refused(u64::from(before) + 1);
+        }
+    }
+
+    fn log_refused_sum(&mut self, now: Instant) {
+        let elapsed = now.saturating_duration_since(self.started);
+        if let Some(sum) = self.refused_log.take_sum(elapsed) {
+            self.write_refused(u64::from(sum.get()));
+        }
+    }
+
+    fn write_refused(&self, clients: u64) {
+        if let Some(peer) = self.refused {
             warn!(
-                "refused {} new clients, the last one {peer}: {} are served, --max-clients {}",
-                u64::from(before) + 1,
-                self.max_clients,
-                self.max_clients,
+                "refused {clients} new clients, the last one {peer}: {} are served, --max-clients {}",
+                self.max_clients, self.max_clients,
             );
         }
     }
@@ -212,7 +241,7 @@ mod tests {
         let failed = acceptor.judge::<()>(Err(io::Error::from_raw_os_error(EMFILE)), 1, now);
         assert!(matches!(failed, Admission::Failed));
         assert!(!acceptor.is_due(now), "no spinning");
-        assert_eq!(acceptor.retry_at(), Some(now + ACCEPT_RETRY));
+        assert_eq!(acceptor.due_at(), Some(now + ACCEPT_RETRY));
         assert!(acceptor.is_due(now + ACCEPT_RETRY));
         acceptor.judge(Ok(((), PEER)), 1, now + ACCEPT_RETRY);
         assert!(acceptor.is_due(now + ACCEPT_RETRY), "perhaps there is another");
@@ -279,10 +308,27 @@ mod tests {
     }
 
     #[test]
+    fn refusals_without_a_line_are_due_for_their_sum_once() {
+        let now = start();
+        let mut acceptor = announced(1, now);
+        acceptor.judge(Ok(((), PEER)), 1, now);
+        assert_eq!(acceptor.due_at(), None, "the first has its line");
+        acceptor.judge(Ok(((), PEER)), 1, now);
+        assert_eq!(acceptor.due_at(), Some(now + LOG_REPEAT_INTERVAL));
+        acceptor.sum_up_refused(now + LOG_REPEAT_INTERVAL / 2);
+        assert!(acceptor.due_at().is_some(), "not before it is due");
+        acceptor.sum_up_refused(now + LOG_REPEAT_INTERVAL);
+        assert_eq!(acceptor.due_at(), None);
+        acceptor.judge(Ok(((), PEER)), 1, now + LOG_REPEAT_INTERVAL);
+        acceptor.stop(now + LOG_REPEAT_INTERVAL);
+        assert_eq!(acceptor.due_at(), None, "the stop sums up");
+    }
+
+    #[test]
     fn a_server_that_stops_accepts_nobody() {
         let now = start();
         let mut acceptor = announced(2, now);
-        acceptor.stop();
+        acceptor.stop(now);
         assert!(!acceptor.is_due(now));
     }
 }

@@ -81,7 +81,7 @@ impl<N: Network, S: Service> Engine<N, S> {
             by: self.core.now + time,
         };
         self.core.network.stop_listening();
-        self.acceptor.stop();
+        self.acceptor.stop(self.core.now);
         self.service.stopping(&mut Actions::new(&mut self.core));
     }
 

@@ -238,7 +238,7 @@ impl<N: Network, S: Service> Engine<N, S> {
             return Next::WaitFor(Duration::ZERO);
         }
         let deadline = self.core.next_deadline().map(|due| due.min(now + LONGEST_WAIT));
-        let due = [deadline, stop_poll, self.next_tick, self.acceptor.retry_at()];
+        let due = [deadline, stop_poll, self.next_tick, self.acceptor.due_at()];
         match due.into_iter().flatten().min() {
             Some(due) => Next::WaitFor(due.saturating_duration_since(now)),
             None => Next::Wait,

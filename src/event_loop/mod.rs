@@ -26,7 +26,7 @@ use trimmer::Trimmer;
 const LISTENER: Token = Token(usize::MAX);
 const WAKER: Token = Token(usize::MAX - 1);
 
-/// A server: one listener, one thread, one service.
+/// A server: its listeners, one thread, one service.
 ///
 /// ```no_run
 /// use highwater::services::Echo;
@@ -43,7 +43,7 @@ pub struct EventLoop<S> {
     clock: Clock,
     trimmer: Trimmer,
     remote: Remote,
-    address: SocketAddr,
+    addresses: Vec<SocketAddr>,
 }
 
 impl<S: Service> EventLoop<S> {
@@ -64,9 +64,23 @@ impl<S: Service> EventLoop<S> {
     /// # Errors
     ///
     /// As [`listen`](Self::listen).
-    #[expect(clippy::disallowed_methods, reason = "the event loop owns the clock")]
     pub fn listen_with(
         address: SocketAddr,
+        limits: Limits,
+        service: impl FnOnce(Remote) -> S,
+    ) -> Result<Self, ServerError> {
+        Self::listen_on(&[address], limits, service)
+    }
+
+    /// Listens as [`listen_with`](Self::listen_with) does, on several
+    /// addresses. With port 0 the kernel chooses one port for all of them.
+    ///
+    /// # Errors
+    ///
+    /// As [`listen`](Self::listen), or there is no address.
+    #[expect(clippy::disallowed_methods, reason = "the event loop owns the clock")]
+    pub fn listen_on(
+        addresses: &[SocketAddr],
         limits: Limits,
         service: impl FnOnce(Remote) -> S,
     ) -> Result<Self, ServerError> {
@@ -75,9 +89,15 @@ impl<S: Service> EventLoop<S> {
         let poll = Poll::new().map_err(set_up)?;
         let registry = poll.registry().try_clone().map_err(set_up)?;
         let remote = Remote::new(poll.registry(), WAKER).map_err(set_up)?;
-        let listen = |error| ServerError::Listen(address, error);
-        let network = KernelNetwork::listen(registry, LISTENER, address, &limits).map_err(listen)?;
-        let address = network.local_addr().map_err(listen)?;
+        if addresses.is_empty() {
+            return Err(set_up(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "there is no address to listen on",
+            )));
+        }
+        let network = KernelNetwork::listen(registry, LISTENER, addresses, &limits)
+            .map_err(|(address, error)| ServerError::Listen(address, error))?;
+        let addresses = network.local_addrs().map_err(set_up)?;
         let now = Instant::now();
         let service = service(remote.clone());
         let max_clients = default_max_clients(&limits, service.sockets_per_client());
@@ -96,14 +116,20 @@ impl<S: Service> EventLoop<S> {
             clock: Clock::new(now),
             trimmer: Trimmer::new(now),
             remote,
-            address,
+            addresses,
         })
     }
 
-    /// The address of the listener, with the port that was taken.
+    /// The address of the first listener, with the port that was taken.
     #[must_use]
-    pub const fn local_addr(&self) -> SocketAddr {
-        self.address
+    pub fn local_addr(&self) -> SocketAddr {
+        self.addresses[0]
+    }
+
+    /// The addresses of all listeners, in the order in which they were given.
+    #[must_use]
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.addresses
     }
 
     /// A handle by which other threads and signal handlers reach this loop.
@@ -120,7 +146,9 @@ impl<S: Service> EventLoop<S> {
     /// The kernel refuses to wait for events. No client can cause that.
     #[expect(clippy::disallowed_methods, reason = "the event loop owns the clock")]
     pub fn run(&mut self) -> Result<Counters, ServerError> {
-        info!("listening on {}", self.address);
+        for address in &self.addresses {
+            info!("listening on {address}");
+        }
         let mut wait = Some(Duration::ZERO);
         loop {
             if let Err(error) = self.poll.poll(&mut self.events, wait)

@@ -1,7 +1,7 @@
-//! The kernel's TCP as the engine's network: a listener, and the options that
+//! The kernel's TCP as the engine's network: listeners, and the options that
 //! bound what the kernel holds for each connection.
 //!
-//! Owns the listener and the registration of events. Refuses to decide when to
+//! Owns the listeners and the registration of events. Refuses to decide when to
 //! accept, read, write or close: the engine does.
 
 use std::io;
@@ -21,9 +21,11 @@ use crate::limits::{
     Limits,
 };
 
-/// The kernel's TCP, with one listener.
+/// The kernel's TCP, with its listeners.
 pub(crate) struct KernelNetwork {
-    listener: Option<TcpListener>,
+    listeners: Vec<TcpListener>,
+    /// The listener that is asked first, so that none starves another.
+    next: usize,
     registry: Registry,
     unsent_bytes: usize,
     /// Opened at the first splice.
@@ -31,43 +33,89 @@ pub(crate) struct KernelNetwork {
 }
 
 impl KernelNetwork {
-    /// Listens on `address`.
+    /// Listens on every one of `addresses`. With port 0 the kernel chooses the
+    /// port of the first, and the others take the same.
     ///
     /// # Errors
     ///
-    /// The port is taken, the address is not of this machine, or the process
-    /// may not use the port.
+    /// The address that failed. Its port is taken, it is not of this machine,
+    /// or the process may not use the port.
     pub(crate) fn listen(
         registry: Registry,
         token: mio::Token,
-        address: SocketAddr,
+        addresses: &[SocketAddr],
         limits: &Limits,
-    ) -> io::Result<Self> {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_nonblocking(true)?;
-        socket.set_reuse_address(true)?;
-        // Accepted sockets inherit these when they are set before listen.
-        set_options(SockRef::from(&socket), limits.unsent_bytes)?;
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG_CONNECTIONS)?;
-        let mut listener = TcpListener::from_std(socket.into());
-        registry.register(&mut listener, token, Interest::READABLE)?;
-        Ok(Self {
-            listener: Some(listener),
+    ) -> Result<Self, (SocketAddr, io::Error)> {
+        let mut network = Self {
+            listeners: Vec::with_capacity(addresses.len()),
+            next: 0,
             registry,
             unsent_bytes: limits.unsent_bytes,
             pipe: None,
-        })
+        };
+        for _ in 1..LISTEN_ATTEMPTS {
+            match network.bind_all(token, addresses) {
+                // A port that is free at one address may be taken at another.
+                Err((address, error))
+                    if error.kind() == io::ErrorKind::AddrInUse
+                        && address.port() == 0
+                        && address != addresses[0] =>
+                {
+                    network.listeners.clear();
+                }
+                outcome => return outcome.map(|()| network),
+            }
+        }
+        network.bind_all(token, addresses).map(|()| network)
     }
 
-    /// The address of the listener, with the port that was taken.
-    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
-        match &self.listener {
-            Some(listener) => listener.local_addr(),
-            None => Err(io::ErrorKind::NotConnected.into()),
+    fn bind_all(
+        &mut self,
+        token: mio::Token,
+        addresses: &[SocketAddr],
+    ) -> Result<(), (SocketAddr, io::Error)> {
+        let has_v4 = addresses.iter().any(SocketAddr::is_ipv4);
+        for &address in addresses {
+            let mut bound = address;
+            if bound.port() == 0
+                && let Some(first) = self.listeners.first()
+            {
+                bound.set_port(first.local_addr().map_err(|error| (address, error))?.port());
+            }
+            let listener = self
+                .bind(token, bound, has_v4)
+                .map_err(|error| (address, error))?;
+            self.listeners.push(listener);
         }
+        Ok(())
+    }
+
+    /// Listens on one address. `::` takes clients of IPv4 too, unless they have
+    /// a listener of their own.
+    fn bind(&self, token: mio::Token, address: SocketAddr, has_v4: bool) -> io::Result<TcpListener> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_nonblocking(true)?;
+        socket.set_reuse_address(true)?;
+        if address.is_ipv6() && has_v4 {
+            socket.set_only_v6(true)?;
+        }
+        // Accepted sockets inherit these when they are set before listen.
+        set_options(SockRef::from(&socket), self.unsent_bytes)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG_CONNECTIONS)?;
+        let mut listener = TcpListener::from_std(socket.into());
+        self.registry.register(&mut listener, token, Interest::READABLE)?;
+        Ok(listener)
+    }
+
+    /// The addresses of the listeners, with the port that was taken.
+    pub(crate) fn local_addrs(&self) -> io::Result<Vec<SocketAddr>> {
+        self.listeners.iter().map(TcpListener::local_addr).collect()
     }
 }
+
+/// Most ports that are tried where the kernel chooses one for several addresses.
+const LISTEN_ATTEMPTS: usize = 16;
 
 /// Sets the options of all connections, accepted and opened.
 fn set_options(socket: SockRef<'_>, unsent_bytes: usize) -> io::Result<()> {
@@ -91,9 +139,17 @@ impl Network for KernelNetwork {
     type Stream = KernelStream;
 
     fn accept(&mut self) -> io::Result<(KernelStream, SocketAddr)> {
-        let listener = self.listener.as_ref().ok_or(io::ErrorKind::WouldBlock)?;
-        let (stream, peer) = listener.accept()?;
-        Ok((KernelStream::new(stream), peer))
+        let count = self.listeners.len();
+        for index in (0..count).map(|offset| (self.next + offset) % count) {
+            match self.listeners[index].accept() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                outcome => {
+                    self.next = index + 1;
+                    return outcome.map(|(stream, peer)| (KernelStream::new(stream), peer));
+                }
+            }
+        }
+        Err(io::ErrorKind::WouldBlock.into())
     }
 
     fn register(&mut self, stream: &mut KernelStream, id: ClientId) -> io::Result<()> {
@@ -111,7 +167,7 @@ impl Network for KernelNetwork {
     }
 
     fn stop_listening(&mut self) {
-        self.listener = None;
+        self.listeners.clear();
     }
 
     fn splice(
@@ -133,18 +189,33 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    fn network() -> (mio::Poll, KernelNetwork) {
+    fn network(addresses: &[SocketAddr]) -> (mio::Poll, KernelNetwork) {
         let poll = mio::Poll::new().unwrap();
         let registry = poll.registry().try_clone().unwrap();
-        let address = ([127, 0, 0, 1], 0).into();
-        let network = KernelNetwork::listen(registry, mio::Token(0), address, &Limits::default());
+        let network = KernelNetwork::listen(registry, mio::Token(0), addresses, &Limits::default());
         (poll, network.unwrap())
     }
 
     #[test]
+    fn several_listeners_share_a_port_and_none_starves_another() {
+        let hosts = [[127, 0, 0, 1], [127, 0, 0, 2]].map(|host| SocketAddr::from((host, 0)));
+        let (_poll, mut network) = network(&hosts);
+        let addresses = network.local_addrs().unwrap();
+        assert_eq!(addresses[0].port(), addresses[1].port());
+        let connect = |address| std::net::TcpStream::connect(address).unwrap();
+        let _clients = [0, 0, 0, 1].map(|listener: usize| connect(addresses[listener]));
+        let mut reached = Vec::new();
+        while let Ok((stream, _)) = network.accept() {
+            reached.push(stream.stream.local_addr().unwrap());
+        }
+        assert_eq!(reached.len(), 4);
+        assert!(reached[..2].contains(&addresses[1]), "{reached:?}");
+    }
+
+    #[test]
     fn accepted_and_opened_connections_have_the_same_options() {
-        let (mut poll, mut network) = network();
-        let ours = network.connect(network.local_addr().unwrap()).unwrap();
+        let (mut poll, mut network) = network(&[([127, 0, 0, 1], 0).into()]);
+        let ours = network.connect(network.local_addrs().unwrap()[0]).unwrap();
         poll.poll(&mut mio::Events::with_capacity(1), Some(Duration::from_secs(10)))
             .unwrap();
         let (theirs, _) = network.accept().unwrap();

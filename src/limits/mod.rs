@@ -203,6 +203,10 @@ pub const LOG_GATHER_TIME: Duration = Duration::from_millis(1);
 /// Longest wait for the last log lines at the end of the program.
 pub const LOG_FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// Most lines of one kind that the command logs in a second by default. Clients
+/// that reconnect can cause thousands; ten a second still show what goes on.
+pub const LOG_LINES_PER_SECOND: usize = 10;
+
 /// Shortest time between two log lines of one kind about one client, or of one
 /// kind about the listener. Events in between are summed up.
 pub const LOG_REPEAT_INTERVAL: Duration = Duration::from_secs(10);

@@ -18,6 +18,10 @@ use super::{PATIENCE, holds_within, kernel, wait_until};
 /// The path of the binary that is tested.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_highwater");
 
+/// Lifts the limit of repeated lines, as tests count them. Options of a test
+/// come later and win.
+const ALL_LINES: &str = "--log-rate=0";
+
 /// A running `highwater`, which is killed when this is dropped.
 pub(crate) struct Server {
     child: Mutex<Child>,
@@ -57,7 +61,7 @@ impl Server {
         let log = directory.path().join("log");
         launcher
             .arg(subcommand)
-            .args(["--port", port, "--log-file"])
+            .args(["--port", port, ALL_LINES, "--log-file"])
             .arg(&log)
             .args(options)
             .stdin(Stdio::null())
@@ -77,7 +81,7 @@ impl Server {
         let log = directory.path().join("log");
         let mut command = Command::new(BINARY);
         command
-            .args(["echo", "--port", "0", "--log-file"])
+            .args(["echo", "--port", "0", ALL_LINES, "--log-file"])
             .arg(&log)
             .args(options)
             .stdin(Stdio::null())
@@ -93,7 +97,7 @@ impl Server {
         let stderr = directory.path().join("stderr");
         let mut command = Command::new(BINARY);
         command
-            .args(["echo", "--port", "0", "--log-file", log_file])
+            .args(["echo", "--port", "0", ALL_LINES, "--log-file", log_file])
             .args(options)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -106,7 +110,7 @@ impl Server {
         let directory = tempfile::tempdir().unwrap();
         let mut command = Command::new(BINARY);
         command
-            .args(["echo", "--port", "0", "--log-file"])
+            .args(["echo", "--port", "0", ALL_LINES, "--log-file"])
             .arg(log)
             .args(options)
             .stdin(Stdio::null())

@@ -5,148 +5,93 @@
 //! drops lines and counts them; the count is logged once there is room. Refuses
 //! to format: simplelog does.
 
-use std::fs::OpenOptions;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, TrySendError, channel, sync_channel};
 use std::thread;
 
-use log::LevelFilter;
-use simplelog::{CombinedLogger, Config, ConfigBuilder, SharedLogger, WriteLogger};
-use time::macros::format_description;
-
 use highwater::limits::{LOG_BACKLOG_LINES, LOG_FLUSH_TIMEOUT, LOG_GATHER_TIME};
 
-/// The running log. Keep it to the end of the program, then call
-/// [`finish`](Self::finish).
-#[derive(Debug)]
-pub(crate) struct Log {
-    backlogs: Vec<SyncSender<Message>>,
-}
-
-/// Why the log did not start.
-#[derive(Debug)]
-pub(crate) enum LogError {
-    /// The log file cannot be opened for appending.
-    File(PathBuf, io::Error),
-    /// A thread for the log cannot be started.
-    Thread(io::Error),
-    /// This program has a log already.
-    Taken,
-}
-
-impl std::fmt::Display for LogError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::File(path, error) => write!(
-                f,
-                "--log-file {}: cannot be opened for appending: {error}; name a file in a directory that you may write to",
-                path.display()
-            ),
-            Self::Thread(error) => write!(f, "cannot start a thread for the log: {error}"),
-            Self::Taken => f.write_str("this program has a log already"),
-        }
-    }
-}
-
-impl std::error::Error for LogError {}
+use super::file;
 
 enum Message {
     /// A line, and the number of lines lost right before it.
     Line(Vec<u8>, u64),
     /// A request to confirm that everything before it is written.
     Flush(Sender<()>),
+    /// A request to look whether the file is to be opened anew.
+    Look,
 }
 
-impl Log {
-    /// Starts the log of this program: to standard error, and appended to
-    /// `file` if one is given.
-    ///
-    /// # Errors
-    ///
-    /// The file cannot be opened, or the program has a log already.
-    pub(crate) fn start(level: LevelFilter, file: Option<&Path>) -> Result<Self, LogError> {
-        let mut backlogs = Vec::new();
-        let mut loggers: Vec<Box<dyn SharedLogger>> = Vec::new();
-        let mut add = |sink: Box<dyn Write + Send>, complaint| {
-            let backlog = Backlog::start(sink, complaint).map_err(LogError::Thread)?;
-            let sender = backlog.sender.clone();
-            backlogs.push(sender.clone());
-            loggers.push(WriteLogger::new(level, config(), backlog));
-            Ok(sender)
-        };
-        let standard_error = add(Box::new(io::stderr()), None)?;
-        if let Some(path) = file {
-            let opened = OpenOptions::new().create(true).append(true).open(path);
-            let file = opened.map_err(|error| LogError::File(path.to_owned(), error))?;
-            let complaint = Complaint {
-                path: path.to_owned(),
-                to: standard_error,
-            };
-            add(Box::new(file), Some(complaint))?;
-        }
-        CombinedLogger::init(loggers).map_err(|_| LogError::Taken)?;
-        Ok(Self { backlogs })
-    }
-
-    /// Waits until all lines are written, for at most [`LOG_FLUSH_TIMEOUT`] per
-    /// sink: a terminal that nobody reads does not keep the program from
-    /// ending.
-    pub(crate) fn finish(&self) {
-        // Standard error last, since it may have to report the file.
-        for backlog in self.backlogs.iter().rev() {
-            let (done, finished) = channel();
-            let backlog = backlog.clone();
-            // A full backlog accepts this once it has room. That wait has no
-            // timeout, so another thread does it.
-            let waiting = move || backlog.send(Message::Flush(done));
-            if thread::Builder::new().spawn(waiting).is_ok() {
-                let _ = finished.recv_timeout(LOG_FLUSH_TIMEOUT);
-            }
-        }
-    }
+/// What other threads may ask of a sink.
+#[derive(Clone)]
+pub(super) struct Handle {
+    sender: SyncSender<Message>,
+    reopen: Arc<AtomicBool>,
 }
 
-fn config() -> Config {
-    let mut builder = ConfigBuilder::new();
-    builder
-        .set_time_format_custom(format_description!(
-            "[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z"
-        ))
-        .set_thread_level(LevelFilter::Off)
-        .set_target_level(LevelFilter::Off)
-        .set_location_level(LevelFilter::Off)
-        .add_filter_allow_str("highwater");
-    builder.build()
+impl Handle {
+    /// Has the file opened anew before the next line.
+    pub(super) fn reopen(&self) {
+        self.reopen.store(true, Ordering::Release);
+        // If the backlog is full, the thread is not asleep and looks anyway.
+        let _ = self.sender.try_send(Message::Look);
+    }
+
+    /// Waits until everything is written, for at most [`LOG_FLUSH_TIMEOUT`].
+    pub(super) fn flush(&self) {
+        let (done, finished) = channel();
+        let sender = self.sender.clone();
+        // A full backlog accepts this once it has room. That wait has no
+        // timeout, so another thread does it.
+        let waiting = move || sender.send(Message::Flush(done));
+        if thread::Builder::new().spawn(waiting).is_ok() {
+            let _ = finished.recv_timeout(LOG_FLUSH_TIMEOUT);
+        }
+    }
+
+    /// Adds a line if there is room: a full backlog has other lines that tell
+    /// of trouble.
+    fn complain(&self, line: String) {
+        let _ = self.sender.try_send(Message::Line(line.into_bytes(), 0));
+    }
 }
 
 /// The near end: accepts lines from simplelog and never waits.
-struct Backlog {
-    sender: SyncSender<Message>,
+pub(super) struct Backlog {
+    handle: Handle,
     line: Vec<u8>,
     lost: Arc<AtomicU64>,
 }
 
 impl Backlog {
-    fn start(sink: Box<dyn Write + Send>, complaint: Option<Complaint>) -> io::Result<Self> {
+    /// Starts the thread that writes to `sink`, which is `file` if that is
+    /// given.
+    pub(super) fn start(sink: impl Write + Send + 'static, file: Option<LogFile>) -> io::Result<Self> {
         let (sender, lines) = sync_channel(LOG_BACKLOG_LINES);
         let lost = Arc::new(AtomicU64::new(0));
+        let reopen = Arc::new(AtomicBool::new(false));
         let writer = Writer {
-            sink,
+            sink: Box::new(sink),
             lost: Arc::clone(&lost),
-            complaint,
+            reopen: Arc::clone(&reopen),
+            file,
             is_failing: false,
         };
         thread::Builder::new()
             .name("log".into())
             .spawn(move || writer.run(&lines))?;
         Ok(Self {
-            sender,
+            handle: Handle { sender, reopen },
             line: Vec::new(),
             lost,
         })
+    }
+
+    pub(super) fn handle(&self) -> Handle {
+        self.handle.clone()
     }
 }
 
@@ -156,7 +101,8 @@ impl Write for Backlog {
         if self.line.ends_with(b"\n") {
             let line = std::mem::take(&mut self.line);
             let lost_before = self.lost.swap(0, Ordering::Relaxed);
-            if let Err(TrySendError::Full(_)) = self.sender.try_send(Message::Line(line, lost_before)) {
+            if let Err(TrySendError::Full(_)) = self.handle.sender.try_send(Message::Line(line, lost_before))
+            {
                 self.lost.fetch_add(lost_before + 1, Ordering::Relaxed);
             }
         }
@@ -172,15 +118,29 @@ impl Write for Backlog {
 struct Writer {
     sink: Box<dyn Write + Send>,
     lost: Arc<AtomicU64>,
-    complaint: Option<Complaint>,
+    /// Set when the file is to be opened anew.
+    reopen: Arc<AtomicBool>,
+    file: Option<LogFile>,
     /// Whether the last write failed.
     is_failing: bool,
 }
 
-/// Where the failure of a log file is reported.
-struct Complaint {
+/// A log file: its path, and where its failures are reported.
+pub(super) struct LogFile {
     path: PathBuf,
-    to: SyncSender<Message>,
+    complaints: Handle,
+}
+
+impl LogFile {
+    pub(super) const fn new(path: PathBuf, complaints: Handle) -> Self {
+        Self { path, complaints }
+    }
+
+    fn complain(&self, sentence: &str) {
+        let path = self.path.display();
+        self.complaints
+            .complain(format!("[ERROR] --log-file {path}: {sentence}\n"));
+    }
 }
 
 impl Writer {
@@ -203,6 +163,7 @@ impl Writer {
                     }
                 }
             };
+            self.reopen_if_asked();
             match message {
                 Message::Line(line, lost_before) => {
                     self.report_lost(lost_before);
@@ -215,7 +176,29 @@ impl Writer {
                     let _ = self.sink.flush();
                     let _ = done.send(());
                 }
+                Message::Look => {}
             }
+        }
+    }
+
+    /// Changes to the file that the path leads to now, between two lines. If
+    /// it cannot be opened, the old one goes on.
+    fn reopen_if_asked(&mut self) {
+        if !self.reopen.swap(false, Ordering::Acquire) {
+            return;
+        }
+        let Some(log_file) = &self.file else {
+            return;
+        };
+        let _ = self.sink.flush();
+        match file::open(&log_file.path) {
+            Ok(opened) => {
+                self.sink = Box::new(opened);
+                self.is_failing = false;
+            }
+            Err(error) => log_file.complain(&format!(
+                "cannot be opened anew: {error}; the lines go on into the file that was open"
+            )),
         }
     }
 
@@ -238,13 +221,10 @@ impl Writer {
     /// Writes, and reports the first of several failures.
     fn put(&mut self, text: &[u8]) -> bool {
         let outcome = self.sink.write_all(text);
-        if let (Err(error), Some(complaint), false) = (&outcome, &self.complaint, self.is_failing) {
-            let line = format!(
-                "[ERROR] --log-file {}: takes no more lines: {error}; those that are missing are counted\n",
-                complaint.path.display()
-            );
-            // A full backlog has other lines that tell of trouble.
-            let _ = complaint.to.try_send(Message::Line(line.into_bytes(), 0));
+        if let (Err(error), Some(file), false) = (&outcome, &self.file, self.is_failing) {
+            file.complain(&format!(
+                "takes no more lines: {error}; those that are missing are counted"
+            ));
         }
         self.is_failing = outcome.is_err();
         outcome.is_ok()
@@ -283,7 +263,7 @@ mod tests {
             open: gate,
             taken: Arc::clone(&taken),
         };
-        (Backlog::start(Box::new(sink), None).unwrap(), open, taken)
+        (Backlog::start(sink, None).unwrap(), open, taken)
     }
 
     #[test]
@@ -300,7 +280,7 @@ mod tests {
         for _ in 0..=lines {
             let _ = open.send(());
         }
-        let sender = backlog.sender.clone();
+        let sender = backlog.handle.sender.clone();
         let (done, finished) = mpsc::channel();
         sender.send(Message::Flush(done)).unwrap();
         finished.recv().unwrap();
@@ -317,9 +297,7 @@ mod tests {
     #[test]
     fn what_waits_in_a_full_backlog_at_the_end_is_still_written() {
         let (mut backlog, open, taken) = behind_a_gate();
-        let log = Log {
-            backlogs: vec![backlog.sender.clone()],
-        };
+        let handle = backlog.handle();
         let mut lines = 0;
         while backlog.lost.load(Ordering::Relaxed) == 0 {
             writeln!(backlog, "line").unwrap();
@@ -333,7 +311,7 @@ mod tests {
             }
             open
         });
-        log.finish();
+        handle.flush();
         let text = String::from_utf8(taken.lock().unwrap().clone()).unwrap();
         assert_eq!(
             text.matches("line\n").count(),
@@ -356,15 +334,16 @@ mod tests {
             }
         }
         let (to, complaints) = sync_channel(8);
-        let complaint = Complaint {
-            path: "full.log".into(),
-            to,
+        let to = Handle {
+            sender: to,
+            reopen: Arc::default(),
         };
-        let mut backlog = Backlog::start(Box::new(Full), Some(complaint)).unwrap();
+        let log_file = LogFile::new("full.log".into(), to);
+        let mut backlog = Backlog::start(Full, Some(log_file)).unwrap();
         writeln!(backlog, "a").unwrap();
         writeln!(backlog, "b").unwrap();
         let (done, finished) = mpsc::channel();
-        backlog.sender.send(Message::Flush(done)).unwrap();
+        backlog.handle.sender.send(Message::Flush(done)).unwrap();
         finished.recv().unwrap();
         assert_eq!(backlog.lost.load(Ordering::Relaxed), 2);
         let Ok(Message::Line(line, _)) = complaints.try_recv() else {
