@@ -2,7 +2,7 @@
 
 use clap::Args;
 use highwater::limits;
-use highwater::services::{ProxyProtocol, Target, Tunnel};
+use highwater::services::{AddressRange, ProxyProtocol, Target, Tunnel};
 use highwater::{Limits, Remote};
 
 use super::options::{ListenArgs, ServingArgs};
@@ -34,6 +34,14 @@ pub(crate) struct TunnelArgs {
     /// header in front of the stream [default: no header]
     #[arg(long, value_enum, value_name = "VERSION")]
     pub(crate) proxy_protocol: Option<ProxyProtocol>,
+    /// Take a PROXY protocol header, version 1 or 2, from each client: log and
+    /// other server then see the client that it names.
+    #[arg(long)]
+    pub(crate) accept_proxy_protocol: bool,
+    /// Take that header from this address or range only, and refuse all other
+    /// clients; may be given several times [default: this machine]
+    #[arg(long, value_name = "ADDRESS[/BITS]", requires = "accept_proxy_protocol")]
+    pub(crate) proxy_from: Vec<AddressRange>,
     /// Where to listen.
     #[command(flatten)]
     pub(crate) listen: ListenArgs,
@@ -65,9 +73,17 @@ impl Serving for TunnelArgs {
     }
 
     fn service(self, remote: Remote) -> Tunnel {
-        Tunnel::new(self.to, self.connect_timeout.0, remote)
+        let tunnel = Tunnel::new(self.to, self.connect_timeout.0, remote)
             .with_proxy_protocol(self.proxy_protocol)
-            .with_slow_upstream_advice("a longer --upstream-grace keeps it")
+            .with_slow_upstream_advice("a longer --upstream-grace keeps it");
+        if !self.accept_proxy_protocol {
+            return tunnel;
+        }
+        let mut from = self.proxy_from;
+        if from.is_empty() {
+            from.extend(AddressRange::LOOPBACK);
+        }
+        tunnel.accepting_proxy_protocol(from)
     }
 }
 

@@ -28,8 +28,11 @@ impl<N: Network, S: Service> Engine<N, S> {
                 Admission::Serve(stream, peer) => self.begin_serving(stream, peer),
                 Admission::Refuse(mut stream) => {
                     self.core.journal.refused();
-                    // The socket is new, so it takes a line or never will.
-                    let _ = stream.write(self.service.refusal());
+                    let refusal = self.service.refusal();
+                    if !refusal.is_empty() {
+                        // The socket is new, so it takes a line or never will.
+                        let _ = stream.write(refusal);
+                    }
                     stream.reset_on_close();
                 }
                 Admission::Nobody => {}

@@ -101,6 +101,12 @@ impl<N: Network> Commands for Core<N> {
         self.clients.get(id).map(Client::name)
     }
 
+    fn set_peer(&mut self, id: ClientId, peer: SocketAddr) {
+        if let Some(client) = self.clients.get_mut(id) {
+            client.peer = peer;
+        }
+    }
+
     fn now(&self) -> Instant {
         self.now
     }

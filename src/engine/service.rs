@@ -179,6 +179,7 @@ pub(crate) trait Commands {
     fn peer(&self, client: ClientId) -> Option<SocketAddr>;
     fn local(&self, client: ClientId) -> Option<SocketAddr>;
     fn name(&self, client: ClientId) -> Option<ClientName>;
+    fn set_peer(&mut self, client: ClientId, peer: SocketAddr);
     fn now(&self) -> Instant;
     fn stop(&mut self);
 }
@@ -329,6 +330,12 @@ impl<'a> Actions<'a> {
     #[must_use]
     pub fn name(&self, client: ClientId) -> Option<ClientName> {
         self.commands.name(client)
+    }
+
+    /// Gives the client another address, for [`peer`](Self::peer) and the log:
+    /// the real one of a client that came through a proxy.
+    pub fn set_peer(&mut self, client: ClientId, peer: SocketAddr) {
+        self.commands.set_peer(client, peer);
     }
 
     /// The instant of this turn. Time in which the process was stopped is

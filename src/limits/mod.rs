@@ -232,6 +232,9 @@ pub const LONGEST_RETRANSMISSION: Duration = Duration::from_secs(1);
 /// Longest wait of one client for its upstream, look-ups and retries included.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Time in which a balancer must have sent a whole PROXY header.
+pub const PROXY_HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Head start of one address before the next is tried beside it (RFC 8305,
 /// section 5).
 pub const HEAD_START: Duration = Duration::from_millis(250);

@@ -4,4 +4,6 @@
 
 pub mod frame;
 pub mod glob;
+#[cfg(feature = "tunnel")]
+pub mod proxy;
 pub mod resp;

@@ -13,4 +13,4 @@ pub use broadcast::Broadcast;
 pub use echo::Echo;
 pub use framed_echo::{FrameLimitError, FramedEcho};
 #[cfg(feature = "tunnel")]
-pub use tunnel::{ProxyProtocol, Target, TargetError, Tunnel};
+pub use tunnel::{AddressRange, AddressRangeError, ProxyProtocol, Target, TargetError, Tunnel};

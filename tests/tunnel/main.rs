@@ -11,6 +11,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod balancers;
 mod connecting;
 mod ends;
 mod integrity;

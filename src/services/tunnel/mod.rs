@@ -8,6 +8,7 @@
 
 mod addresses;
 mod attempt;
+mod balancers;
 mod failures;
 mod proxy_header;
 mod resolver;
@@ -21,10 +22,14 @@ use std::time::{Duration, Instant};
 use log::{info, warn};
 
 use crate::ConnectError;
-use crate::limits::CONNECT_POLL;
+use crate::limits::{CONNECT_POLL, PROXY_HEADER_TIMEOUT};
+use crate::protocol::proxy::{self, ProxyHeaderError};
+use crate::units::format_time;
 use crate::{Actions, ClientId, CloseReason, Remote, Service};
 use addresses::Addresses;
 use attempt::{Attempt, Step};
+pub use balancers::{AddressRange, AddressRangeError};
+use balancers::{Balancers, Introduced};
 use failures::{Failures, and_before};
 pub use proxy_header::ProxyProtocol;
 use resolver::Resolver;
@@ -50,6 +55,10 @@ pub struct Tunnel {
     /// The upstream as it was typed, for the log.
     target: String,
     proxy_protocol: Option<ProxyProtocol>,
+    /// Present if clients come with a PROXY header.
+    balancers: Option<Balancers>,
+    /// What such headers said, until the upstream is there.
+    introduced: HashMap<ClientId, Introduced>,
     /// How long one client waits for its upstream in all.
     connect_timeout: Duration,
     addresses: Addresses,
@@ -69,6 +78,8 @@ pub struct Tunnel {
 /// What one connection is to the tunnel.
 #[derive(Debug)]
 enum End {
+    /// A client whose PROXY header is not whole: what is there of it.
+    Unannounced(Vec<u8>),
     /// A client whose upstream is being connected.
     Connecting(Box<Attempt>),
     /// An upstream that is being connected for this client.
@@ -114,6 +125,8 @@ impl Tunnel {
         Self {
             target,
             proxy_protocol: None,
+            balancers: None,
+            introduced: HashMap::new(),
             connect_timeout,
             addresses: Addresses::new(addresses),
             resolver: None,
@@ -134,12 +147,83 @@ impl Tunnel {
         self
     }
 
+    /// Takes a PROXY header from each client, and refuses clients that come
+    /// from anywhere else than `from`. Log and upstream then see the client
+    /// that the header names.
+    #[must_use]
+    pub fn accepting_proxy_protocol(mut self, from: Vec<AddressRange>) -> Self {
+        self.balancers = Some(Balancers::new(from));
+        self
+    }
+
     /// Ends the log line of an upstream that was too slow with this advice,
     /// such as the setting that gives it longer.
     #[must_use]
     pub fn with_slow_upstream_advice(mut self, advice: impl Into<String>) -> Self {
         self.slow_upstream_advice = Some(advice.into());
         self
+    }
+
+    /// A client has come. With balancers it has to be introduced first.
+    fn welcome(&mut self, client: ClientId, actions: &mut Actions<'_>) {
+        let Some(balancers) = &mut self.balancers else {
+            return self.begin(client, actions);
+        };
+        if !actions
+            .peer(client)
+            .is_some_and(|peer| balancers.may_introduce(peer))
+        {
+            return actions.reject(client, "may not send a PROXY header from this address");
+        }
+        balancers.due.push_back((client, actions.now()));
+        self.ends.insert(client, End::Unannounced(Vec::new()));
+    }
+
+    /// More of a PROXY header has come.
+    fn take_header(&mut self, client: ClientId, count_bytes: usize, actions: &mut Actions<'_>) {
+        let (Some(balancers), Some(End::Unannounced(bytes))) = (&self.balancers, self.ends.get_mut(&client))
+        else {
+            return;
+        };
+        bytes.extend_from_slice(&balancers.buffer[..count_bytes]);
+        match proxy::parse(bytes) {
+            Ok(None) => actions.hold(client, bytes.len()),
+            Err(error) => self.refuse_header(client, &error, actions),
+            Ok(Some(header)) => {
+                let rest = bytes.split_off(header.length_bytes);
+                actions.hold(client, rest.len());
+                if let Some((peer, _)) = header.addresses {
+                    actions.set_peer(client, peer);
+                }
+                let addresses = header.addresses;
+                self.introduced.insert(client, Introduced { addresses, rest });
+                self.begin(client, actions);
+            }
+        }
+    }
+
+    fn refuse_header(&mut self, client: ClientId, error: &ProxyHeaderError, actions: &mut Actions<'_>) {
+        self.ends.remove(&client);
+        actions.reject(client, error.to_string());
+    }
+
+    /// Ends clients whose header is not whole in time.
+    fn end_unannounced(&mut self, actions: &mut Actions<'_>) {
+        let now = actions.now();
+        let Some(balancers) = &mut self.balancers else {
+            return;
+        };
+        while let Some(&(client, since)) = balancers.due.front()
+            && now.saturating_duration_since(since) >= PROXY_HEADER_TIMEOUT
+        {
+            balancers.due.pop_front();
+            if let Some(End::Unannounced(bytes)) = self.ends.get(&client) {
+                let after = format_time(PROXY_HEADER_TIMEOUT);
+                let why = format!("PROXY header not whole after {after}: {} bytes came", bytes.len());
+                self.ends.remove(&client);
+                actions.reject(client, why);
+            }
+        }
     }
 
     /// A client needs an upstream.
@@ -312,14 +396,23 @@ impl Tunnel {
         }
         self.ends.insert(client, End::Joined(upstream));
         self.ends.insert(upstream, End::Joined(client));
+        let introduced = self.introduced.remove(&client).unwrap_or_default();
         if let Some(version) = self.proxy_protocol {
-            let header = proxy_header::encode(version, actions.peer(client), actions.local(client));
+            let (peer, local) = match introduced.addresses {
+                Some((peer, local)) => (Some(peer), Some(local)),
+                None => (actions.peer(client), actions.local(client)),
+            };
+            let header = proxy_header::encode(version, peer, local);
             match header {
                 Ok(header) => {
                     actions.send(upstream, &header);
                 }
                 Err(error) => return actions.reject(client, format!("no proxy header: {error}")),
             }
+        }
+        if !introduced.rest.is_empty() {
+            actions.hold(client, 0);
+            actions.send(upstream, &introduced.rest);
         }
         actions.pipe(client, upstream);
         actions.pipe(upstream, client);
@@ -386,7 +479,35 @@ impl Service for Tunnel {
     fn connected(&mut self, id: ClientId, actions: &mut Actions<'_>) {
         match self.ends.get(&id) {
             Some(&End::UpstreamOf(client)) => self.join(client, id, actions),
-            _ => self.begin(id, actions),
+            _ => self.welcome(id, actions),
+        }
+    }
+
+    fn read_buffer(&mut self, id: ClientId) -> Option<&mut [u8]> {
+        let Some(End::Unannounced(bytes)) = self.ends.get(&id) else {
+            return None;
+        };
+        let room_bytes = proxy::MAX_HEADER_BYTES - bytes.len();
+        self.balancers
+            .as_mut()
+            .map(|balancers| &mut balancers.buffer[..room_bytes])
+    }
+
+    fn filled(&mut self, id: ClientId, count_bytes: usize, actions: &mut Actions<'_>) {
+        self.take_header(id, count_bytes, actions);
+    }
+
+    fn ended(&mut self, id: ClientId, actions: &mut Actions<'_>) {
+        match self.ends.get(&id) {
+            Some(End::Unannounced(bytes)) if !bytes.is_empty() => {
+                let why = format!(
+                    "PROXY header not whole: the client ended after {} bytes",
+                    bytes.len()
+                );
+                actions.reject(id, why);
+            }
+            // A health check connects and says nothing.
+            _ => actions.end(id),
         }
     }
 
@@ -409,8 +530,9 @@ impl Service for Tunnel {
                 }
             }
             Some(End::UpstreamOf(client)) => self.connect_failed(client, id, reason, actions),
-            None => {}
+            Some(End::Unannounced(_)) | None => {}
         }
+        self.introduced.remove(&id);
         if self.ends.is_empty() {
             self.ends = HashMap::new();
         }
@@ -425,11 +547,16 @@ impl Service for Tunnel {
     }
 
     fn tick_interval(&self) -> Option<Duration> {
-        (!self.waiting.is_empty()).then_some(CONNECT_POLL)
+        let owes_header = self
+            .balancers
+            .as_ref()
+            .is_some_and(|balancers| !balancers.due.is_empty());
+        (!self.waiting.is_empty() || owes_header).then_some(CONNECT_POLL)
     }
 
     fn ticked(&mut self, actions: &mut Actions<'_>) {
         let now = actions.now();
+        self.end_unannounced(actions);
         while let Some(&(due, client)) = self.waiting.first()
             && due <= now
         {
