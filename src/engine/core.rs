@@ -14,7 +14,7 @@ use super::client_table::{ClientId, ClientTable};
 use super::journal::Journal;
 use super::network::{Network, Stream};
 use super::ready_list::ReadyList;
-use super::stopping::Silence;
+use super::silence::Silence;
 use super::timers::{Entry, Timer, Timers};
 use crate::backpressure::SlowReason;
 use crate::error::CloseReason;

@@ -20,6 +20,7 @@ mod piping;
 mod reading;
 mod ready_list;
 mod service;
+mod silence;
 mod stopping;
 mod timers;
 mod turn;

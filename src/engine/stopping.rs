@@ -4,13 +4,12 @@
 //! Owns the steps of a stop, and when a client has nothing more to say.
 //! Refuses signals: the program hears them.
 
-use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use log::info;
 
 use super::client::readiness::Event;
-use super::client::{Client, Ending, Input, Phase};
+use super::client::{Ending, Input, Phase};
 use super::client_table::ClientId;
 use super::core::{Core, Engine, Stop};
 use super::network::{Network, Stream};
@@ -18,35 +17,6 @@ use super::service::{Actions, Service};
 use crate::error::CloseReason;
 use crate::limits::{ACCEPTS_PER_TURN, BACKLOG_CONNECTIONS, STOP_SILENCE};
 use crate::units::format_time;
-
-/// Since when nothing has moved, for each client that was asked about.
-///
-/// Only clients that may have to go for their silence are in here, so that the
-/// others pay nothing for it.
-#[derive(Debug, Default)]
-pub(super) struct Silence {
-    clients: HashMap<ClientId, (u64, Instant)>,
-}
-
-impl Silence {
-    /// For how long the client has moved no byte, as far as earlier calls saw.
-    /// The first call begins to look.
-    pub(super) fn of<S: Stream>(&mut self, id: ClientId, client: &Client<S>, now: Instant) -> Duration {
-        let moved_bytes = client.received_bytes + client.sent_bytes;
-        let (seen_bytes, since) = self.clients.entry(id).or_insert((moved_bytes, now));
-        if *seen_bytes != moved_bytes {
-            (*seen_bytes, *since) = (moved_bytes, now);
-        }
-        now.saturating_duration_since(*since)
-    }
-
-    pub(super) fn forget(&mut self, id: ClientId) {
-        self.clients.remove(&id);
-        if self.clients.is_empty() {
-            self.clients = HashMap::new();
-        }
-    }
-}
 
 impl<N: Network, S: Service> Engine<N, S> {
     /// Takes the next step of a stop, if somebody asked for one.

@@ -51,9 +51,10 @@ pub use report::measurement::{
 pub use report::plot::{plot, svg};
 pub use report::table::table;
 pub use report::verdict::finding::{Finding, Outcome};
+pub use report::verdict::judgement::{FINDINGS, Judgement};
 pub use report::verdict::{
-    FINDINGS, HARMLESS_WAIT_US, Judgement, LEAST_LEFT, LEAST_RATE_KEPT, LONGEST_WAIT_US, MOST_P99_GROWTH,
-    MOST_PUT_DOWN_TO_OTHERS, RSS_ALLOWANCE_BYTES, RSS_PER_SLOW_CLIENT_BYTES,
+    HARMLESS_WAIT_US, LEAST_LEFT, LEAST_RATE_KEPT, LONGEST_WAIT_US, MOST_P99_GROWTH, MOST_PUT_DOWN_TO_OTHERS,
+    RSS_ALLOWANCE_BYTES, RSS_PER_SLOW_CLIENT_BYTES,
 };
 pub use report::{Report, SCHEMA, SlowGroup, Spread};
 pub use watcher::{Live, NoProgress, Phase, ProgressSink};

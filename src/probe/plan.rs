@@ -14,7 +14,7 @@ use crate::probe::error::ProbeError;
 use crate::probe::kind::{KINDS, Reading, SlowKind};
 use crate::probe::protocol::Protocol;
 use crate::probe::protocol::echo::Echo;
-use crate::probe::report::verdict::Judgement;
+use crate::probe::report::verdict::judgement::Judgement;
 
 /// A whole probe as one value. [`Plan::new`] gives the defaults of the command.
 #[derive(Debug, Clone)]

@@ -2,17 +2,47 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::protocols::{Choice, protocol_parser};
+use super::protocols::{Choice, choice_parser};
 use super::steps::Steps;
 use crate::cli::parse::{parse_rate, parse_size, parse_time, unescape};
 use highwater::probe::{
-    BULK_MESSAGE_BYTES, BULK_PIPELINE_MESSAGES, Http, Judgement, Method, Plan, ProxyVersion, Publishing,
-    Push, SlowKind, Tls, Trust,
+    BULK_MESSAGE_BYTES, BULK_PIPELINE_MESSAGES, Echo, Framed, Http, Judgement, Method, Plan, ProxyVersion,
+    Publishing, Push, Resp, SlowKind, Tls, Trust,
 };
+
+/// What `--protocol` takes: one row for each protocol.
+static PROTOCOLS: &[Choice<ProbeArgs>] = &[
+    Choice {
+        name: "echo",
+        help: "The server returns every byte",
+        make: |_| Arc::new(Echo),
+    },
+    Choice {
+        name: "framed",
+        help: "The server returns frames: 4-byte big-endian length, then payload",
+        make: |_| Arc::new(Framed),
+    },
+    Choice {
+        name: "http",
+        help: "GET repeatedly on a kept connection; see --path",
+        make: |args| Arc::new(args.http()),
+    },
+    Choice {
+        name: "push",
+        help: "The server sends by itself after --send; see also --publish",
+        make: |args| Arc::new(args.push()),
+    },
+    Choice {
+        name: "resp",
+        help: "Redis: PING for healthy clients, ECHO of 16 KiB for slow ones",
+        make: |_| Arc::new(Resp),
+    },
+];
 
 /// The arguments of `highwater probe`.
 #[derive(Debug, Clone, Args)]
@@ -28,8 +58,8 @@ pub(crate) struct ProbeArgs {
     #[arg(long, value_name = "N", conflicts_with = "target")]
     pub(crate) port: Option<u16>,
     /// Make the server send in this way
-    #[arg(long, value_parser = protocol_parser(), default_value = "echo")]
-    pub(crate) protocol: &'static Choice,
+    #[arg(long, value_parser = choice_parser(PROTOCOLS), default_value = "echo")]
+    pub(crate) protocol: &'static Choice<ProbeArgs>,
     /// Request this path with --protocol http
     #[arg(long, value_name = "PATH", default_value = "/", value_parser = parse_path)]
     pub(crate) path: String,

@@ -1,63 +1,35 @@
-//! The protocols that `--protocol` knows, as a table.
+//! How a protocol is chosen on the command line: a row with its name, its help,
+//! and how the arguments make it.
 
 use std::sync::Arc;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use highwater::probe::{Echo, Framed, Protocol, Resp};
-
-use super::args::ProbeArgs;
+use highwater::probe::Protocol;
 
 /// One protocol as it is chosen on the command line.
 #[derive(Debug)]
-pub(crate) struct Choice {
-    name: &'static str,
-    help: &'static str,
-    make: fn(&ProbeArgs) -> Arc<dyn Protocol>,
+pub(crate) struct Choice<A: 'static> {
+    pub(super) name: &'static str,
+    pub(super) help: &'static str,
+    pub(super) make: fn(&A) -> Arc<dyn Protocol>,
 }
 
-impl Choice {
+impl<A> Choice<A> {
     /// The protocol, with what the arguments say about it.
-    pub(super) fn make(&self, args: &ProbeArgs) -> Arc<dyn Protocol> {
+    pub(super) fn make(&self, args: &A) -> Arc<dyn Protocol> {
         (self.make)(args)
     }
 }
 
-/// What `--protocol` takes: one row for each protocol.
-static PROTOCOLS: &[Choice] = &[
-    Choice {
-        name: "echo",
-        help: "The server returns every byte",
-        make: |_| Arc::new(Echo),
-    },
-    Choice {
-        name: "framed",
-        help: "The server returns frames: 4-byte big-endian length, then payload",
-        make: |_| Arc::new(Framed),
-    },
-    Choice {
-        name: "http",
-        help: "GET repeatedly on a kept connection; see --path",
-        make: |args| Arc::new(args.http()),
-    },
-    Choice {
-        name: "push",
-        help: "The server sends by itself after --send; see also --publish",
-        make: |args| Arc::new(args.push()),
-    },
-    Choice {
-        name: "resp",
-        help: "Redis: PING for healthy clients, ECHO of 16 KiB for slow ones",
-        make: |_| Arc::new(Resp),
-    },
-];
-
 /// Takes the name of a protocol and finds its row.
-pub(super) fn protocol_parser() -> impl TypedValueParser<Value = &'static Choice> {
-    let values = PROTOCOLS
+pub(super) fn choice_parser<A>(
+    rows: &'static [Choice<A>],
+) -> impl TypedValueParser<Value = &'static Choice<A>> {
+    let values = rows
         .iter()
         .map(|choice| PossibleValue::new(choice.name).help(choice.help));
-    PossibleValuesParser::new(values).map(|name| {
-        let chosen = PROTOCOLS.iter().find(|choice| choice.name == name);
-        chosen.unwrap_or(&PROTOCOLS[0])
+    PossibleValuesParser::new(values).map(move |name| {
+        let chosen = rows.iter().find(|choice| choice.name == name);
+        chosen.unwrap_or(&rows[0])
     })
 }
