@@ -1,0 +1,147 @@
+//! Sound echo servers, as bytes and as frames.
+
+use std::time::Duration;
+
+use crate::echo::{Echo, Habit};
+use crate::patience::{Farewell, Manners, Patience, seconds};
+use crate::row::{Row, Truth};
+
+const ECHO: &[&str] = &["--protocol", "echo"];
+const FRAMED: &[&str] = &["--protocol", "framed"];
+const DEFENDED: &str = "resets a client that takes nothing for 2 s; all others are served";
+
+fn echo(name: &'static str, what: &'static str, echo: Echo) -> Row {
+    Row::small(name, what, echo, ECHO, DEFENDED)
+}
+
+fn framed(name: &'static str, what: &'static str, echo: Echo) -> Row {
+    Row::small(name, what, echo, FRAMED, DEFENDED)
+}
+
+pub(super) fn rows() -> Vec<Row> {
+    let plain = Echo::new(Habit::Plain, Manners::DEFENDED);
+    let frames = Echo::new(Habit::Frames, Manners::DEFENDED);
+    let by_fin = |habit| Echo::new(habit, Manners::DEFENDED.by(Farewell::Fin));
+    let late = |habit| Echo::new(habit, Manners::DEFENDED.after(Patience::Stuck(seconds(6))));
+    vec![
+        echo("echo", "returns bytes", plain).groups(|groups| {
+            groups.talkers = 1;
+            groups.steady = 1;
+        }),
+        echo(
+            "echo-quiet",
+            "returns bytes; a quiet client looks at the kernel",
+            plain,
+        )
+        .groups(|groups| groups.quiet = 1),
+        echo(
+            "echo-kernel-buffers",
+            "with as much buffer as the kernel likes",
+            Echo::new(Habit::Plain, Manners::DEFENDED.with_kernel_buffers()),
+        ),
+        echo(
+            "echo-slow-start",
+            "reads nothing for the first 1.5 s of a connection",
+            Echo {
+                start: Duration::from_millis(1500),
+                ..plain
+            },
+        )
+        .option("--baseline", "3s"),
+        echo(
+            "echo-banner",
+            "greets before it returns bytes",
+            Echo {
+                banner: "ready\r\n",
+                ..plain
+            },
+        )
+        .refused("answered wrongly"),
+        echo(
+            "echo-fin",
+            "ends a stuck client by a plain close, with unread input",
+            by_fin(Habit::Plain),
+        ),
+        echo(
+            "echo-late",
+            "resets after 6 s, wanted within 2 s",
+            late(Habit::Plain),
+        )
+        .option("--within", "2s")
+        .but(
+            "stalled-disconnected",
+            Truth::Open,
+            "it goes, and whether the probe is still there is luck",
+        )
+        .but(
+            "nothing-left-in-kernel",
+            Truth::Open,
+            "nobody need have been closed",
+        )
+        .but("stalled-in-time", Truth::Bad, "resets after 6 s"),
+        framed("framed", "returns whole frames", frames).groups(|groups| {
+            groups.talkers = 1;
+            groups.steady = 1;
+        }),
+        framed("framed-bytes", "returns the bytes of frames as they come", plain),
+        framed(
+            "framed-fin",
+            "whole frames; a plain close with unread input",
+            by_fin(Habit::Frames),
+        ),
+        framed("framed-large", "frames of 64 KiB", frames).option("--size", "64KiB"),
+        framed(
+            "framed-late",
+            "resets after 6 s, wanted within 2 s",
+            late(Habit::Frames),
+        )
+        .option("--within", "2s")
+        .but(
+            "stalled-disconnected",
+            Truth::Open,
+            "it goes, and whether the probe is still there is luck",
+        )
+        .but(
+            "nothing-left-in-kernel",
+            Truth::Open,
+            "nobody need have been closed",
+        )
+        .but("stalled-in-time", Truth::Bad, "resets after 6 s"),
+        echo("echo-trickle", "any progress is enough to stay", plain)
+            .groups(|groups| {
+                groups.stalled = 0;
+                groups.paused = 0;
+                groups.trickle = 1;
+            })
+            .option("--trickle-rate", "40KiB/s")
+            .but(
+                "tricklers-disconnected",
+                Truth::Bad,
+                "its 40 KiB each second are progress enough",
+            ),
+        Row::small(
+            "echo-reset-all",
+            "resets everybody, idle or not, after 2 s",
+            Echo {
+                lifetime: Some(seconds(2)),
+                ..Echo::new(Habit::Plain, Manners::DEFENCELESS)
+            },
+            ECHO,
+            "ends each connection at an age",
+        )
+        .but(
+            "stalled-disconnected",
+            Truth::BadUnseen,
+            "healthy clients are cut alike: it defends against nobody",
+        )
+        .but(
+            "stalled-in-time",
+            Truth::BadUnseen,
+            "healthy clients are cut alike: it defends against nobody",
+        )
+        .but("healthy-served", Truth::Bad, "healthy clients are reset")
+        .but("paused-kept", Truth::Open, "cut at an age, like all")
+        .but("healthy-unaffected", Truth::Open, "they are gone before")
+        .but("memory-bounded", Truth::Open, "too short to tell"),
+    ]
+}

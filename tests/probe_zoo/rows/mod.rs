@@ -1,0 +1,22 @@
+//! All rows of the zoo.
+
+mod bad;
+mod defended;
+mod echo;
+mod http;
+mod programs;
+mod push;
+
+use crate::row::Row;
+
+pub(crate) fn all() -> Vec<Row> {
+    [
+        http::rows(),
+        push::rows(),
+        echo::rows(),
+        defended::rows(),
+        bad::rows(),
+        programs::rows(),
+    ]
+    .concat()
+}

@@ -1,0 +1,321 @@
+//! Real programs, where they are installed.
+
+use crate::programs::{self, Program};
+use crate::row::{Row, Server, Truth};
+
+const LARGE: &[&str] = &["--protocol", "http", "--path", "/large"];
+const SMALL: &[&str] = &["--protocol", "http", "--path", "/small"];
+const ECHO: &[&str] = &["--protocol", "echo"];
+const SUBSCRIBED: &[&str] = &[
+    "--protocol",
+    "push",
+    "--send",
+    "SUBSCRIBE news\\r\\n",
+    "--publish",
+    "PUBLISH news 0123456789012345678901234567890123456789\\r\\n",
+];
+const FOR_EVER: &str = "a client that takes nothing is kept for ever";
+const FOR_LONG: &str = "a client that takes nothing is kept for a minute or more";
+const UNFELT: &str = "all answers to a slow client fit into what kernels hold";
+
+type Start = fn(&std::path::Path, u16) -> std::process::Command;
+
+fn row(
+    (name, what): (&'static str, &'static str),
+    (needs, command): (&'static str, Start),
+    options: &[&'static str],
+    why: &'static str,
+) -> Row {
+    Row::new(
+        name,
+        what,
+        Server::Program(Program { needs, command }),
+        options,
+        why,
+    )
+    // Without a time to think, rates are the machine's.
+    .but(
+        "healthy-unaffected",
+        Truth::Open,
+        "its rate is the machine's, which runs other rows as well",
+    )
+}
+
+fn kept(row: Row, why: &'static str) -> Row {
+    row.but("stalled-disconnected", Truth::Bad, why)
+        .but("stalled-in-time", Truth::Bad, why)
+        .but("nothing-left-in-kernel", Truth::Open, "nobody was closed")
+}
+
+pub(super) fn rows() -> Vec<Row> {
+    [own(), nginx(), other_webs(), brokers(), nodes()].concat()
+}
+
+fn own() -> Vec<Row> {
+    let own = env!("CARGO_BIN_EXE_highwater");
+    let defended = "resets a client that takes nothing for 2 s; all others are served";
+    vec![
+        row(
+            ("highwater-echo", "highwater echo --grace 2s"),
+            (own, programs::highwater),
+            ECHO,
+            defended,
+        )
+        .groups(|groups| {
+            groups.steady = 1;
+            groups.talkers = 1;
+            groups.quiet = 1;
+        }),
+        row(
+            ("highwater-framed", "highwater echo --framing length --grace 2s"),
+            (own, programs::highwater_framed),
+            &["--protocol", "framed"],
+            defended,
+        )
+        .groups(|groups| groups.steady = 1),
+        row(
+            ("highwater-default", "highwater echo, with its 5 s"),
+            (own, programs::highwater_default),
+            ECHO,
+            "resets a client that takes nothing for 5 s",
+        )
+        .option("--within", "7s")
+        .option("--pause", "3s"),
+    ]
+}
+
+fn nginx() -> Vec<Row> {
+    let needs = "nginx";
+    vec![
+        row(
+            ("nginx", "send_timeout 2s; reset_timedout_connection on; 16 MB"),
+            (needs, programs::nginx_defended),
+            LARGE,
+            "send_timeout resets",
+        )
+        .groups(|groups| groups.steady = 1),
+        row(
+            ("nginx-fin", "send_timeout 2s; 16 MB"),
+            (needs, programs::nginx_plain_close),
+            LARGE,
+            "send_timeout ends",
+        )
+        .but(
+            "nothing-left-in-kernel",
+            Truth::Bad,
+            "send_timeout ends by a plain close",
+        ),
+        kept(
+            row(
+                ("nginx-default", "as installed: send_timeout 60s; 16 MB"),
+                (needs, programs::nginx_default),
+                LARGE,
+                "served",
+            ),
+            FOR_LONG,
+        ),
+        row(
+            ("nginx-100-requests", "keepalive_requests 100; 1 KB"),
+            (needs, programs::nginx_few_requests),
+            SMALL,
+            "nothing waits",
+        )
+        .but("stalled-disconnected", Truth::Unknowable, UNFELT)
+        .but("stalled-in-time", Truth::Unknowable, UNFELT)
+        .but("paused-kept", Truth::Open, UNFELT)
+        .but("memory-bounded", Truth::Open, UNFELT)
+        .but(
+            "nothing-left-in-kernel",
+            Truth::Open,
+            "what an orderly close leaves is TCP's to deliver",
+        ),
+        row(
+            (
+                "nginx-short-lives",
+                "keepalive_timeout 1s; keepalive_time 3s; send_timeout 2s; 16 MB",
+            ),
+            (needs, programs::nginx_short_idle),
+            LARGE,
+            "send_timeout resets",
+        ),
+        row(
+            ("nginx-login", "auth_basic: 401 for everybody"),
+            (needs, programs::nginx_login),
+            SMALL,
+            "nothing waits",
+        )
+        .but("stalled-disconnected", Truth::Unknowable, UNFELT)
+        .but("stalled-in-time", Truth::Unknowable, UNFELT)
+        .but("paused-kept", Truth::Open, UNFELT)
+        .but("memory-bounded", Truth::Open, UNFELT),
+    ]
+}
+
+fn other_webs() -> Vec<Row> {
+    vec![
+        row(
+            ("apache", "Timeout 2; KeepAliveTimeout 5; 16 MB"),
+            ("apache2", programs::apache_defended),
+            LARGE,
+            "Timeout ends a client that takes nothing",
+        )
+        .but(
+            "nothing-left-in-kernel",
+            Truth::Bad,
+            "it closes without a reset, and what was queued stays",
+        ),
+        kept(
+            row(
+                ("apache-default", "Timeout 60; KeepAliveTimeout 5; 16 MB"),
+                ("apache2", programs::apache_default),
+                LARGE,
+                "served",
+            ),
+            FOR_LONG,
+        ),
+        row(
+            ("lighttpd", "server.max-write-idle = 2; 16 MB"),
+            ("lighttpd", programs::lighttpd_defended),
+            LARGE,
+            "max-write-idle ends a client that takes nothing",
+        )
+        .option("--within", "5s")
+        .but(
+            "nothing-left-in-kernel",
+            Truth::Bad,
+            "it closes without a reset, and what was queued stays",
+        ),
+        kept(
+            row(
+                ("lighttpd-default", "server.max-write-idle 360; 16 MB"),
+                ("lighttpd", programs::lighttpd_default),
+                LARGE,
+                "served",
+            ),
+            FOR_LONG,
+        ),
+    ]
+}
+
+fn brokers() -> Vec<Row> {
+    let nats_subscribed: &[&str] = &[
+        "--protocol",
+        "push",
+        "--send",
+        "CONNECT {\"verbose\":false}\\r\\nSUB news 1\\r\\n",
+        "--publish",
+        "PUB news 40\\r\\n0123456789012345678901234567890123456789\\r\\n",
+    ];
+    let nothing = |row: Row| {
+        row.but(
+            "stalled-disconnected",
+            Truth::Unknowable,
+            "nothing is pushed without a login",
+        )
+        .but(
+            "stalled-in-time",
+            Truth::Unknowable,
+            "nothing is pushed without a login",
+        )
+        .but("paused-kept", Truth::Open, "nothing is pushed without a login")
+        .but("memory-bounded", Truth::Open, "nothing waits")
+        .but("nothing-left-in-kernel", Truth::Open, "nothing waits")
+        .but(
+            "healthy-served",
+            Truth::Open,
+            "they are refused, as they should be",
+        )
+    };
+    vec![
+        row(
+            (
+                "redis-pubsub",
+                "PUBLISH; client-output-buffer-limit pubsub 1mb 0 0",
+            ),
+            ("redis-server", programs::redis_with_limit),
+            SUBSCRIBED,
+            "a subscriber that 1 MB waits for is disconnected",
+        )
+        .but(
+            "nothing-left-in-kernel",
+            Truth::Bad,
+            "it closes without a reset, and what was queued stays",
+        )
+        .groups(|groups| groups.paused = 0),
+        nothing(row(
+            ("redis-login", "PUBLISH without the password it wants"),
+            ("redis-server", programs::redis_with_password),
+            SUBSCRIBED,
+            "nothing waits",
+        )),
+        kept(
+            row(
+                ("redis-resp", "ECHO; normal clients have no limit"),
+                ("redis-server", programs::redis_default),
+                &["--protocol", "resp"],
+                "served",
+            ),
+            FOR_EVER,
+        )
+        .but(
+            "memory-bounded",
+            Truth::Bad,
+            "replies wait in memory, without a limit",
+        ),
+        row(
+            ("nats", "write_deadline 2s; max_pending 1MB"),
+            ("nats-server", programs::nats_open),
+            nats_subscribed,
+            "a subscriber that 1 MB waits for is disconnected",
+        )
+        .but(
+            "nothing-left-in-kernel",
+            Truth::Bad,
+            "it closes without a reset, and what was queued stays",
+        )
+        .groups(|groups| groups.paused = 0),
+        nothing(row(
+            ("nats-login", "wants a login that nobody gives"),
+            ("nats-server", programs::nats_with_login),
+            nats_subscribed,
+            "nothing waits",
+        )),
+    ]
+}
+
+fn nodes() -> Vec<Row> {
+    vec![
+        kept(
+            row(
+                ("node-pipe", "socket.pipe(socket)"),
+                ("node", programs::node_pipe),
+                ECHO,
+                "pipe() pauses the source",
+            ),
+            FOR_EVER,
+        ),
+        kept(
+            row(
+                ("node-write", "write() without looking at what it returns"),
+                ("node", programs::node_without_pause),
+                ECHO,
+                "served",
+            ),
+            FOR_EVER,
+        )
+        .but(
+            "memory-bounded",
+            Truth::Bad,
+            "all 16 MiB wait for each slow client in memory",
+        ),
+        kept(
+            row(
+                ("node-http", "http.createServer, 16 MB from memory"),
+                ("node", programs::node_http),
+                &["--protocol", "http"],
+                "one page serves all",
+            ),
+            FOR_EVER,
+        ),
+    ]
+}
