@@ -210,7 +210,8 @@ impl<'a, S: ClientStream> HealthyClients<'a, S> {
             if !self.connected[index] {
                 continue;
             }
-            let turn = self.clients[index].readable(now, false, self.are_sending, buffer, tally);
+            // An end that an earlier edge announced may wait behind a short read.
+            let turn = self.clients[index].readable(now, true, self.are_sending, buffer, tally);
             self.answered[index] |= self.clients[index].received_bytes() > 0;
             self.follow(index, turn);
         }

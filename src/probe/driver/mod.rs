@@ -58,6 +58,10 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 const MONITOR_PATIENCE: Duration = Duration::from_secs(1);
 /// How long the last words of those that stayed are waited for.
 const DRAIN_TIME: Duration = Duration::from_secs(1);
+/// How long, while they still come.
+const LONGEST_DRAIN_TIME: Duration = Duration::from_secs(6);
+/// What came so recently goes on coming.
+const STILL_COMING: Duration = Duration::from_millis(300);
 
 /// All clients, and what has been seen of them.
 pub(crate) struct Driver<'a, S> {
@@ -363,9 +367,14 @@ impl<'a, S: ClientStream> Driver<'a, S> {
     fn drain(&mut self, events: &mut Events, sink: &mut dyn ProgressSink) -> Result<(), ProbeError> {
         self.healthy.stop();
         self.slow.let_all_finish();
-        let until = clock::now() + DRAIN_TIME;
-        while !self.interrupted && clock::now() < until && !(self.healthy.are_idle() && self.slow.are_over())
-        {
+        let begun = clock::now();
+        while !self.interrupted && !(self.healthy.are_idle() && self.slow.are_over()) {
+            let now = clock::now();
+            let lasted = now.saturating_duration_since(begun);
+            let goes_on = lasted < LONGEST_DRAIN_TIME && self.slow.are_receiving(now, STILL_COMING);
+            if lasted >= DRAIN_TIME && !goes_on {
+                break;
+            }
             self.turn(events, sink)?;
         }
         Ok(())

@@ -179,7 +179,7 @@ impl<'a, S: ClientStream> SlowClients<'a, S> {
             Reading::Paced if client.kind().is_kept() => joined > self.plan.within + MARGIN,
             Reading::Paced => joined > self.plan.within + 2 * MARGIN,
             _ => match client.full_at() {
-                Some(full) => since(full) > self.plan.within + MARGIN,
+                Some(full) => since(full) > self.plan.within + MARGIN + client.time_to_notice(),
                 None => joined > FILL_PATIENCE + self.plan.within,
             },
         }
@@ -340,6 +340,14 @@ impl<'a, S: ClientStream> SlowClients<'a, S> {
         for client in &mut self.clients {
             client.finish();
         }
+    }
+
+    /// Whether one that should get everything got something so recently.
+    pub(crate) fn are_receiving(&self, now: Instant, recently: Duration) -> bool {
+        self.clients.iter().any(|client| {
+            let since = now.saturating_duration_since(client.last_progress());
+            client.kind().is_kept() && client.is_verifiable() && !client.is_over() && since < recently
+        })
     }
 
     /// Whether nothing more comes from any of them.

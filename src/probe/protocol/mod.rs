@@ -135,6 +135,9 @@ pub trait Conversation: Debug + Send {
         &[]
     }
 
+    /// The server reset the stream here, which completes no answer.
+    fn reset(&mut self) {}
+
     /// The server ended the stream here; returns how many answers that completes.
     fn end_of_stream(&mut self) -> u64 {
         0

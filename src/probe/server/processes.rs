@@ -67,11 +67,13 @@ pub(super) fn is_tcp_short_of_memory() -> bool {
     matches!((used(), pressure()), (Some(used), Some(pressure)) if used > pressure)
 }
 
+/// Resident memory without the pages of files and of shared memory: whoever maps the file that it
+/// sends holds nothing for its clients.
 pub(super) fn resident_bytes(process: &Process) -> Option<u64> {
     process
         .statm()
         .ok()
-        .map(|statm| statm.resident * procfs::page_size())
+        .map(|statm| statm.resident.saturating_sub(statm.shared) * procfs::page_size())
 }
 
 fn processor_seconds(process: &Process) -> Option<f64> {

@@ -79,7 +79,8 @@ fn server_socket(entry: &TcpNetEntry) -> ServerSocket {
     );
     ServerSocket {
         client_port: entry.remote_address.port(),
-        send_queue: u64::from(entry.tx_queue),
+        // The FIN of a close counts as a byte, and is none.
+        send_queue: u64::from(entry.tx_queue).saturating_sub(u64::from(closing)),
         receive_queue: u64::from(entry.rx_queue),
         // A single byte would be the FIN alone, on its way.
         orphan: closing && entry.inode == 0 && entry.tx_queue > 1,

@@ -179,7 +179,7 @@ fn other_webs() -> Vec<Row> {
             LARGE,
             "max-write-idle ends a client that takes nothing",
         )
-        .option("--within", "5s")
+        .option("--within", "8s")
         .but(
             "nothing-left-in-kernel",
             Truth::Bad,

@@ -9,7 +9,7 @@ use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
 
 use crate::probe::clients::fullness::{
-    Fullness, Look, PAUSED_SETTLE_TIME, SETTLE_TIME, Standstill, UNSEEN_SETTLE_TIME,
+    Fullness, Look, MOST_UNNOTICED_BYTES, PAUSED_SETTLE_TIME, SETTLE_TIME, Standstill, UNSEEN_SETTLE_TIME,
 };
 use crate::probe::clients::healthy::Turn;
 use crate::probe::clients::pace::Pace;
@@ -24,6 +24,9 @@ const RETURN_DELAY: Duration = Duration::from_millis(500);
 /// How long the server's kernel must hold what belongs to no process before the client reads it, to
 /// see whether it is the end of something whole.
 const LEFT_FOR: Duration = Duration::from_millis(500);
+
+/// The longest that a server's own queue is given to fill before its time begins.
+pub(crate) const MOST_TIME_TO_NOTICE: Duration = Duration::from_secs(4);
 
 /// What a client is about to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -202,6 +205,23 @@ impl<S: Read + Write> SlowClient<S> {
         &self.fullness
     }
 
+    /// How much longer its server may fill a queue of its own before it can notice anything.
+    pub(crate) fn time_to_notice(&self) -> Duration {
+        let rate = self.standstill().map(|stands| {
+            let took = stands
+                .seen_at
+                .saturating_duration_since(stands.began)
+                .as_secs_f64();
+            stands.bytes as f64 / took.max(1e-2)
+        });
+        match rate.filter(|rate| *rate > 0.0 && !self.traits.echoes) {
+            Some(rate) => {
+                Duration::from_secs_f64(MOST_UNNOTICED_BYTES as f64 / rate).min(MOST_TIME_TO_NOTICE)
+            }
+            None => Duration::ZERO,
+        }
+    }
+
     /// When a paused client began to read again.
     pub(crate) fn resumed_at(&self) -> Option<Instant> {
         self.resumed
@@ -376,7 +396,9 @@ impl<S: Read + Write> SlowClient<S> {
 
     /// The connection is over, as seen by other means than a read or a write.
     pub(crate) fn ended(&mut self, now: Instant, end: Disconnect) -> Turn {
-        if self.end.is_none() {
+        if self.end.is_none() && self.is_finishing && !self.kind.is_kept() && self.is_reset_late(end) {
+            self.stage = Stage::Away { until: now };
+        } else if self.end.is_none() {
             self.fullness.ended(now);
             self.end = Some(match self.left {
                 Some((since, _)) => (since, Disconnect::LeftInKernel),
@@ -384,6 +406,12 @@ impl<S: Read + Write> SlowClient<S> {
             });
         }
         Turn::Ended(end)
+    }
+
+    /// A reset that comes only once it reads is none of the time in which it did not: that would
+    /// have been seen at once.
+    fn is_reset_late(&self, end: Disconnect) -> bool {
+        end == Disconnect::Reset && self.left.is_none()
     }
 
     fn send_limit(&self, now: Instant) -> u64 {

@@ -146,6 +146,11 @@ impl Answers {
         completed
     }
 
+    /// The stream was reset: a body that lasts to the end of the stream stays unfinished.
+    pub(crate) fn reset(&mut self) {
+        self.closing |= self.whole > 0;
+    }
+
     /// Takes the next bytes; returns how many answers they complete.
     pub(crate) fn receive(&mut self, bytes: &[u8]) -> Result<u64, Corruption> {
         let before = self.whole;

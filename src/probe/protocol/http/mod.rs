@@ -283,6 +283,10 @@ impl Conversation for HttpConversation {
         self.answers.end_of_stream()
     }
 
+    fn reset(&mut self) {
+        self.answers.reset();
+    }
+
     fn is_closed_in_order(&self) -> bool {
         self.answers.is_closed_in_order()
     }

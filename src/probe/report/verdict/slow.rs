@@ -71,7 +71,8 @@ fn noticed(plan: &Plan, seen: &Measurement, client: &SlowClientSeen) -> Option<(
     } else {
         let (bytes, rate) = if stands.in_sight {
             let took = (stands.seen_at - stands.began_at).max(1e-2);
-            (INNER_LIMIT_BYTES, stands.bytes as f64 / took)
+            // What it got before it stood still, or what healthy ones get in the same time.
+            (INNER_LIMIT_BYTES, (stands.bytes as f64 / took).max(flow(seen)))
         } else {
             (INNER_LIMIT_BYTES + KERNEL_HOLDS_BYTES, flow(seen))
         };
