@@ -146,6 +146,12 @@ impl ServerMonitor {
         Some(socket.send_queue)
     }
 
+    /// The same from the moment at which the server closed its side, though it may linger.
+    pub(crate) fn closed_bytes(&self, client_port: u16) -> Option<u64> {
+        let socket = self.sockets.get(&client_port).filter(|socket| socket.closed)?;
+        Some(socket.send_queue)
+    }
+
     /// What the server's kernel holds for the client with this port, at the last look.
     pub(crate) fn queues(&self, client_port: u16) -> Option<ServerQueues> {
         let socket = self.sockets.get(&client_port)?;

@@ -18,6 +18,8 @@ pub(crate) struct ServerSocket {
     pub(crate) receive_queue: u64,
     /// It belongs to no process any more, and still has something to send.
     pub(crate) orphan: bool,
+    /// The server closed its side of it, and its kernel still has something to send.
+    pub(crate) closed: bool,
 }
 
 /// The tables of a network namespace in which the server's sockets are. The
@@ -84,6 +86,7 @@ fn server_socket(entry: &TcpNetEntry) -> ServerSocket {
         receive_queue: u64::from(entry.rx_queue),
         // A single byte would be the FIN alone, on its way.
         orphan: closing && entry.inode == 0 && entry.tx_queue > 1,
+        closed: closing && entry.tx_queue > 1,
     }
 }
 

@@ -380,13 +380,18 @@ impl<S: Read + Write> SlowClient<S> {
         }
     }
 
+    /// Whether what came up to the end of its stream shows that the server was done with it.
+    pub(crate) fn knows_its_end(&self) -> bool {
+        !self.traits.echoes && self.traits.verifies
+    }
+
     /// The server let go of its connection, but the kernel there still holds `bytes` for it.
     pub(crate) fn was_left(&mut self, now: Instant, bytes: u64) {
         if self.end.is_some() || !self.is_connected() || self.kind.is_kept() {
             return;
         }
         let (since, _) = *self.left.get_or_insert((now, bytes));
-        if self.traits.echoes || !self.traits.verifies {
+        if !self.knows_its_end() {
             self.ended(now, Disconnect::LeftInKernel);
         } else if now.saturating_duration_since(since) >= LEFT_FOR {
             // Only what comes shows whether the server was done with it.
