@@ -40,6 +40,8 @@ pub(crate) struct Echo {
     pub(crate) habit: Habit,
     pub(crate) manners: Manners,
     pub(crate) banner: &'static str,
+    /// Before it returns bytes, it reads so many lines and answers each with one of these.
+    pub(crate) replies: &'static [&'static str],
     /// Before the first byte is read.
     pub(crate) start: Duration,
     /// Ended so long after the connect, whatever it does.
@@ -52,6 +54,7 @@ impl Echo {
             habit,
             manners,
             banner: "",
+            replies: &[],
             start: Duration::ZERO,
             lifetime: None,
         }
@@ -61,6 +64,10 @@ impl Echo {
         let mut manners = self.manners;
         manners.cut_at = self.lifetime.map(|lifetime| Instant::now() + lifetime);
         manners.write(stream, self.banner.as_bytes())?;
+        for reply in self.replies {
+            read_line(stream)?;
+            manners.write(stream, reply.as_bytes())?;
+        }
         thread::sleep(self.start);
         stream.set_read_timeout(Some(LOOK))?;
         match self.habit {
@@ -136,6 +143,16 @@ impl Echo {
 struct Shared {
     reads: AtomicU64,
     is_somebody_stuck: AtomicBool,
+}
+
+/// Reads up to the end of a line, and not a byte more.
+fn read_line(mut stream: &TcpStream) -> io::Result<()> {
+    let mut byte = [0];
+    stream.set_read_timeout(None)?;
+    while byte != *b"\n" {
+        stream.read_exact(&mut byte)?;
+    }
+    Ok(())
 }
 
 /// Some bytes, 0 at the end, or `None` when none came for a while.

@@ -380,7 +380,6 @@ pub(crate) fn node_http(directory: &Path, port: u16) -> Command {
     )
 }
 
-/// The server's kernel hides from `/proc` what the engine sees; unused descriptors end with it.
 pub(crate) fn mosquitto(directory: &Path, port: u16) -> Command {
     let text = format!("listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\n");
     let path = write(directory, "mosquitto.conf", &text);

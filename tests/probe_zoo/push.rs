@@ -151,6 +151,8 @@ pub(crate) enum Passing {
 /// Passes every line that begins with `PUB` on to all who said `SUB`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Hub {
+    /// Publishers must say LOGIN first.
+    pub(crate) asks_publishers: bool,
     pub(crate) passing: Passing,
     pub(crate) manners: Manners,
 }
@@ -167,12 +169,22 @@ struct Subscribers {
 impl Hub {
     fn client(&self, stream: &TcpStream, all: &Subscribers) -> io::Result<()> {
         stream.set_read_timeout(None)?;
+        let mut may_publish = !self.asks_publishers;
         for line in BufReader::new(stream).split(b'\n') {
             let line = line?;
+            if line.starts_with(b"LOGIN") {
+                may_publish = true;
+                continue;
+            }
             if line.starts_with(b"SUB") {
                 return self.subscribe(stream, all);
             }
-            match self.passing {
+            let passing = if may_publish {
+                self.passing
+            } else {
+                Passing::Refused
+            };
+            match passing {
                 Passing::Refused => {
                     self.manners.write(stream, b"-ERR you may not publish\r\n")?;
                     return Ok(());

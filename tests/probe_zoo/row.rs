@@ -160,6 +160,11 @@ impl Row {
         self
     }
 
+    pub(crate) fn flag(mut self, name: &'static str) -> Self {
+        self.options.push(name);
+        self
+    }
+
     pub(crate) fn groups(mut self, set: impl FnOnce(&mut Groups)) -> Self {
         set(&mut self.groups);
         self

@@ -58,6 +58,36 @@ pub(super) fn rows() -> Vec<Row> {
         )
         .refused("answered wrongly"),
         echo(
+            "echo-banner-expected",
+            "greets before it returns bytes, and the probe waits for that",
+            Echo {
+                banner: "ready\r\n",
+                ..plain
+            },
+        )
+        .option("--expect", "ready\\r\\n"),
+        echo(
+            "echo-dialogue",
+            "greets, is greeted, answers, and then returns bytes, as a mail server would",
+            Echo {
+                banner: "220 zoo ready\r\n",
+                replies: &["250-zoo\r\n250 OK\r\n"],
+                ..plain
+            },
+        )
+        .option("--expect", "220 .*\\r\\n")
+        .option("--send-first", "EHLO probe\\r\\n")
+        .option("--expect", "250 .*\\r\\n"),
+        echo(
+            "echo-proxied",
+            "reads a PROXY header before it returns bytes",
+            Echo {
+                replies: &[""],
+                ..plain
+            },
+        )
+        .option("--proxy-protocol", "v1"),
+        echo(
             "echo-fin",
             "ends a stuck client by a plain close, with unread input",
             by_fin(Habit::Plain),

@@ -45,7 +45,7 @@ fn never_full(row: Row) -> Row {
 }
 
 pub(super) fn rows() -> Vec<Row> {
-    [shapes(), small_answers(), changing(), closing(), times()].concat()
+    [shapes(), small_answers(), changing(), asked(), closing(), times()].concat()
 }
 
 fn page(request: &Request<'_>) -> Answer {
@@ -243,6 +243,51 @@ fn changing() -> Vec<Row> {
             };
             with_length(request, &format!("HTTP/1.1 {status}"), plain(PAGE_BYTES))
         }),
+    ]
+}
+
+/// What the options of a request lead to.
+fn asked() -> Vec<Row> {
+    vec![
+        answering(
+            "http-header",
+            "403 without a header field, which is given",
+            |request| {
+                if request.head.contains("X-Key: open\r\n") {
+                    page(request)
+                } else {
+                    with_length(request, "HTTP/1.1 403 Forbidden", &b"no"[..])
+                }
+            },
+        )
+        .option("--header", "X-Key: open"),
+        answering(
+            "http-follow",
+            "a redirect to the page, which is followed",
+            |request| {
+                if request.head.starts_with("GET /page ") {
+                    page(request)
+                } else {
+                    with_length(request, "HTTP/1.1 302 Found\r\nLocation: /page", &b"there"[..])
+                }
+            },
+        )
+        .groups(|groups| groups.steady = 1)
+        .flag("--follow"),
+        answering(
+            "http-status",
+            "404 with 500 KB, which is what is expected",
+            |request| with_length(request, "HTTP/1.1 404 Not Found", plain(PAGE_BYTES)),
+        )
+        .option("--expect-status", "404"),
+        answering("http-head", "HEAD, whose answers have no body", page)
+            .option("--method", "HEAD")
+            .but("stalled-disconnected", Truth::Untested, "HEAD fills nobody up")
+            .but("stalled-in-time", Truth::Untested, "HEAD fills nobody up")
+            .but("paused-kept", Truth::Untested, "HEAD fills nobody up")
+            .but("healthy-unaffected", Truth::Open, "nobody is slow")
+            .but("memory-bounded", Truth::Open, "nobody is slow")
+            .but("nothing-left-in-kernel", Truth::Open, "nobody is slow"),
     ]
 }
 

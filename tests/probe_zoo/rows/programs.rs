@@ -122,7 +122,7 @@ fn nginx() -> Vec<Row> {
         )
         .but("stalled-disconnected", Truth::Unknowable, UNFELT)
         .but("stalled-in-time", Truth::Unknowable, UNFELT)
-        .but("paused-kept", Truth::Open, UNFELT)
+        .groups(|groups| groups.paused = 0)
         .but("memory-bounded", Truth::Open, UNFELT)
         .but(
             "nothing-left-in-kernel",
@@ -273,6 +273,26 @@ fn brokers() -> Vec<Row> {
             Truth::Bad,
             "it closes without a reset, and what was queued stays",
         )
+        .groups(|groups| groups.paused = 0),
+        kept(
+            row(
+                ("mosquitto", "MQTT at QoS 0, no keep-alive"),
+                ("mosquitto", programs::mosquitto),
+                &[
+                    "--protocol",
+                    "push",
+                    "--send",
+                    "\\x10\\x0c\\x00\\x04MQTT\\x04\\x02\\x00\\x00\\x00\\x00\\x82\\x06\\x00\\x01\\x00\\x01t\\x00",
+                    "--publish-greeting",
+                    "\\x10\\x0c\\x00\\x04MQTT\\x04\\x02\\x00\\x00\\x00\\x00",
+                    "--publish",
+                    "\\x30\\x2b\\x00\\x01t0123456789012345678901234567890123456789",
+                ],
+                "a broker that drops what a subscriber does not take",
+            ),
+            FOR_EVER,
+        )
+        .but("memory-bounded", Truth::Open, "how much it queues is a matter of its version")
         .groups(|groups| groups.paused = 0),
         nothing(row(
             ("nats-login", "wants a login that nobody gives"),

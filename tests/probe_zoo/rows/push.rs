@@ -160,6 +160,7 @@ fn logins() -> Vec<Row> {
 
 fn hubs() -> Vec<Row> {
     let hub = |passing| Hub {
+        asks_publishers: false,
         passing,
         manners: Manners::DEFENDED,
     };
@@ -175,6 +176,7 @@ fn hubs() -> Vec<Row> {
             "hub-late",
             "the same, and resets after 6 s instead of 2",
             Hub {
+                asks_publishers: false,
                 passing: Passing::Queued,
                 manners: Manners::DEFENDED.after(Patience::Stuck(seconds(6))),
             },
@@ -197,6 +199,7 @@ fn hubs() -> Vec<Row> {
             "hub-fin",
             "the same, ended after 2 s by a plain close",
             Hub {
+                asks_publishers: false,
                 passing: Passing::Queued,
                 manners: Manners::DEFENDED.by(Farewell::Fin),
             },
@@ -208,6 +211,27 @@ fn hubs() -> Vec<Row> {
             Truth::Bad,
             "a plain close leaves what was queued in the kernel",
         ),
+        Row::small(
+            "hub-publisher-login",
+            "publishers log in first, as this one does",
+            Hub {
+                asks_publishers: true,
+                ..hub(Passing::Queued)
+            },
+            PUBLISHED,
+            DEFENDED,
+        )
+        .option("--publish-greeting", "LOGIN me\\r\\n"),
+        too_little(Row::small(
+            "hub-publisher-without-login",
+            "publishers log in first, as this one does not",
+            Hub {
+                asks_publishers: true,
+                ..hub(Passing::Queued)
+            },
+            PUBLISHED,
+            DEFENDED,
+        )),
         too_little(Row::small(
             "hub-refuses",
             "throws the publisher out",
