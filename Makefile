@@ -68,6 +68,10 @@ fuzz: tools ## Fuzz each parser and the queue for FUZZ_SECONDS=300 each
 	set -e; for target in frame sizes_and_times send_queue; do \
 	    cargo fuzz run --sanitizer none $$target -- -max_total_time=$(FUZZ_SECONDS) -max_len=2048; done
 
+.PHONY: zoo
+zoo: tools ## Hold the prober against servers whose truth is known; write docs/zoo.md
+	cargo test --test probe_zoo -- --write docs/zoo.md
+
 .PHONY: probe-peers
 probe-peers: build ## Probe Redis, NATS, nginx, HAProxy, socat and Node; write docs/servers.md
 	scripts/install-peers.sh

@@ -87,6 +87,15 @@ pub(crate) fn print(trials: &[Trial], is_verbose: bool) {
             }
         }
     }
+    for trial in trials {
+        // As cargo's own test programs say it, so that whoever counts those counts these.
+        let state = match &trial.outcome {
+            Outcome::Skipped(_) => "ignored",
+            _ if trial.wrong().is_empty() == trial.row.known_wrong.is_none() => "ok",
+            _ => "FAILED",
+        };
+        println!("test {} ... {state}", trial.row.name);
+    }
     println!("{}", sums(trials));
 }
 
@@ -198,6 +207,7 @@ pub(crate) struct Sums {
     known_wrong: usize,
     /// Right, though their mark says that they are wrong.
     mended: usize,
+    tried_again: usize,
     false_passes: usize,
     false_fails: usize,
     tellable: usize,
@@ -208,6 +218,7 @@ pub(crate) fn sums(trials: &[Trial]) -> Sums {
     let mut sums = Sums::default();
     for trial in trials {
         sums.rows += 1;
+        sums.tried_again += usize::from(trial.tried_again);
         let is_wrong = !trial.wrong().is_empty();
         match (&trial.outcome, is_wrong, trial.row.known_wrong.is_some()) {
             (Outcome::Skipped(_), ..) => sums.skipped += 1,
@@ -241,7 +252,11 @@ impl Sums {
     pub(crate) fn verdict(&self) -> ExitCode {
         let failed = self.wrong + self.mended + usize::from(self.hides_too_much());
         let passed = self.right + self.known_wrong;
-        println!("{passed} passed, {failed} failed, {} skipped", self.skipped);
+        let state = if failed == 0 { "ok" } else { "FAILED" };
+        println!(
+            "test result: {state}. {passed} passed; {failed} failed; {} ignored",
+            self.skipped
+        );
         if failed == 0 {
             ExitCode::SUCCESS
         } else {
@@ -254,10 +269,11 @@ impl std::fmt::Display for Sums {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "{} rows ({} not installed here): {} judged right, {} wrong, {} wrong as known; {} false passes, {} false \
+            "{} rows ({} not installed here, {} tried again alone): {} judged right, {} wrong, {} wrong as known; {} false passes, {} false \
              fails; {} of {} findings that could be told are unknown ({:.1} %).",
             self.rows,
             self.skipped,
+            self.tried_again,
             self.right + self.mended,
             self.wrong,
             self.known_wrong,

@@ -187,7 +187,7 @@ fn nginx(directory: &Path, port: u16, settings: &str) -> Command {
     write_page(directory, "large", 16 << 20);
     write_page(directory, "small", 1000);
     let files = directory.join("files");
-    let buffer = if settings.contains("keepalive_requests") {
+    let buffer = if settings.contains("keepalive_requests") || settings.contains("auth_basic") {
         ""
     } else {
         "sndbuf=64k"

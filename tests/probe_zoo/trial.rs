@@ -43,6 +43,8 @@ pub(crate) struct Trial {
     pub(crate) row: Row,
     pub(crate) outcome: Outcome,
     pub(crate) seconds: f64,
+    /// The first time it was judged wrongly, beside others.
+    pub(crate) tried_again: bool,
 }
 
 impl Trial {
@@ -53,7 +55,16 @@ impl Trial {
             row: row.clone(),
             outcome,
             seconds: begun.elapsed().as_secs_f64(),
+            tried_again: false,
         }
+    }
+
+    /// Whether it is judged wrongly, and load could be the reason: never that of a false pass.
+    pub(crate) fn may_be_the_load(&self) -> bool {
+        let wrong = self.wrong();
+        !wrong.is_empty()
+            && self.row.known_wrong.is_none()
+            && !wrong.iter().any(|wrong| wrong.contains("pass"))
     }
 
     /// Everything in which the prober contradicts the truth.

@@ -368,7 +368,10 @@ impl<'a, S: ClientStream> Driver<'a, S> {
         self.healthy.stop();
         self.slow.let_all_finish();
         let begun = clock::now();
-        while !self.interrupted && !(self.healthy.are_idle() && self.slow.are_over()) {
+        loop {
+            if self.interrupted || (self.healthy.are_idle() && self.slow.are_over()) {
+                break;
+            }
             let now = clock::now();
             let lasted = now.saturating_duration_since(begun);
             let goes_on = lasted < LONGEST_DRAIN_TIME && self.slow.are_receiving(now, STILL_COMING);

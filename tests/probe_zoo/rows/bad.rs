@@ -230,7 +230,7 @@ fn wrong() -> Vec<Row> {
         wrong("wrong-short", "every 30th answer ends in its middle", |request| {
             let mut answer = page(request);
             if request.total % 30 == 29 {
-                answer.body = (&plain(100_000)[..]).into();
+                answer.body = plain(100_000).into();
                 answer.then_close = true;
             }
             answer

@@ -144,6 +144,7 @@ fn nginx() -> Vec<Row> {
             SMALL,
             "nothing waits",
         )
+        .option("--fill", "64KiB")
         .but("stalled-disconnected", Truth::Unknowable, UNFELT)
         .but("stalled-in-time", Truth::Unknowable, UNFELT)
         .but("paused-kept", Truth::Open, UNFELT)
