@@ -28,7 +28,7 @@ failed_tests() {
 
 copy
 echo "without a fault:"
-if ! run --lib --test simulation; then
+if ! run --lib --test simulation --test broadcast_simulation; then
     echo "  the tests fail already: $(failed_tests)"
     exit 1
 fi
@@ -52,8 +52,11 @@ for name in "${faults[@]}"; do
         continue
     fi
     status=0
-    run --test simulation || status=$?
-    seen=simulation
+    # Faults of one service show in its own simulation.
+    simulation=simulation
+    [[ $name == *-broadcast-* ]] && simulation=broadcast_simulation
+    run --test $simulation || status=$?
+    seen=$simulation
     if [ $status = 0 ]; then
         run --lib --test serving_order || status=$?
         seen="unit tests"

@@ -148,7 +148,9 @@ impl Simulation {
             }
             9 => return self.change_subscription(),
             10 => {
-                let time = Duration::from_millis(self.random.u64(1..400));
+                // Now and then longer than the grace.
+                let longest = if self.random.u8(..10) == 0 { 7_000 } else { 400 };
+                let time = Duration::from_millis(self.random.u64(1..longest));
                 self.pass(time);
             }
             _ => {

@@ -28,11 +28,14 @@ impl Broadcast {
                     settings.grace.as_secs(),
                 ),
             ),
+            ("appendonly", "no".to_owned()),
             ("databases", "1".to_owned()),
             ("maxclients", max_clients.to_string()),
             ("proto-max-bulk-len", settings.max_message_bytes.to_string()),
             ("protected-mode", yes_or_no(settings.is_protected)),
             ("requirepass", String::from_utf8_lossy(password).into_owned()),
+            // Nothing is stored here; benchmarks ask for it.
+            ("save", String::new()),
         ]
     }
 }
@@ -76,11 +79,14 @@ pub(super) fn set(this: &mut Broadcast, slot: usize, arguments: Arguments<'_>, _
                 }
                 _ => Err("argument must be 'yes' or 'no'".to_owned()),
             },
+            "save" if value.is_empty() => Ok(()),
             "requirepass" => {
                 changed.password = (!value.is_empty()).then(|| value.to_vec());
                 Ok(())
             }
-            "databases" | "maxclients" | "proto-max-bulk-len" => Err("can't set immutable config".to_owned()),
+            "appendonly" | "databases" | "maxclients" | "proto-max-bulk-len" => {
+                Err("can't set immutable config".to_owned())
+            }
             _ => {
                 let name = String::from_utf8_lossy(pair[0]);
                 return this.error(
