@@ -4,6 +4,7 @@
 //! leaves the clients to `healthy_clients` and `slow_clients`.
 
 pub(crate) mod addresses;
+mod beside;
 pub(crate) mod clock;
 mod contention;
 pub(crate) mod healthy_group;
@@ -18,7 +19,6 @@ mod timeline;
 pub(crate) mod tls;
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token};
@@ -26,17 +26,16 @@ use mio::{Events, Poll, Token};
 use crate::kernel::timer::Ticker;
 use crate::probe::clients::healthy::BUFFER_BYTES;
 use crate::probe::clients::moment::Moment;
-use crate::probe::clients::opening::Opening;
 use crate::probe::clients::publisher::Publisher;
-use crate::probe::clients::quiet::{MOST_ATTEMPTS, QuietClients, QuietPlan, SHORT_STEP_BYTES};
+use crate::probe::clients::quiet::QuietClients;
 use crate::probe::clients::tally::Tally;
 use crate::probe::driver::clock::MessageClock;
 use crate::probe::driver::contention::Contention;
 use crate::probe::driver::healthy_group::HealthyClients;
 use crate::probe::driver::slow_group::{FILL_PATIENCE, MARGIN, SlowClients};
-use crate::probe::driver::socket::{Buffers, ClientStream};
+use crate::probe::driver::socket::ClientStream;
 use crate::probe::error::ProbeError;
-use crate::probe::kind::{Disconnect, SlowKind};
+use crate::probe::kind::Disconnect;
 use crate::probe::plan::Plan;
 use crate::probe::protocol::Conversations;
 use crate::probe::report::measurement::{Measurement, PublisherSeen, ServerSeen, Slice};
@@ -207,22 +206,6 @@ impl<'a, S: ClientStream> Driver<'a, S> {
         Ok(())
     }
 
-    fn start_publisher(&mut self) -> Result<(), ProbeError> {
-        if let Some(publishing) = self.plan.protocol.publishing() {
-            // Served at every tick; it needs no events of its own.
-            let stream = socket::start_connecting(self.plan.address, Buffers::default())
-                .map_err(ProbeError::system("open a socket for the publisher"))?;
-            let opening = opening_of(self.plan)(stream.local_addr().ok());
-            self.publisher = Some(Publisher::new(
-                S::over(stream, self.plan),
-                opening,
-                publishing,
-                clock::now(),
-            ));
-        }
-        Ok(())
-    }
-
     fn run_for(
         &mut self,
         time: Duration,
@@ -254,32 +237,6 @@ impl<'a, S: ClientStream> Driver<'a, S> {
             self.turn(events, sink)?;
         }
         Ok(())
-    }
-
-    /// Quiet clients need to see the server's sockets, and a server that sends what it was sent.
-    fn start_quiet(&self) -> Option<QuietClients> {
-        let monitor = self.monitor.as_ref()?;
-        let clients = self.plan.slow[SlowKind::Quiet].clients;
-        let traits = self.plan.protocol.traits();
-        if clients == 0 || !traits.echoes || self.plan.is_encrypted() {
-            return None;
-        }
-        let first = (self.plan.fast + self.slow.planned()) as u64;
-        // A message is one short step, so that no step ends inside a message.
-        let message_bytes = SHORT_STEP_BYTES.saturating_sub(traits.head_bytes) as usize;
-        let wires = (0..clients * MOST_ATTEMPTS)
-            .map(|attempt| self.conversations.healthy(first + attempt as u64, message_bytes))
-            .collect();
-        QuietClients::start(QuietPlan {
-            address: self.plan.address,
-            tables: monitor.tables(),
-            last_look: monitor.last_look(),
-            wires,
-            openings: Box::new(opening_of(self.plan)),
-            offer: self.plan.fill,
-            within: self.plan.within,
-            epoch: self.epoch,
-        })
     }
 
     /// The longest that the middle phase can last.
@@ -422,10 +379,4 @@ impl<'a, S: ClientStream> Driver<'a, S> {
             }),
         }
     }
-}
-
-/// The steps that a client at an address of ours takes before its protocol begins.
-fn opening_of(plan: &Plan) -> impl Fn(Option<SocketAddr>) -> Opening + Send + use<> {
-    let plan = plan.clone();
-    move |ours| Opening::new(proxy::header(&plan, ours), plan.opening.as_slice().into())
 }
