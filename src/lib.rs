@@ -50,6 +50,7 @@
 //! | --- | --- |
 //! | none | the engine, [`services::Echo`] and [`services::FramedEcho`] |
 //! | `tunnel` | `services::Tunnel` |
+//! | `serve` | `services::Files`: files over HTTP |
 //! | `probe` | `probe`: is a server safe from slow clients? |
 //! | `plot` | the timeline of a probe as a picture |
 //! | `cli` (default) | the `highwater` command |
@@ -74,7 +75,9 @@ pub mod services;
 pub mod units;
 
 pub use backpressure::{Answer, SlowReason};
-pub use engine::{Actions, ClientId, ClientName, Counters, Service, Slowness};
+pub use engine::{
+    Actions, ClientId, ClientName, Counters, FilePart, FileSource, Prepared, Service, Slowness,
+};
 pub use error::{CloseReason, ConnectError, Operation, ServerError};
 pub use event_loop::{EventLoop, Remote};
 pub use kernel::machine::raise_descriptor_limit;

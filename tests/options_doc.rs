@@ -155,7 +155,10 @@ fn documented(document: &str, subcommand: &str) -> Options {
     });
     let mut options = options_of_section(section);
     if section.contains("](#serving-options)") {
-        options.extend(options_of_section(sections[SHARED]));
+        // What a subcommand says of a shared option goes before.
+        for (name, told) in options_of_section(sections[SHARED]) {
+            options.entry(name).or_insert(told);
+        }
     }
     options
 }

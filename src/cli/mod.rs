@@ -11,6 +11,7 @@ mod parse;
 mod probe;
 mod sentences;
 mod serve;
+mod serve_files;
 mod signals;
 mod tunnel;
 
@@ -21,6 +22,7 @@ use clap::{Parser, Subcommand};
 use broadcast::BroadcastArgs;
 use echo::EchoArgs;
 use probe::ProbeArgs;
+use serve_files::ServeArgs;
 use tunnel::TunnelArgs;
 
 /// Parses the command line and runs the subcommand. Wrong usage prints one
@@ -30,6 +32,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Echo(args) => echo::run(args),
         Command::Tunnel(args) => serve::serve(args),
         Command::Broadcast(args) => broadcast::run(args),
+        Command::Serve(args) => serve_files::run(*args),
         Command::Probe(args) => probe::run(&args),
     }
 }
@@ -53,6 +56,7 @@ Examples:
   highwater echo --port 0 --grace 2s      echo on a free port, with a shorter grace
   highwater tunnel --to 127.0.0.1:6379    protect a Redis from slow clients
   highwater broadcast --port 6379         publish and subscribe; try `redis-cli subscribe news`
+  highwater serve . --listing             send the files of this folder over HTTP
   highwater probe --port 9000             test any TCP server with slow clients
 
 Exit codes: 0 stopped in order, 1 failed, 2 wrong usage.";
@@ -74,6 +78,11 @@ enum Command {
     /// subscriber that is too slow is chosen for each channel, and each gap in
     /// what it gets is told to it on the channel `__highwater__:lost`.
     Broadcast(BroadcastArgs),
+    /// Send files over HTTP to clients of any speed.
+    ///
+    /// A file goes out as fast as its client takes it, and nothing of it waits
+    /// in memory. A client that acknowledges nothing for the grace is reset.
+    Serve(Box<ServeArgs>),
     /// Test whether a TCP server survives slow clients.
     Probe(Box<ProbeArgs>),
 }

@@ -96,7 +96,7 @@ impl<N: Network> Core<N> {
             // A FIN sent before the connection is made would break it off.
             Phase::Connecting | Phase::Closed => return,
         };
-        if !client.queue.is_ended() || !client.queue.is_empty() {
+        if !client.queue.is_ended() || !client.is_sent() {
             return;
         }
         let both_ended = ending.is_some() || client.input == Input::Ended;
@@ -172,6 +172,12 @@ impl<N: Network, S: Service> Engine<N, S> {
                 continue;
             };
             self.core.silence.forget(id);
+            let acknowledged_bytes = if client.is_watched {
+                client.acknowledged_bytes()
+            } else {
+                client.sent_bytes
+            };
+            self.core.departed = Some((id, acknowledged_bytes));
             self.core.unlink(id, &client);
             self.core.drop_client(client, &reason);
             self.acceptor.descriptor_freed();

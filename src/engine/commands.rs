@@ -11,6 +11,7 @@ use bytes::Bytes;
 use super::client::{Client, ClientName};
 use super::client_table::ClientId;
 use super::core::Core;
+use super::file::FilePart;
 use super::network::{Network, Stream};
 use super::service::{Commands, Slowness};
 use crate::backpressure::{Answer, SlowReason};
@@ -43,6 +44,26 @@ impl<N: Network> Commands for Core<N> {
 
     fn memory_left(&self) -> usize {
         self.budget.left_bytes()
+    }
+
+    fn send_file(&mut self, id: ClientId, parts: Vec<FilePart>) {
+        Self::send_file(self, id, parts);
+    }
+
+    fn resume_file(&mut self, id: ClientId) {
+        Self::resume_file(self, id);
+    }
+
+    fn expect_progress(&mut self, id: ClientId) {
+        Self::expect_progress(self, id);
+    }
+
+    fn acknowledged(&self, id: ClientId) -> u64 {
+        Self::acknowledged(self, id)
+    }
+
+    fn sent(&self, id: ClientId) -> u64 {
+        self.clients.get(id).map_or(0, |client| client.sent_bytes)
     }
 
     fn pause(&mut self, id: ClientId) {

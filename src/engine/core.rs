@@ -9,11 +9,12 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::acceptor::Acceptor;
-use super::client::{Client, Phase};
+use super::client::{Client, FileState, Phase};
 use super::client_table::{ClientId, ClientTable};
 use super::journal::Journal;
 use super::network::{Network, Stream};
 use super::ready_list::ReadyList;
+use super::sending_files::Files;
 use super::silence::Silence;
 use super::timers::{Entry, Timer, Timers};
 use crate::backpressure::SlowReason;
@@ -58,7 +59,12 @@ pub(super) struct Core<N: Network> {
     pub(super) journal: Journal,
     pub(super) stop: Stop,
     pub(super) silence: Silence,
-    /// Bytes read, and bytes written from queues, so far.
+    /// What is left of the answers under way.
+    pub(super) files: Files,
+    /// The client that the service hears to be closed, and how many bytes its
+    /// peer has acknowledged.
+    pub(super) departed: Option<(ClientId, u64)>,
+    /// Bytes read, and bytes written from queues and files, so far.
     pub(super) moved_bytes: u64,
 }
 
@@ -134,6 +140,8 @@ impl<N: Network> Core<N> {
             journal: Journal::new(slow_upstream_advice, now),
             stop: Stop::No,
             silence: Silence::default(),
+            files: Files::default(),
+            departed: None,
             moved_bytes: 0,
             upstream_limits: limits.for_upstreams(),
             limits,
@@ -176,7 +184,7 @@ impl<N: Network> Core<N> {
     /// The next client for which this timer has expired.
     pub(super) fn pop_due(&mut self, timer: Timer) -> Option<ClientId> {
         while let Some(entry) = self.timers.pop_due(timer, self.now) {
-            if is_live(&self.clients, timer, &entry) {
+            if is_live(&self.clients, &self.files, timer, &entry) {
                 return Some(entry.client);
             }
         }
@@ -185,14 +193,16 @@ impl<N: Network> Core<N> {
 
     /// The next instant at which a timer of any client expires.
     pub(super) fn next_deadline(&mut self) -> Option<Instant> {
-        let clients = &self.clients;
-        self.timers.next(|timer, entry| is_live(clients, timer, entry))
+        let (clients, files) = (&self.clients, &self.files);
+        self.timers
+            .next(|timer, entry| is_live(clients, files, timer, entry))
     }
 
     /// Drops timers whose clocks have stopped, where there are many.
     pub(super) fn weed_timers(&mut self) {
-        let clients = &self.clients;
-        self.timers.weed(|timer, entry| is_live(clients, timer, entry));
+        let (clients, files) = (&self.clients, &self.files);
+        self.timers
+            .weed(|timer, entry| is_live(clients, files, timer, entry));
     }
 
     /// Marks a client as closed, for this reason; the sweep takes it out of
@@ -206,6 +216,10 @@ impl<N: Network> Core<N> {
             return;
         }
         client.phase = Phase::Closed;
+        if client.file != FileState::None || client.is_watched {
+            client.file = FileState::None;
+            self.files.forget(id);
+        }
         let given_up = client.queue.discard() + std::mem::take(&mut client.held_bytes);
         self.budget.shrink(given_up);
         self.marked.push_back((id, reason));
@@ -213,7 +227,10 @@ impl<N: Network> Core<N> {
 }
 
 /// Whether the clock that a timer was armed for still runs.
-fn is_live<S: Stream>(clients: &ClientTable<Client<S>>, timer: Timer, entry: &Entry) -> bool {
+fn is_live<S: Stream>(clients: &ClientTable<Client<S>>, files: &Files, timer: Timer, entry: &Entry) -> bool {
+    if timer == Timer::Progress {
+        return files.is_watch(entry.client, entry.start);
+    }
     let client = clients.get(entry.client);
     client.is_some_and(|client| client.since(timer) == Some(entry.start))
 }

@@ -28,6 +28,7 @@ impl<N: Network, S: Service> Engine<N, S> {
         self.expire_each(Timer::AckCheck, |engine, id| {
             engine.core.check_acknowledgements(id);
         });
+        self.expire_each(Timer::Progress, |engine, id| engine.core.check_progress(id));
         self.expire_each(Timer::CloseTimeout, Self::judge_close);
         self.expire_each(Timer::ConnectTimeout, |engine, id| {
             let after = engine.core.limits.connect_timeout;

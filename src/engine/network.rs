@@ -10,6 +10,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::client_table::ClientId;
+use super::file::FileSource;
+use crate::limits::SMALLEST_READ_BYTES;
 
 /// The source of connections: the kernel, or a simulation.
 pub trait Network {
@@ -97,6 +99,27 @@ pub trait Stream: Read + Write {
     /// if the peer does not acknowledge it.
     fn bound_close(&mut self, time: Duration) {
         let _ = time;
+    }
+
+    /// Bytes that the kernel holds for the peer: not sent, or not acknowledged.
+    fn unacknowledged_bytes(&self) -> u64 {
+        u64::from(!self.is_settled())
+    }
+
+    /// Sends at most `count` bytes of a file, from `offset` on. Zero says that
+    /// the file ends before `offset`.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading the file and of writing.
+    fn send_file(&mut self, file: &dyn FileSource, offset: u64, count: usize) -> io::Result<usize> {
+        let mut buffer = [0; SMALLEST_READ_BYTES];
+        let most = count.min(buffer.len());
+        let length = file.read_at(offset, &mut buffer[..most])?;
+        if length == 0 {
+            return Ok(0);
+        }
+        self.write(&buffer[..length])
     }
 
     /// Whether the kernel holds no bytes that we sent: the peer has

@@ -13,6 +13,7 @@ use bytes::Bytes;
 
 use super::client::ClientName;
 use super::client_table::ClientId;
+use super::file::FilePart;
 use crate::backpressure::{Answer, SlowReason};
 use crate::error::{CloseReason, ConnectError};
 
@@ -83,6 +84,11 @@ pub trait Service {
     /// by default. Sent once, as far as its socket takes it.
     fn refusal(&self) -> &[u8] {
         &[]
+    }
+
+    /// Everything of [`Actions::send_file`] has gone to the client's socket.
+    fn file_sent(&mut self, client: ClientId, actions: &mut Actions<'_>) {
+        let _ = (client, actions);
     }
 
     /// The client has sent its FIN and will send nothing more. By default it
@@ -165,6 +171,11 @@ pub(crate) trait Commands {
     fn try_again(&mut self, client: ClientId);
     fn disconnect(&mut self, client: ClientId, reason: SlowReason, slow: Slowness, detail: &str);
     fn memory_left(&self) -> usize;
+    fn send_file(&mut self, client: ClientId, parts: Vec<FilePart>);
+    fn resume_file(&mut self, client: ClientId);
+    fn expect_progress(&mut self, client: ClientId);
+    fn acknowledged(&self, client: ClientId) -> u64;
+    fn sent(&self, client: ClientId) -> u64;
     fn pause(&mut self, client: ClientId);
     fn resume(&mut self, client: ClientId);
     fn pipe(&mut self, from: ClientId, to: ClientId);
@@ -236,6 +247,40 @@ impl<'a> Actions<'a> {
     #[must_use]
     pub fn memory_left(&self) -> usize {
         self.commands.memory_left()
+    }
+
+    /// Sends `parts` behind what is queued, without taking them into memory:
+    /// the client's socket takes what it has room for, and the rest stays where
+    /// it is. A peer that acknowledges nothing for the grace is disconnected
+    /// ([`SlowReason::WriteTimeout`](crate::SlowReason::WriteTimeout)). A file
+    /// that turns out shorter resets the client. [`Service::file_sent`] follows.
+    pub fn send_file(&mut self, client: ClientId, parts: Vec<FilePart>) {
+        self.commands.send_file(client, parts);
+    }
+
+    /// Goes on with a file whose [`prepare`](super::FileSource::prepare) had
+    /// answered [`Waiting`](super::Prepared::Waiting).
+    pub fn resume_file(&mut self, client: ClientId) {
+        self.commands.resume_file(client);
+    }
+
+    /// Disconnects the client if its peer acknowledges nothing of what it is
+    /// owed for the grace. The watch ends when nothing is owed.
+    pub fn expect_progress(&mut self, client: ClientId) {
+        self.commands.expect_progress(client);
+    }
+
+    /// Bytes that the peer has acknowledged since it connected. Also answered
+    /// for the client of [`Service::closed`].
+    #[must_use]
+    pub fn acknowledged(&self, client: ClientId) -> u64 {
+        self.commands.acknowledged(client)
+    }
+
+    /// Bytes that the client's socket has taken since it connected.
+    #[must_use]
+    pub fn sent(&self, client: ClientId) -> u64 {
+        self.commands.sent(client)
     }
 
     /// Reads no more from this client until [`resume`](Self::resume). The

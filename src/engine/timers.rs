@@ -28,10 +28,12 @@ pub(super) enum Timer {
     CloseTimeout,
     /// The connection that we asked for is not made.
     ConnectTimeout,
+    /// Time to look whether the peer acknowledges what it is sent.
+    Progress,
 }
 
 const RULES: usize = SlowReason::ALL.len();
-const KINDS: usize = 2 * RULES + 3;
+const KINDS: usize = 2 * RULES + 4;
 
 impl Timer {
     /// Every timer, at its index.
@@ -45,6 +47,7 @@ impl Timer {
         }
         all[Self::CloseTimeout.index()] = Self::CloseTimeout;
         all[Self::ConnectTimeout.index()] = Self::ConnectTimeout;
+        all[Self::Progress.index()] = Self::Progress;
         all
     };
 
@@ -55,6 +58,7 @@ impl Timer {
             Self::AckCheck => 2 * RULES,
             Self::CloseTimeout => 2 * RULES + 1,
             Self::ConnectTimeout => 2 * RULES + 2,
+            Self::Progress => 2 * RULES + 3,
         }
     }
 
@@ -67,6 +71,7 @@ impl Timer {
             Self::AckCheck => limits.ack_check_delay(),
             Self::CloseTimeout => limits.grace,
             Self::ConnectTimeout => limits.connect_timeout,
+            Self::Progress => limits.progress_interval(),
         }
     }
 }

@@ -215,7 +215,7 @@ impl<N: Network, S: Service> Engine<N, S> {
             Phase::Closed => return,
             Phase::Connecting => self.finish_connect(id),
             _ => {
-                if !client.queue.is_empty() {
+                if client.has_output() {
                     self.flush(id);
                 }
                 self.say_writable(id);

@@ -6,10 +6,11 @@
 
 use bytes::Bytes;
 
-use super::client::Phase;
 use super::client::readiness::Event;
+use super::client::{FileState, Phase};
 use super::client_table::ClientId;
 use super::core::{Core, Engine};
+use super::file::FilePart;
 use super::network::Network;
 use super::service::{Actions, Service};
 use crate::backpressure::rules::exceeds_hard_limit;
@@ -42,6 +43,11 @@ impl<N: Network> Core<N> {
         };
         if !client.accepts_writes() {
             return Answer::Continue;
+        }
+        if client.file != FileState::None {
+            // It must not overtake the answer under way.
+            self.send_file(id, vec![FilePart::memory(data)]);
+            return Answer::Pause;
         }
         match client.write_directly(data) {
             Ok(taken) if taken == data.len() && client.queue.is_empty() => Answer::Continue,
@@ -260,6 +266,10 @@ impl<N: Network, S: Service> Engine<N, S> {
             // the queue held back must be read on, to find their own FIN.
             Sent::Empty => self.core.resume_sources(id),
             Sent::Waiting => {}
+        }
+        let client = self.core.clients.get(id);
+        if client.is_some_and(|client| client.queue.is_empty() && client.file == FileState::Sending) {
+            self.go_on_with_file(id);
         }
         self.core.advance_end(id);
     }

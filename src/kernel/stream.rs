@@ -13,7 +13,8 @@ use rustix::net::{RecvFlags, SendFlags};
 use socket2::SockRef;
 
 use super::tcp_info;
-use crate::engine::{PeerState, PeerWindow, Stream};
+use crate::engine::{FileSource, PeerState, PeerWindow, Stream};
+use crate::limits::READ_BUFFER_BYTES;
 
 /// The largest segment, that of the loopback. A peer sends a segment only when
 /// all of it fits the window, so nothing is on its way in a smaller window.
@@ -88,6 +89,27 @@ impl Stream for KernelStream {
         // The FIN may be lost, and the kernel would repeat it for more than a
         // minute. If this option fails, the kernel does that.
         let _ = SockRef::from(&self.stream).set_tcp_user_timeout(Some(time));
+    }
+
+    fn unacknowledged_bytes(&self) -> u64 {
+        tcp_info::unacknowledged_bytes(&self.stream).unwrap_or(0)
+    }
+
+    fn send_file(&mut self, file: &dyn FileSource, offset: u64, count: usize) -> io::Result<usize> {
+        if let Some(descriptor) = file.descriptor() {
+            let mut offset = offset;
+            return Ok(rustix::fs::sendfile(
+                &self.stream,
+                descriptor,
+                Some(&mut offset),
+                count,
+            )?);
+        }
+        let mut buffer = vec![0; count.min(READ_BUFFER_BYTES)];
+        match file.read_at(offset, &mut buffer)? {
+            0 => Ok(0),
+            length => self.write(&buffer[..length]),
+        }
     }
 
     fn is_settled(&self) -> bool {

@@ -115,6 +115,21 @@ pub const SMALLEST_READ_BYTES: usize = 4 * 1024;
 /// 0.5 and 0.8 ms, at most 5 to 24 ms; with that loop 0.1 ms, at most 117 ms.
 pub const TURN_BUDGET_BYTES: usize = 256 * 1024;
 
+/// Bytes of a file that one client is sent in one turn.
+pub const TURN_FILE_BYTES: u64 = 64 * 1024;
+
+/// Divisor of the grace that gives the time between two looks at what a peer
+/// has acknowledged, at least [`SHORTEST_PROGRESS_INTERVAL`] and at most
+/// [`LONGEST_PROGRESS_INTERVAL`]. A stalled client goes at most two looks after
+/// the grace; a look costs 0.3 us.
+pub const PROGRESS_LOOKS: u32 = 50;
+
+/// Shortest time between two looks at what a peer has acknowledged.
+pub const SHORTEST_PROGRESS_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Longest time between two looks at what a peer has acknowledged.
+pub const LONGEST_PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Read length from which a client counts as moving bulk: its next bytes are
 /// spliced to the destination, not copied. Below it, two more system calls cost
 /// more than the copy.
@@ -373,6 +388,13 @@ impl Limits {
     #[must_use]
     pub fn ack_check_delay(&self) -> Duration {
         self.grace / ACK_CHECK_GRACE_SHARE
+    }
+
+    /// Time between two looks at what a peer has acknowledged.
+    #[must_use]
+    pub fn progress_interval(&self) -> Duration {
+        let interval = self.grace / PROGRESS_LOOKS;
+        interval.clamp(SHORTEST_PROGRESS_INTERVAL, LONGEST_PROGRESS_INTERVAL)
     }
 
     /// Whether a read of so many bytes means that a client is moving bulk.

@@ -4,6 +4,8 @@
 
 pub mod frame;
 pub mod glob;
+#[cfg(feature = "serve")]
+pub mod http1;
 #[cfg(feature = "tunnel")]
 pub mod proxy;
 pub mod resp;

@@ -5,12 +5,16 @@
 
 pub mod broadcast;
 mod echo;
+#[cfg(feature = "serve")]
+pub mod files;
 mod framed_echo;
 #[cfg(feature = "tunnel")]
 mod tunnel;
 
 pub use broadcast::Broadcast;
 pub use echo::Echo;
+#[cfg(feature = "serve")]
+pub use files::{Files, FilesConfig, Folder};
 pub use framed_echo::{FrameLimitError, FramedEcho};
 #[cfg(feature = "tunnel")]
 pub use tunnel::{AddressRange, AddressRangeError, ProxyProtocol, Target, TargetError, Tunnel};

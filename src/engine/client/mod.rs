@@ -63,6 +63,17 @@ pub(super) enum Input {
     Ended,
 }
 
+/// What is done for the answer under way that is sent from a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FileState {
+    /// There is no such answer.
+    None,
+    /// Its next bytes go out as soon as the socket has room.
+    Sending,
+    /// Its next bytes are being fetched from a disk.
+    Waiting,
+}
+
 #[derive(Debug)]
 pub(super) struct Client<S> {
     pub(super) stream: S,
@@ -87,6 +98,9 @@ pub(super) struct Client<S> {
     pub(super) phase: Phase,
     pub(super) input: Input,
     pub(super) place: Place,
+    pub(super) file: FileState,
+    /// The engine watches whether the peer acknowledges what it is sent.
+    pub(super) is_watched: bool,
     /// Our FIN was sent.
     pub(super) fin_sent: bool,
     /// The service hears when the socket takes bytes.
@@ -134,6 +148,8 @@ impl<S: Stream> Client<S> {
             phase: Phase::Open,
             input: Input::Flowing,
             place: Place::NEW,
+            file: FileState::None,
+            is_watched: false,
             fin_sent: false,
             calls_when_writable: false,
             is_bulk: false,
@@ -153,11 +169,26 @@ impl<S: Stream> Client<S> {
 
     /// Whether there is something to do that no edge will announce.
     pub(super) fn has_work(&self) -> bool {
-        let wants_to_write = !self.queue.is_empty() || self.calls_when_writable && self.accepts_writes();
+        let wants_to_write = self.has_output() || self.calls_when_writable && self.accepts_writes();
         let can_write = self.readiness.is_writable() && wants_to_write;
         let can_read = self.readiness.is_readable() && self.wants_read();
         // While it connects, only an event can bring it on.
         (can_write || can_read) && self.is_open()
+    }
+
+    /// Whether there is something that its socket can take.
+    pub(super) fn has_output(&self) -> bool {
+        !self.queue.is_empty() || self.file == FileState::Sending
+    }
+
+    /// Whether everything for it has gone to its socket.
+    pub(super) fn is_sent(&self) -> bool {
+        self.queue.is_empty() && self.file == FileState::None
+    }
+
+    /// Bytes that its peer has acknowledged.
+    pub(super) fn acknowledged_bytes(&self) -> u64 {
+        self.sent_bytes.saturating_sub(self.stream.unacknowledged_bytes())
     }
 
     /// Whether the connection is made and not closed.
@@ -273,7 +304,8 @@ impl<S: Stream> Client<S> {
             Timer::AckCheck => self.clocks.since(SlowReason::WriteTimeout),
             Timer::ConnectTimeout if self.phase == Phase::Connecting => self.awaiting_since,
             Timer::CloseTimeout if self.phase != Phase::Connecting => self.awaiting_since,
-            Timer::ConnectTimeout | Timer::CloseTimeout => None,
+            // The watch of a client is kept beside it.
+            Timer::ConnectTimeout | Timer::CloseTimeout | Timer::Progress => None,
         }
     }
 

@@ -1,0 +1,213 @@
+//! Sending files: an answer under way is the source of its client.
+//!
+//! Owns the parts that are left of each answer, and the rule for peers that
+//! acknowledge nothing. Nothing of a file waits in our memory: the socket takes
+//! as much as it has room for, and the rest stays in the file. Refuses to open
+//! files and to wait for a disk.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Instant;
+
+use super::client::{FileState, Phase};
+use super::client_table::ClientId;
+use super::core::{Core, Engine};
+use super::file::{FilePart, Prepared};
+use super::network::{Network, Stream};
+use super::service::{Actions, Service, Slowness};
+use super::timers::Timer;
+use crate::backpressure::SlowReason;
+use crate::error::{CloseReason, Operation};
+use crate::limits::TURN_FILE_BYTES;
+use crate::units::format_time;
+
+/// What is left of the answers under way.
+#[derive(Debug, Default)]
+pub(super) struct Files {
+    answers: HashMap<ClientId, VecDeque<FilePart>>,
+    watches: HashMap<ClientId, Watch>,
+}
+
+/// When a client last acknowledged something.
+#[derive(Debug)]
+struct Watch {
+    /// When its timer was armed last.
+    armed: Instant,
+    progress: Instant,
+    acknowledged_bytes: u64,
+}
+
+impl Files {
+    /// The client is closed.
+    pub(super) fn forget(&mut self, id: ClientId) {
+        self.answers.remove(&id);
+        self.watches.remove(&id);
+    }
+
+    /// Whether the timer that was armed at `start` is the last one.
+    pub(super) fn is_watch(&self, id: ClientId, start: Instant) -> bool {
+        self.watches.get(&id).is_some_and(|watch| watch.armed == start)
+    }
+}
+
+impl<N: Network> Core<N> {
+    /// Sends `parts` behind what is queued.
+    pub(super) fn send_file(&mut self, id: ClientId, parts: Vec<FilePart>) {
+        let Some(client) = self.clients.get_mut(id) else {
+            return;
+        };
+        if !client.accepts_writes() {
+            return;
+        }
+        if client.file == FileState::None {
+            client.file = FileState::Sending;
+        }
+        self.files.answers.entry(id).or_default().extend(parts);
+        self.expect_progress(id);
+        self.list_if_work(id);
+    }
+
+    /// The pages that an answer waited for are there.
+    pub(super) fn resume_file(&mut self, id: ClientId) {
+        if let Some(client) = self.clients.get_mut(id)
+            && client.file == FileState::Waiting
+        {
+            client.file = FileState::Sending;
+            self.list_if_work(id);
+        }
+    }
+
+    /// Sends from the answer under way what the socket takes, within a share
+    /// of the turn. Answers whether the answer is complete.
+    fn send_parts(&mut self, id: ClientId) -> bool {
+        let (Some(client), Some(parts)) = (self.clients.get_mut(id), self.files.answers.get_mut(&id)) else {
+            return false;
+        };
+        let mut budget_bytes = TURN_FILE_BYTES;
+        while let Some(part) = parts.front_mut() {
+            if part.length_bytes == 0 {
+                parts.pop_front();
+                continue;
+            }
+            if budget_bytes == 0 || !client.readiness.is_writable() {
+                return false;
+            }
+            let most_bytes = budget_bytes.min(part.length_bytes);
+            let allowed_bytes = match part.source.prepare(part.offset, most_bytes) {
+                Prepared::Ready(bytes) => usize::try_from(bytes.min(most_bytes)).unwrap_or(usize::MAX),
+                Prepared::Waiting => {
+                    client.file = FileState::Waiting;
+                    return false;
+                }
+                Prepared::Changed => {
+                    self.reject(id, FILE_CHANGED.into());
+                    return false;
+                }
+            };
+            let outcome = client
+                .stream
+                .send_file(part.source.as_ref(), part.offset, allowed_bytes);
+            if matches!(outcome, Ok(0)) {
+                self.reject(id, FILE_CHANGED.into());
+                return false;
+            }
+            // A short call may have met the end of the file; the next one tells.
+            match client.after_write(outcome, 0) {
+                Ok(count) => {
+                    part.offset += count as u64;
+                    part.length_bytes -= count as u64;
+                    budget_bytes = budget_bytes.saturating_sub(count as u64);
+                    self.moved_bytes += count as u64;
+                    if count == 0 && client.readiness.is_writable() {
+                        // It was interrupted; the edge stands for the next turn.
+                        return false;
+                    }
+                }
+                Err(error) => {
+                    self.mark_closed(id, CloseReason::Failed(Operation::Write, error));
+                    return false;
+                }
+            }
+        }
+        client.file = FileState::None;
+        self.files.answers.remove(&id);
+        true
+    }
+
+    /// Begins to watch whether a client acknowledges what it is sent.
+    pub(super) fn expect_progress(&mut self, id: ClientId) {
+        let now = self.now;
+        let Some(client) = self.clients.get_mut(id) else {
+            return;
+        };
+        if client.is_watched || client.phase == Phase::Closed {
+            return;
+        }
+        client.is_watched = true;
+        let watch = Watch {
+            armed: now,
+            progress: now,
+            acknowledged_bytes: client.acknowledged_bytes(),
+        };
+        self.files.watches.insert(id, watch);
+        self.timers.arm(Timer::Progress, id, now);
+    }
+
+    /// Looks whether a client has acknowledged anything since the last look,
+    /// and disconnects one that owed it for the grace.
+    pub(super) fn check_progress(&mut self, id: ClientId) {
+        let (now, grace) = (self.now, self.limits.grace);
+        let (Some(client), Some(watch)) = (self.clients.get_mut(id), self.files.watches.get_mut(&id)) else {
+            return;
+        };
+        let owed_bytes = client.stream.unacknowledged_bytes();
+        let acknowledged_bytes = client.sent_bytes.saturating_sub(owed_bytes);
+        if owed_bytes == 0 && client.queue.is_empty() && client.file == FileState::None {
+            client.is_watched = false;
+            self.files.watches.remove(&id);
+            return;
+        }
+        if acknowledged_bytes > watch.acknowledged_bytes || owed_bytes == 0 {
+            watch.acknowledged_bytes = acknowledged_bytes;
+            watch.progress = now;
+        }
+        if now.saturating_duration_since(watch.progress) < grace {
+            watch.armed = now;
+            self.timers.arm(Timer::Progress, id, now);
+            return;
+        }
+        let slow = Slowness {
+            slow_for: now.saturating_duration_since(watch.progress),
+            waiting_bytes: client.queue.len(),
+            peak_bytes: client.peak_bytes as usize,
+        };
+        let detail = format!(
+            "nothing acknowledged for {}, {owed_bytes} bytes in the kernel",
+            format_time(grace)
+        );
+        self.disconnect_slow(id, SlowReason::WriteTimeout, slow, &detail);
+    }
+
+    /// Bytes that the peer of a client has acknowledged so far; also of the
+    /// client that the service hears to be closed.
+    pub(super) fn acknowledged(&self, id: ClientId) -> u64 {
+        match self.clients.get(id) {
+            Some(client) => client.acknowledged_bytes(),
+            None => self
+                .departed
+                .filter(|&(departed, _)| departed == id)
+                .map_or(0, |(_, bytes)| bytes),
+        }
+    }
+}
+
+/// Why a client is disconnected whose answer could not be kept.
+const FILE_CHANGED: &str = "the file became shorter while it was sent";
+
+impl<N: Network, S: Service> Engine<N, S> {
+    /// Goes on with the answer under way, once the queue is empty.
+    pub(super) fn go_on_with_file(&mut self, id: ClientId) {
+        if self.core.send_parts(id) {
+            self.service.file_sent(id, &mut Actions::new(&mut self.core));
+        }
+    }
+}

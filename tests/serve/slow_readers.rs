@@ -1,0 +1,124 @@
+//! Readers who stop, read slowly, or whose file changes.
+
+use std::io::Read;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::client::{LARGE_BYTES, Site};
+use crate::support::{pattern, wait_until};
+
+const GET_LARGE: &str = "GET /large.bin HTTP/1.1\r\nHost: a\r\n\r\n";
+
+#[test]
+fn a_stalled_reader_is_reset_after_the_grace_and_others_go_on() {
+    let site = Site::new(&["--grace", "2s"]);
+    let mut stalled = site.client();
+    let began = Instant::now();
+    stalled.send(GET_LARGE);
+    assert_eq!(site.get("/small.txt", "").status, 200);
+    wait_until("the stalled reader is reset", || {
+        assert!(
+            began.elapsed() > Duration::from_millis(1900) || !stalled.was_reset(),
+            "too early"
+        );
+        stalled.was_reset()
+    });
+    let line = site.server.wait_for_line("write timeout, disconnecting");
+    assert!(line.contains("nothing acknowledged for 2s"), "{line}");
+    let slow_for: f64 = line
+        .split("slow for ")
+        .nth(1)
+        .unwrap()
+        .split(' ')
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!((2.0..2.5).contains(&slow_for), "{line}");
+    assert!(site.get("/large.bin", "").body == pattern(LARGE_BYTES));
+    assert!(site.server.stop().contains("1 write timeout"));
+}
+
+#[test]
+fn a_reader_that_takes_a_little_all_the_time_is_kept() {
+    let site = Site::new(&["--grace", "1s"]);
+    let mut slow = site.client();
+    slow.send(GET_LARGE);
+    assert_eq!(slow.head().0, 200);
+    let until = Instant::now() + Duration::from_secs(4);
+    let mut piece = vec![0; 128 * 1024];
+    while Instant::now() < until {
+        slow.stream.read_exact(&mut piece).expect("a slow reader is kept");
+        sleep(Duration::from_millis(100));
+    }
+    assert!(site.server.lines_with("disconnecting").is_empty());
+}
+
+#[test]
+fn a_file_that_becomes_shorter_is_reset_and_never_looks_whole() {
+    let site = Site::new(&[]);
+    let mut client = site.client();
+    client.send(GET_LARGE);
+    assert_eq!(client.head().0, 200);
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .open(site.path().join("large.bin"))
+        .unwrap();
+    file.set_len(1000).unwrap();
+    let mut body = Vec::new();
+    let error = client.stream.read_to_end(&mut body).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    assert!(body.len() < LARGE_BYTES);
+    site.server
+        .wait_for_line("the file became shorter while it was sent");
+}
+
+#[test]
+fn a_file_that_is_replaced_goes_on_with_the_old_bytes() {
+    let site = Site::new(&[]);
+    let mut client = site.client();
+    client.send(GET_LARGE);
+    std::fs::write(site.path().join("new"), "new").unwrap();
+    let (status, _) = client.head();
+    std::fs::rename(site.path().join("new"), site.path().join("large.bin")).unwrap();
+    let mut body = vec![0; LARGE_BYTES];
+    client.stream.read_exact(&mut body).unwrap();
+    assert!(status == 200 && body == pattern(LARGE_BYTES));
+    client.send(GET_LARGE);
+    assert_eq!(client.answer().body, b"new");
+}
+
+#[test]
+fn a_stop_lets_an_answer_finish_and_resets_a_stalled_one() {
+    let site = Site::new(&["--stop-timeout", "2s"]);
+    let mut stalled = site.client();
+    stalled.send(GET_LARGE);
+    let mut reading = site.client();
+    reading.send(GET_LARGE);
+    assert_eq!(reading.head().0, 200);
+    assert_eq!(stalled.head().0, 200);
+    site.server.signal(Signal::TERM);
+    site.server.wait_for_line("stopping: ");
+    let mut body = vec![0; LARGE_BYTES];
+    reading.stream.read_exact(&mut body).unwrap();
+    assert!(body == pattern(LARGE_BYTES));
+    assert!(reading.is_closed_in_order());
+    wait_until("the stalled reader is reset", || stalled.was_reset());
+    assert!(site.server.wait_for_exit().success());
+}
+
+#[test]
+fn stalled_readers_cost_next_to_no_memory() {
+    let site = Site::new(&[]);
+    site.get("/large.bin", "");
+    let before = site.server.resident_bytes();
+    let mut stalled: Vec<_> = (0..200).map(|_| site.client()).collect();
+    for client in &mut stalled {
+        client.send(GET_LARGE);
+        assert_eq!(client.head().0, 200);
+    }
+    let grown = site.server.resident_bytes().saturating_sub(before);
+    assert!(grown < 200 * 8 * 1024, "{grown} bytes for 200 readers");
+}
