@@ -177,3 +177,16 @@ fn a_client_that_was_gone_before_it_was_accepted_is_nobodys_trouble() {
     ping(&mut connect(server.address()), b"served");
     wait_until("all who left are gone", || server.descriptors() == idle);
 }
+
+#[test]
+fn several_hosts_are_served_on_one_port_and_one_given_twice_once() {
+    let hosts = ["127.0.0.1", "127.0.0.2", "127.0.0.1"].map(|host| format!("--host={host}"));
+    let server = Server::echo(&hosts.each_ref().map(String::as_str));
+    for host in [[127, 0, 0, 1], [127, 0, 0, 2]] {
+        let address = (host, server.port()).into();
+        server.wait_for_line(&format!("listening on {address}"));
+        ping(&mut connect(address), b"served");
+    }
+    assert_eq!(server.lines_with("listening on ").len(), 2);
+    server.stop();
+}
