@@ -220,13 +220,21 @@ fn reset_after_a_ping(server: &Server) {
 fn a_log_file_that_cannot_be_opened_anew_goes_on_and_standard_error_says_so() {
     let (said, stderr) = std::io::pipe().unwrap();
     let server = Server::echo_writing_to(&["--log-level", "debug"], Stdio::null(), Stdio::from(stderr));
-    let mut said = BufReader::new(said).lines();
+    let (told, complaint) = channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(said).lines() {
+            let line = line.unwrap();
+            if line.contains("cannot be opened anew") {
+                let _ = told.send(line);
+            }
+        }
+    });
     let moved = server.log_path().with_extension("1");
     std::fs::rename(server.log_path(), &moved).unwrap();
     std::fs::create_dir(server.log_path()).unwrap();
     server.signal(Signal::HUP);
-    let complaint = said.find(|line| line.as_ref().unwrap().contains("cannot be opened anew"));
-    assert!(complaint.unwrap().unwrap().contains("--log-file"));
+    let complaint = complaint.recv_timeout(PATIENCE).expect("nobody was told");
+    assert!(complaint.contains("--log-file"), "{complaint}");
     reset_after_a_ping(&server);
     wait_until("the old file goes on", || {
         std::fs::read_to_string(&moved).unwrap().contains("closed: ")
