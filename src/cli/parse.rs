@@ -48,7 +48,8 @@ fn binary_unit(typed: &str) -> Option<String> {
     let unit_at = typed.find(|char: char| char.is_ascii_alphabetic())?;
     let (number, unit) = typed.split_at(unit_at);
     let prefix = unit.chars().next()?.to_ascii_uppercase();
-    let counts_in_thousands = prefix != 'B' && !unit.contains(['i', 'I']);
+    let is_size = number.starts_with(|first: char| first.is_ascii_digit());
+    let counts_in_thousands = is_size && prefix != 'B' && !unit.contains(['i', 'I']);
     counts_in_thousands.then(|| format!("{}{prefix}iB", number.trim()))
 }
 
