@@ -35,6 +35,10 @@ pub enum CloseReason {
     Stopped,
     /// The upstream did not accept the connection in time.
     ConnectTimedOut(Duration),
+    /// Nothing was queued and nothing moved either way for this long.
+    Idle(Duration),
+    /// One direction had ended, and nothing moved in the other for this long.
+    HalfClosed(Duration),
 }
 
 /// Why a connection to another server was not begun: the answer of
@@ -125,6 +129,8 @@ impl fmt::Display for CloseReason {
             Self::Reset => f.write_str("reset"),
             Self::NotAcknowledged => f.write_str("end not acknowledged"),
             Self::Stopped => f.write_str("server stopped"),
+            Self::Idle(_) => f.write_str("idle"),
+            Self::HalfClosed(_) => f.write_str("half-closed"),
             Self::ConnectTimedOut(after) => {
                 write!(f, "connect timed out after {:.3} s", after.as_secs_f64())
             }

@@ -279,3 +279,17 @@ fn an_id_that_grew_stale_names_nobody_also_when_its_place_is_taken() {
     drop((second, third));
     assert_eq!(server.stop().served_clients, 3);
 }
+
+#[test]
+fn an_idle_client_goes_only_if_there_is_an_idle_timeout() {
+    let strict = Server::echo(&["--idle-timeout", "500ms"]);
+    let lenient = Server::echo(&[]);
+    let mut idle = connect(strict.address());
+    let mut kept = connect(lenient.address());
+    ping(&mut idle, b"once");
+    ping(&mut kept, b"once");
+    assert_eq!(read_to_end(&mut idle), (Vec::new(), End::Reset));
+    let line = strict.wait_for_line("idle, disconnecting: no byte moved for ");
+    assert!(line.contains("4 bytes received, 4 sent"), "{line}");
+    ping(&mut kept, b"again");
+}

@@ -31,6 +31,7 @@ fn assert_common_troubles(reports: &[Report]) {
     assert!(any(reports, |report| report.seen.failed));
     assert!(any(reports, |report| report.seen.not_acknowledged));
     assert!(any(reports, |report| report.seen.stopped));
+    assert!(any(reports, |report| report.seen.idle));
     assert!(any(reports, |report| report.seen.pauses));
     assert!(any(reports, |report| report.seen.drains));
     assert!(any(reports, |report| report.seen.slow[0]), "over limit");
@@ -61,6 +62,7 @@ fn the_tunnel_keeps_every_invariant_for_hundreds_of_seeds() {
     let reports = run_seeds(Kind::Tunnel);
     assert_common_troubles(&reports);
     assert!(any(&reports, |report| report.spliced_bytes));
+    assert!(any(&reports, |report| report.seen.half_closed));
     assert!(any(&reports, |report| report.seen.reset));
     assert!(any(&reports, |report| report.seen.connect_timed_out));
     assert!(any(&reports, |report| report.seen.slow[3]), "memory budget");

@@ -19,6 +19,8 @@ const fn option(limit: Limit) -> &'static str {
         Limit::Limit => "--limit",
         Limit::Grace => "--grace",
         Limit::UpstreamGrace => "--upstream-grace",
+        Limit::IdleTimeout => "--idle-timeout",
+        Limit::HalfClosedTimeout => "--half-closed-timeout",
         Limit::DrainTimeout => "--drain-timeout",
         Limit::ConnectTimeout => "--connect-timeout",
         Limit::MaxClients => "--max-clients",

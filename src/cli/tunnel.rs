@@ -26,6 +26,10 @@ pub(crate) struct TunnelArgs {
     /// server may pause for a lock, a checkpoint or loading.
     #[arg(long, value_name = "TIME", default_value_t = Time(limits::UPSTREAM_GRACE))]
     pub(crate) upstream_grace: Time,
+    /// Disconnect a pair in which one side has ended and nothing has moved for
+    /// this long.
+    #[arg(long, value_name = "TIME", default_value_t = Time(limits::HALF_CLOSED_TIMEOUT))]
+    pub(crate) half_closed_timeout: Time,
     /// After a read of at least this many bytes, have the kernel move the
     /// bytes that follow from socket to socket (splice); 0 copies everything.
     #[arg(long, value_name = "SIZE", default_value_t = Size(limits::SPLICE_FROM_BYTES))]
@@ -62,6 +66,7 @@ impl Serving for TunnelArgs {
         Limits {
             connect_timeout: self.connect_timeout.0,
             upstream_grace: self.upstream_grace.0,
+            half_closed_timeout: self.half_closed_timeout.0,
             splice_from_bytes: self.splice_from.0,
             ..shared
         }

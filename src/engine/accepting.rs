@@ -46,6 +46,7 @@ impl<N: Network, S: Service> Engine<N, S> {
         match self.core.admit(client) {
             Ok(id) => {
                 self.core.journal.served();
+                self.core.watch_idle(id);
                 self.service.connected(id, &mut Actions::new(&mut self.core));
             }
             Err(error) => self.acceptor.fail(&error, self.core.now),

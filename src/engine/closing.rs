@@ -22,6 +22,7 @@ impl<N: Network> Core<N> {
         if let Some(client) = self.clients.get_mut(id) {
             client.queue.end();
             self.advance_end(id);
+            self.watch_half_closed(id);
         }
     }
 

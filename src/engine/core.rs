@@ -232,5 +232,10 @@ fn is_live<S: Stream>(clients: &ClientTable<Client<S>>, files: &Files, timer: Ti
         return files.is_watch(entry.client, entry.start);
     }
     let client = clients.get(entry.client);
-    client.is_some_and(|client| client.since(timer) == Some(entry.start))
+    client.is_some_and(|client| match timer {
+        // There is one entry at a time for each client that is watched.
+        Timer::Idle => client.phase == Phase::Open,
+        Timer::HalfClosed => client.is_half_closed(),
+        _ => client.since(timer) == Some(entry.start),
+    })
 }

@@ -45,6 +45,10 @@ pub struct Counters {
     pub reset_clients: u64,
     /// Clients that never acknowledged the last bytes sent to them.
     pub unacknowledged_clients: u64,
+    /// Clients that moved nothing for the idle timeout.
+    pub idle_clients: u64,
+    /// Half-closed clients that moved nothing for the half-closed timeout.
+    pub half_closed_clients: u64,
     /// Clients that were still busy when the server stopped.
     pub stopped_clients: u64,
     /// Times that accepting failed because descriptors or memory ran out.
@@ -69,6 +73,8 @@ impl Counters {
             CloseReason::Rejected(_) => &mut self.rejected_clients,
             CloseReason::Reset => &mut self.reset_clients,
             CloseReason::NotAcknowledged => &mut self.unacknowledged_clients,
+            CloseReason::Idle(_) => &mut self.idle_clients,
+            CloseReason::HalfClosed(_) => &mut self.half_closed_clients,
             CloseReason::Stopped => &mut self.stopped_clients,
         };
         *counter += 1;
@@ -93,6 +99,12 @@ impl Counters {
             self.refused_clients,
             self.failed_clients,
         ));
+        if self.idle_clients + self.half_closed_clients > 0 {
+            line.push_str(&format!(
+                "; {} idle, {} half-closed",
+                self.idle_clients, self.half_closed_clients,
+            ));
+        }
         if self.upstreams + self.failed_connects > 0 {
             line.push_str(&format!(
                 "; {} upstreams, {} failed to connect, {} reset with their partner",
@@ -230,6 +242,10 @@ impl Journal {
             CloseReason::NotAcknowledged => warn!(
                 "{name} {reason}, disconnecting: {sent} bytes sent, the last not taken in time, {} ({peer})",
                 client.stream.peer_state(),
+            ),
+            CloseReason::Idle(silence) | CloseReason::HalfClosed(silence) => info!(
+                "{name} {reason}, disconnecting: no byte moved for {:.3} s, {received} bytes received, {sent} sent ({peer})",
+                silence.as_secs_f64(),
             ),
             CloseReason::Stopped => {
                 info!("{name} {reason}, disconnecting: {received} bytes received, {sent} sent ({peer})");

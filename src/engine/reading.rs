@@ -131,6 +131,7 @@ impl<N: Network, S: Service> Engine<N, S> {
             }
         }
         self.core.advance_end(id);
+        self.core.watch_half_closed(id);
     }
 }
 

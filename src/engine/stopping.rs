@@ -123,12 +123,20 @@ impl<N: Network> Core<N> {
         let Some(client) = self.clients.get_mut(id) else {
             return;
         };
-        if client.held_bytes == 0 {
+        let is_ended = client.queue.is_ended();
+        if client.held_bytes == 0 && !is_ended {
             client.phase = Phase::Closing(Ending::IfNothingElseCame);
             client.queue.end();
             self.advance_end(id);
         } else if client.stream.is_settled() {
-            self.mark_closed(id, CloseReason::Stopped);
+            // A client to which its service has said its last word loses nothing.
+            let is_complete = client.held_bytes == 0;
+            let reason = if is_complete {
+                CloseReason::Finished
+            } else {
+                CloseReason::Stopped
+            };
+            self.mark_closed(id, reason);
         }
     }
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::client_table::ClientId;
 use crate::backpressure::SlowReason;
 use crate::backpressure::rules::Started;
-use crate::limits::Limits;
+use crate::limits::{Limits, SILENCE_LOOKS};
 
 /// What a client may have due. Each kind runs for one time for all clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,10 +30,14 @@ pub(super) enum Timer {
     ConnectTimeout,
     /// Time to look whether the peer acknowledges what it is sent.
     Progress,
+    /// Time to look whether a client is idle.
+    Idle,
+    /// Time to look whether a half-closed client is silent.
+    HalfClosed,
 }
 
 const RULES: usize = SlowReason::ALL.len();
-const KINDS: usize = 2 * RULES + 4;
+const KINDS: usize = 2 * RULES + 6;
 
 impl Timer {
     /// Every timer, at its index.
@@ -48,6 +52,8 @@ impl Timer {
         all[Self::CloseTimeout.index()] = Self::CloseTimeout;
         all[Self::ConnectTimeout.index()] = Self::ConnectTimeout;
         all[Self::Progress.index()] = Self::Progress;
+        all[Self::Idle.index()] = Self::Idle;
+        all[Self::HalfClosed.index()] = Self::HalfClosed;
         all
     };
 
@@ -59,6 +65,8 @@ impl Timer {
             Self::CloseTimeout => 2 * RULES + 1,
             Self::ConnectTimeout => 2 * RULES + 2,
             Self::Progress => 2 * RULES + 3,
+            Self::Idle => 2 * RULES + 4,
+            Self::HalfClosed => 2 * RULES + 5,
         }
     }
 
@@ -72,6 +80,8 @@ impl Timer {
             Self::CloseTimeout => limits.grace,
             Self::ConnectTimeout => limits.connect_timeout,
             Self::Progress => limits.progress_interval(),
+            Self::Idle => limits.idle_timeout.unwrap_or_default() / SILENCE_LOOKS,
+            Self::HalfClosed => limits.half_closed_timeout / SILENCE_LOOKS,
         }
     }
 }

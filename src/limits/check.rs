@@ -24,6 +24,10 @@ pub enum Limit {
     Grace,
     /// [`Limits::upstream_grace`].
     UpstreamGrace,
+    /// [`Limits::idle_timeout`].
+    IdleTimeout,
+    /// [`Limits::half_closed_timeout`].
+    HalfClosedTimeout,
     /// [`Limits::drain_timeout`].
     DrainTimeout,
     /// [`Limits::connect_timeout`].
@@ -45,6 +49,8 @@ impl Limit {
             Self::Limit => "limit_bytes",
             Self::Grace => "grace",
             Self::UpstreamGrace => "upstream_grace",
+            Self::IdleTimeout => "idle_timeout",
+            Self::HalfClosedTimeout => "half_closed_timeout",
             Self::DrainTimeout => "drain_timeout",
             Self::ConnectTimeout => "connect_timeout",
             Self::MaxClients => "max_clients",
@@ -198,6 +204,8 @@ impl Limits {
         for (limit, time) in [
             (Limit::Grace, self.grace),
             (Limit::UpstreamGrace, self.upstream_grace),
+            (Limit::IdleTimeout, self.idle_timeout.unwrap_or(SHORTEST_TIMEOUT)),
+            (Limit::HalfClosedTimeout, self.half_closed_timeout),
             (Limit::DrainTimeout, self.drain_timeout()),
             (Limit::ConnectTimeout, self.connect_timeout),
         ] {

@@ -27,6 +27,15 @@ pub const ACK_CHECK_GRACE_SHARE: u32 = 10;
 /// to it its connection. A pair that waits is bounded in memory.
 pub const UPSTREAM_GRACE: Duration = Duration::from_secs(60);
 
+/// Longest time that a half-closed client may move no byte. Long polls and
+/// slow queries answer within it; a pool that never looks at its sockets does
+/// not keep them for ever.
+pub const HALF_CLOSED_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// How often an idle or half-closed client is looked at within the time that
+/// it has: it goes at most two such parts late.
+pub const SILENCE_LOOKS: u32 = 16;
+
 /// Longest time that conversations may go on after a stop was asked for.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -309,6 +318,11 @@ pub struct Limits {
     /// Bytes that all queues (and unfinished frames) together may hold;
     /// `None` stands for a quarter of this machine's memory.
     pub memory_budget_bytes: Option<usize>,
+    /// Longest time in which nothing is queued for a client and nothing moves
+    /// either way; `None` keeps idle clients.
+    pub idle_timeout: Option<Duration>,
+    /// Longest time that a half-closed client may move no byte.
+    pub half_closed_timeout: Duration,
     /// Longest time that conversations may go on after a stop was asked for.
     pub stop_timeout: Duration,
     /// Longest wait for the answer of an upstream to one connection.
@@ -339,6 +353,8 @@ impl Default for Limits {
             drain_timeout: None,
             hard_limit_bytes: None,
             memory_budget_bytes: None,
+            idle_timeout: None,
+            half_closed_timeout: HALF_CLOSED_TIMEOUT,
             stop_timeout: STOP_TIMEOUT,
             connect_timeout: CONNECT_TIMEOUT,
             max_clients: None,

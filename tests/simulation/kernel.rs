@@ -216,7 +216,9 @@ impl World {
         self.check_usable(number);
         self.model.settle();
         note!(self, 19, number, 0, "shut down link {number}");
-        self.model.end_silent(number);
+        if !self.model.ledgers[number].ended {
+            self.model.end_silent(number);
+        }
         let ledger = &self.model.ledgers[number];
         let (ended, queue, alive) = (ledger.ended, ledger.queue(), ledger.is_alive());
         if self.links[number].connecting != Connecting::Made {

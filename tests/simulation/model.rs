@@ -149,6 +149,8 @@ pub(crate) struct Seen {
     pub(crate) not_acknowledged: u64,
     pub(crate) stopped: u64,
     pub(crate) connect_timed_out: u64,
+    pub(crate) idle: u64,
+    pub(crate) half_closed: u64,
     /// Connections that the stopping server refused to begin.
     pub(crate) refused_connects: u64,
     /// Clients accepted and registered, clients refused at the limit, and
@@ -628,8 +630,7 @@ impl Model {
         let is_other = matches!(self.kind, Kind::Tunnel | Kind::Meddler);
         let ledger = &mut self.ledgers[number];
         let long_since = |since: Option<Instant>| since.is_some_and(|since| now - since >= STOP_SILENCE);
-        let is_silent =
-            long_since(self.stopping_since) && long_since(ledger.moved_at.or(self.stopping_since));
+        let is_silent = self.stopping_since.is_some() && long_since(ledger.moved_at.or(ledger.admitted_at));
         if is_silent && ledger.is_alive() && ledger.queue == 0 && !ledger.closing && !is_other {
             ledger.stopped = true;
             ledger.stopped_turn = turn;
@@ -746,6 +747,16 @@ impl Model {
             }
             (CloseReason::NotAcknowledged, None) => over(ledger.both_ended_since, limits.grace) && !was_quiet,
             (CloseReason::Stopped, None) => ledger.stopped,
+            (CloseReason::Idle(_), None) => {
+                let silent = |time| over(ledger.moved_at.or(ledger.admitted_at), time);
+                ledger.queue == 0 && limits.idle_timeout.is_some_and(silent)
+            }
+            (CloseReason::HalfClosed(_), None) => {
+                let is_half = ledger.end_read != ledger.ended;
+                is_half
+                    && ledger.queue == 0
+                    && over(ledger.moved_at.or(ledger.admitted_at), limits.half_closed_timeout)
+            }
             (CloseReason::ConnectTimedOut(_), None) => over(ledger.connecting_since, limits.connect_timeout),
             // The model knows all disconnects by hard limit and budget; and a
             // new reason has to be added to the model.
@@ -810,6 +821,8 @@ impl Model {
             CloseReason::NotAcknowledged => &mut seen.not_acknowledged,
             CloseReason::Stopped => &mut seen.stopped,
             CloseReason::ConnectTimedOut(_) => &mut seen.connect_timed_out,
+            CloseReason::Idle(_) => &mut seen.idle,
+            CloseReason::HalfClosed(_) => &mut seen.half_closed,
             // A reason unknown to the model is a fault already.
             _ => return,
         };

@@ -274,6 +274,11 @@ fn limits(
             Kind::Meddler => milliseconds(rng, &[1, 20]),
             _ => milliseconds(rng, &[1, 200, 1000, 5000]),
         },
+        idle_timeout: match rng.u8(..8) {
+            0 => Some(milliseconds(rng, &[300, 2000])),
+            _ => None,
+        },
+        half_closed_timeout: milliseconds(rng, &[500, 3_600_000, 3_600_000, 3_600_000]),
         upstream_grace: grace * [1, 1, 3, 10][rng.usize(..4)],
         drain_timeout: Some(drain_timeout.max(grace)),
         hard_limit_bytes: hard,

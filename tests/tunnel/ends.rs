@@ -4,7 +4,9 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::thread;
+use std::time::Duration;
 
+use crate::support::server::number_before;
 use crate::support::sockets::{Buffers, End, connect, fill, half_close, is_reset, read_to_end, reset};
 use crate::support::tunnel::{Pair, Upstream};
 use crate::support::{kernel, pattern, wait_until};
@@ -214,4 +216,53 @@ fn after_all_kinds_of_ends_every_descriptor_is_free_again() {
     }
     wait_until("all sockets are closed", || tunnel.descriptors() == idle);
     drop(connect(tunnel.address()));
+}
+
+#[test]
+fn a_half_closed_pair_goes_once_nothing_has_moved_for_its_time_and_not_while_bytes_do() {
+    let upstream = Upstream::listen();
+    let tunnel = upstream.tunnel(&["--half-closed-timeout", "1s"]);
+    let mut silent = Pair::through(&tunnel, &upstream);
+    let mut talking = Pair::through(&tunnel, &upstream);
+    let mut open = Pair::through(&tunnel, &upstream);
+    half_close(&silent.upstream);
+    half_close(&talking.client);
+    for _ in 0..8 {
+        std::thread::sleep(Duration::from_millis(250));
+        talking.upstream.write_all(b"!").unwrap();
+        talking.client.read_exact(&mut [0]).unwrap();
+    }
+    // The silent one got an end, and a reset behind it.
+    assert_eq!(read_to_end(&mut silent.client), (Vec::new(), End::Clean));
+    let line = tunnel.wait_for_line("half-closed, disconnecting: no byte moved for ");
+    let silence = number_before(&line, "s,");
+    assert!(silence >= 1.0, "{line}");
+    assert_eq!(read_to_end(&mut silent.upstream).1, End::Reset);
+    talking.upstream.write_all(b"still here").unwrap();
+    talking.client.read_exact(&mut [0; 10]).unwrap();
+    open.client.write_all(b"open").unwrap();
+    open.upstream.read_exact(&mut [0; 4]).unwrap();
+    assert_eq!(tunnel.lines_with("disconnecting").len(), 1, "{}", tunnel.log());
+}
+
+#[test]
+fn an_idle_pair_goes_after_the_idle_timeout_and_a_talking_one_stays() {
+    let upstream = Upstream::listen();
+    let tunnel = upstream.tunnel(&["--idle-timeout", "1s"]);
+    let mut idle = Pair::through(&tunnel, &upstream);
+    let mut talking = Pair::through(&tunnel, &upstream);
+    for _ in 0..8 {
+        std::thread::sleep(Duration::from_millis(250));
+        talking.upstream.write_all(b"!").unwrap();
+        talking.client.read_exact(&mut [0]).unwrap();
+    }
+    let line = tunnel.wait_for_line("idle, disconnecting: no byte moved for ");
+    assert!(number_before(&line, "s,") >= 1.0, "{line}");
+    assert_eq!(read_to_end(&mut idle.client), (Vec::new(), End::Reset));
+    assert_eq!(read_to_end(&mut idle.upstream), (Vec::new(), End::Reset));
+    talking.client.write_all(b"!").unwrap();
+    talking.upstream.read_exact(&mut [0]).unwrap();
+    drop(talking);
+    let summary = tunnel.stop();
+    assert!(summary.contains("; 1 idle, 0 half-closed"), "{summary}");
 }

@@ -103,6 +103,8 @@ pub(super) struct Client<S> {
     pub(super) is_watched: bool,
     /// Our FIN was sent.
     pub(super) fin_sent: bool,
+    /// It is looked at from time to time, as it is half-closed.
+    pub(super) half_closed_watched: bool,
     /// The service hears when the socket takes bytes.
     pub(super) calls_when_writable: bool,
     /// The last read brought so much that more is worth splicing.
@@ -129,6 +131,12 @@ impl UpstreamOf {
     }
 }
 
+impl<S> Client<S> {
+    pub(super) fn is_upstream(&self) -> bool {
+        self.upstream_of != UpstreamOf::NO_CLIENT
+    }
+}
+
 impl<S: Stream> Client<S> {
     pub(super) fn new(stream: S, peer: SocketAddr, high_water_mark_bytes: usize) -> Self {
         Self {
@@ -151,6 +159,7 @@ impl<S: Stream> Client<S> {
             file: FileState::None,
             is_watched: false,
             fin_sent: false,
+            half_closed_watched: false,
             calls_when_writable: false,
             is_bulk: false,
             receive_buffer: ReceiveBuffer::default(),
@@ -306,11 +315,8 @@ impl<S: Stream> Client<S> {
             Timer::CloseTimeout if self.phase != Phase::Connecting => self.awaiting_since,
             // The watch of a client is kept beside it.
             Timer::ConnectTimeout | Timer::CloseTimeout | Timer::Progress => None,
+            Timer::Idle | Timer::HalfClosed => None,
         }
-    }
-
-    pub(super) fn is_upstream(&self) -> bool {
-        self.upstream_of != UpstreamOf::NO_CLIENT
     }
 
     pub(super) fn name(&self) -> ClientName {
