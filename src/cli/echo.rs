@@ -7,7 +7,7 @@ use highwater::services::{Echo, FramedEcho};
 use highwater::{Limits, Remote, limits};
 
 use super::options::{ListenArgs, ServingArgs};
-use super::parse::Size;
+use super::parse::{Size, Time};
 use super::sentences;
 use super::serve::{Serving, serve, usage};
 
@@ -21,6 +21,10 @@ pub(crate) struct EchoArgs {
     /// [default: 1MiB]
     #[arg(long, value_name = "SIZE")]
     pub(crate) max_frame: Option<Size>,
+    /// Disconnect a client for which nothing is queued and nothing has moved
+    /// either way for this long [default: idle clients stay]
+    #[arg(long, value_name = "TIME")]
+    pub(crate) idle_timeout: Option<Time>,
     /// Where to listen.
     #[command(flatten)]
     pub(crate) listen: ListenArgs,
@@ -32,6 +36,13 @@ pub(crate) struct EchoArgs {
 impl EchoArgs {
     fn max_frame_bytes(&self) -> usize {
         self.max_frame.map_or(limits::MAX_FRAME_BYTES, |size| size.0)
+    }
+
+    fn limits(&self, shared: Limits) -> Limits {
+        Limits {
+            idle_timeout: self.idle_timeout.map(|time| time.0),
+            ..shared
+        }
     }
 }
 
@@ -69,6 +80,10 @@ impl Serving for Plain {
         (&self.0.listen, &self.0.serving)
     }
 
+    fn limits(&self, shared: Limits) -> Limits {
+        self.0.limits(shared)
+    }
+
     fn service(self, _: Remote) -> Echo {
         Echo
     }
@@ -86,6 +101,10 @@ impl Serving for Framed {
 
     fn shared(&self) -> (&ListenArgs, &ServingArgs) {
         (&self.args.listen, &self.args.serving)
+    }
+
+    fn limits(&self, shared: Limits) -> Limits {
+        self.args.limits(shared)
     }
 
     fn contradiction(&self, limits: &Limits) -> Option<String> {

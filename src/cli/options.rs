@@ -127,10 +127,6 @@ pub(crate) struct ServingArgs {
     /// own sizing.
     #[arg(long, value_name = "SIZE", default_value_t = Size(limits::RECEIVE_BUFFER_BYTES), help_heading = BOUNDS)]
     pub(crate) receive_buffer: Size,
-    /// Disconnect a client for which nothing is queued and nothing has moved
-    /// either way for this long [default: idle clients stay]
-    #[arg(long, value_name = "TIME", help_heading = BOUNDS)]
-    pub(crate) idle_timeout: Option<Time>,
     /// After SIGTERM, let conversations go on for at most this long, then
     /// reset what is left.
     #[arg(long, value_name = "TIME", default_value_t = Time(limits::STOP_TIMEOUT), help_heading = BOUNDS)]
@@ -177,7 +173,6 @@ impl ServingArgs {
             memory_budget_bytes: size(self.memory_budget),
             max_clients: self.max_clients,
             stop_timeout: self.stop_timeout.0,
-            idle_timeout: self.idle_timeout.map(|time| time.0),
             unsent_bytes: self.unsent.0,
             receive_buffer_bytes: self.receive_buffer.0,
             ..Limits::default()

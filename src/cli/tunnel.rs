@@ -30,6 +30,10 @@ pub(crate) struct TunnelArgs {
     /// this long.
     #[arg(long, value_name = "TIME", default_value_t = Time(limits::HALF_CLOSED_TIMEOUT))]
     pub(crate) half_closed_timeout: Time,
+    /// Disconnect a pair for which nothing is queued and nothing has moved
+    /// either way for this long [default: idle clients stay]
+    #[arg(long, value_name = "TIME")]
+    pub(crate) idle_timeout: Option<Time>,
     /// After a read of at least this many bytes, have the kernel move the
     /// bytes that follow from socket to socket (splice); 0 copies everything.
     #[arg(long, value_name = "SIZE", default_value_t = Size(limits::SPLICE_FROM_BYTES))]
@@ -67,6 +71,7 @@ impl Serving for TunnelArgs {
             connect_timeout: self.connect_timeout.0,
             upstream_grace: self.upstream_grace.0,
             half_closed_timeout: self.half_closed_timeout.0,
+            idle_timeout: self.idle_timeout.map(|time| time.0),
             splice_from_bytes: self.splice_from.0,
             ..shared
         }
