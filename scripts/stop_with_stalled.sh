@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A stalled client does not keep the server from stopping: SIGTERM gives it
-# the grace, then it is reset, and the server exits with 0.
+# the stop timeout, then it is reset, and the server exits with 0.
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
 
@@ -15,4 +15,4 @@ wait "$client_pid" || true
 [[ $exit_code -eq 0 ]] || fail "the server exited with $exit_code"
 grep -q 'disconnecting' "$log" || fail "no line with 'disconnecting' in the log"
 grep -q 'stopped: .* clients served' "$log" || fail "no summary in the log"
-pass "with a stalled client, SIGTERM ended the server within the grace"
+pass "with a stalled client, SIGTERM ended the server within the stop timeout"

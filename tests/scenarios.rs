@@ -20,7 +20,8 @@ fn run(scenario: &str, server_args: &str) -> Output {
 }
 
 fn fails_without_the_defence(scenario: &str) {
-    let output = run(scenario, "--grace 1h");
+    // The stop has a timeout of its own.
+    let output = run(scenario, "--grace 1h --stop-timeout 1h");
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(
         !output.status.success(),
