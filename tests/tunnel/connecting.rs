@@ -4,6 +4,7 @@
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -44,6 +45,17 @@ fn tunnel_to_a_name(connect_timeout: Duration) -> (InThread, Sender<Found>) {
 fn deserted() -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     listener.local_addr().unwrap()
+}
+
+/// A port on which nobody listens and that no other test is given: those get
+/// theirs from the kernel, which hands out none below 32768.
+fn port_of_its_own() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 20_000 + u16::try_from(std::process::id() % 1_000).unwrap() * 10;
+    (0..1_000)
+        .map(|_| first + NEXT.fetch_add(1, Ordering::Relaxed))
+        .find(|&port| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok())
+        .expect("one of a thousand ports is free")
 }
 
 fn is_refused(mut client: TcpStream) {
@@ -337,7 +349,7 @@ fn a_refused_client_has_the_name_looked_up_and_is_served_where_the_service_is_no
 /// A client of a tunnel that leads to itself is ended at once, though it may
 /// wait for an hour, and few descriptors are ever in use.
 fn leads_to_itself(host: &str, to: &str, client_goes_to: &str) {
-    let port = deserted().port().to_string();
+    let port = port_of_its_own().to_string();
     let to = format!("{to}:{port}");
     let options = ["--host", host, "--to", &to, "--connect-timeout", "1h"];
     let tunnel = Server::start_on_port("tunnel", &port, &options);
@@ -372,7 +384,7 @@ fn a_tunnel_to_itself_by_another_of_its_addresses_is_noticed_at_the_first_client
 
 #[test]
 fn the_same_port_at_another_address_is_no_loop() {
-    let port = deserted().port();
+    let port = port_of_its_own();
     let upstream = Upstream::listen_on(([127, 0, 0, 2], port).into(), Buffers::default());
     let to = upstream.address().to_string();
     let tunnel = Server::start_on_port("tunnel", &port.to_string(), &["--to", &to]);
