@@ -11,10 +11,10 @@ use std::time::Instant;
 use super::acceptor::Acceptor;
 use super::client::{Client, FileState, Phase};
 use super::client_table::{ClientId, ClientTable};
+use super::file_sends::FileSends;
 use super::journal::Journal;
 use super::network::{Network, Stream};
 use super::ready_list::ReadyList;
-use super::sending_files::Files;
 use super::silence::Silence;
 use super::timers::{Entry, Timer, Timers};
 use crate::backpressure::SlowReason;
@@ -60,7 +60,7 @@ pub(super) struct Core<N: Network> {
     pub(super) stop: Stop,
     pub(super) silence: Silence,
     /// What is left of the answers under way.
-    pub(super) files: Files,
+    pub(super) files: FileSends,
     /// The client that the service hears to be closed, and how many bytes its
     /// peer has acknowledged.
     pub(super) departed: Option<(ClientId, u64)>,
@@ -140,7 +140,7 @@ impl<N: Network> Core<N> {
             journal: Journal::new(slow_upstream_advice, now),
             stop: Stop::No,
             silence: Silence::default(),
-            files: Files::default(),
+            files: FileSends::default(),
             departed: None,
             moved_bytes: 0,
             upstream_limits: limits.for_upstreams(),
@@ -227,7 +227,12 @@ impl<N: Network> Core<N> {
 }
 
 /// Whether the clock that a timer was armed for still runs.
-fn is_live<S: Stream>(clients: &ClientTable<Client<S>>, files: &Files, timer: Timer, entry: &Entry) -> bool {
+fn is_live<S: Stream>(
+    clients: &ClientTable<Client<S>>,
+    files: &FileSends,
+    timer: Timer,
+    entry: &Entry,
+) -> bool {
     if timer == Timer::Progress {
         return files.is_watch(entry.client, entry.start);
     }

@@ -14,6 +14,8 @@ mod commands;
 mod connecting;
 mod core;
 mod file;
+mod file_sends;
+mod idling;
 mod journal;
 mod judging;
 mod network;

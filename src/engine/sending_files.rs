@@ -1,17 +1,14 @@
 //! Sending files: an answer under way is the source of its client.
 //!
-//! Owns the parts that are left of each answer, and the rule for peers that
-//! acknowledge nothing. Nothing of a file waits in our memory: the socket takes
+//! Owns how much is sent when, and the rule for peers that acknowledge nothing. Nothing of a file waits in our memory: the socket takes
 //! as much as it has room for, and the rest stays in the file. Refuses to open
 //! files and to wait for a disk.
-
-use std::collections::{HashMap, VecDeque};
-use std::time::Instant;
 
 use super::client::{FileState, Phase};
 use super::client_table::ClientId;
 use super::core::{Core, Engine};
 use super::file::{FilePart, Prepared};
+use super::file_sends::Watch;
 use super::network::{Network, Stream};
 use super::service::{Actions, Service, Slowness};
 use super::timers::Timer;
@@ -19,35 +16,6 @@ use crate::backpressure::SlowReason;
 use crate::error::{CloseReason, Operation};
 use crate::limits::TURN_FILE_BYTES;
 use crate::units::format_time;
-
-/// What is left of the answers under way.
-#[derive(Debug, Default)]
-pub(super) struct Files {
-    answers: HashMap<ClientId, VecDeque<FilePart>>,
-    watches: HashMap<ClientId, Watch>,
-}
-
-/// When a client last acknowledged something.
-#[derive(Debug)]
-struct Watch {
-    /// When its timer was armed last.
-    armed: Instant,
-    progress: Instant,
-    acknowledged_bytes: u64,
-}
-
-impl Files {
-    /// The client is closed.
-    pub(super) fn forget(&mut self, id: ClientId) {
-        self.answers.remove(&id);
-        self.watches.remove(&id);
-    }
-
-    /// Whether the timer that was armed at `start` is the last one.
-    pub(super) fn is_watch(&self, id: ClientId, start: Instant) -> bool {
-        self.watches.get(&id).is_some_and(|watch| watch.armed == start)
-    }
-}
 
 impl<N: Network> Core<N> {
     /// Sends `parts` behind what is queued.

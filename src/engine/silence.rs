@@ -1,18 +1,14 @@
-//! Silence: clients that move no byte, and are no use to anybody after a while.
+//! Silence: since when a client has moved no byte.
 //!
-//! Owns since when a client is silent, and what becomes of idle and of
-//! half-closed clients. Refuses to look at clients that no such time concerns:
-//! they pay nothing for it.
+//! Owns that instant for each client that was asked about. Refuses to say what
+//! silence means: judging idle clients and stopping the server do.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use super::client::{Client, FileState, Input, Phase};
+use super::client::Client;
 use super::client_table::ClientId;
-use super::core::Core;
-use super::network::{Network, Stream};
-use super::timers::Timer;
-use crate::error::CloseReason;
+use super::network::Stream;
 
 /// Since when nothing has moved, for each client that was asked about.
 #[derive(Debug, Default)]
@@ -36,64 +32,5 @@ impl Silence {
         if self.clients.remove(&id).is_some() && self.clients.is_empty() {
             self.clients = HashMap::new();
         }
-    }
-}
-
-impl<S> Client<S> {
-    /// Whether one of the two directions has ended and the other has not. Of a
-    /// pair the client tells, not the upstream.
-    pub(super) fn is_half_closed(&self) -> bool {
-        let has_ended = self.input == Input::Ended;
-        self.phase == Phase::Open && !self.is_upstream() && has_ended != self.queue.is_ended()
-    }
-}
-
-impl<N: Network> Core<N> {
-    /// Begins to watch a client that was accepted, if idle clients have to go.
-    pub(super) fn watch_idle(&mut self, id: ClientId) {
-        if self.limits.idle_timeout.is_some() {
-            self.watch(Timer::Idle, id);
-        }
-    }
-
-    /// Begins to watch a client after one of its directions has ended.
-    pub(super) fn watch_half_closed(&mut self, id: ClientId) {
-        let client = self.clients.get_mut(id);
-        if let Some(client) = client.filter(|client| client.is_half_closed() && !client.half_closed_watched) {
-            client.half_closed_watched = true;
-            self.watch(Timer::HalfClosed, id);
-        }
-    }
-
-    fn watch(&mut self, timer: Timer, id: ClientId) {
-        if let Some(client) = self.clients.get(id) {
-            self.silence.of(id, client, self.now);
-            self.timers.arm(timer, id, self.now);
-        }
-    }
-
-    /// Looks whether a watched client has been silent for too long. Each is
-    /// looked at several times within that time, as no timer starts anew with
-    /// each byte.
-    pub(super) fn judge_silence(&mut self, timer: Timer, id: ClientId) {
-        let limit = match timer {
-            Timer::Idle => self.limits.idle_timeout,
-            _ => Some(self.limits.half_closed_timeout),
-        };
-        let (Some(limit), Some(client)) = (limit, self.clients.get(id)) else {
-            return;
-        };
-        let is_queued = |to: ClientId| self.clients.get(to).is_some_and(|to| !to.queue.is_empty());
-        let sends_file = client.file != FileState::None;
-        let waits = !client.queue.is_empty() || sends_file || client.pipe.names().any(is_queued);
-        let silence = self.silence.of(id, client, self.now);
-        if silence < limit || waits {
-            return self.timers.arm(timer, id, self.now);
-        }
-        let reason = match timer {
-            Timer::Idle => CloseReason::Idle(silence),
-            _ => CloseReason::HalfClosed(silence),
-        };
-        self.mark_closed(id, reason);
     }
 }

@@ -21,13 +21,13 @@ mod printable;
 mod protocol;
 mod report;
 mod server;
+#[cfg(feature = "tls")]
+mod trust;
 mod watcher;
 
 pub use clients::opening::Step;
 pub use clients::pace::Pace;
 pub use driver::addresses::choose_address;
-#[cfg(feature = "tls")]
-pub use driver::tls::{Tls, Trust};
 pub use error::ProbeError;
 pub use kind::{Disconnect, Fate, KINDS, KindRow, Reading, SlowKind};
 pub use load::{Load, LoadCounts, LoadSlice, LostClient};
@@ -57,6 +57,8 @@ pub use report::verdict::{
     RSS_ALLOWANCE_BYTES, RSS_PER_SLOW_CLIENT_BYTES,
 };
 pub use report::{Report, SCHEMA, SlowGroup, Spread};
+#[cfg(feature = "tls")]
+pub use trust::{Tls, Trust};
 pub use watcher::{Live, NoProgress, Phase, ProgressSink};
 
 /// Makes one probe and judges it. Takes some 15 s with the plan's defaults.

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::probe::clients::opening::Step;
-#[cfg(feature = "tls")]
-use crate::probe::driver::tls::Tls;
 use crate::probe::error::ProbeError;
 use crate::probe::kind::{KINDS, Reading, SlowKind};
 use crate::probe::protocol::Protocol;
 use crate::probe::protocol::echo::Echo;
 use crate::probe::report::verdict::judgement::Judgement;
+#[cfg(feature = "tls")]
+use crate::probe::trust::Tls;
 
 /// A whole probe as one value. [`Plan::new`] gives the defaults of the command.
 #[derive(Debug, Clone)]

@@ -1,0 +1,140 @@
+//! The limits of one server: one value for each that can be set.
+//!
+//! Owns the defaults and what follows from one value for another. Refuses to
+//! judge whether the values fit together: that is `check.rs`.
+
+use std::time::Duration;
+
+use super::{
+    ACK_CHECK_GRACE_SHARE, CONNECT_TIMEOUT, DRAIN_TIMEOUT, GRACE, HALF_CLOSED_TIMEOUT, HARD_LIMIT_MARKS,
+    HIGH_WATER_MARK_BYTES, LONGEST_PROGRESS_INTERVAL, PROGRESS_LOOKS, RECEIVE_BUFFER_BYTES,
+    SHORTEST_PROGRESS_INTERVAL, SMALLEST_READ_BYTES, SPLICE_FROM_BYTES, STOP_TIMEOUT, UNSENT_BYTES,
+    UPSTREAM_GRACE,
+};
+
+/// The limits of one server. [`Limits::default`] gives every default; change
+/// fields, then [`Limits::check`].
+///
+/// The worst case for memory is `max_clients x (high_water_mark + one read of
+/// 4 KiB + the kernel's share)`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Queue length in bytes from which a write answers *pause*.
+    pub high_water_mark_bytes: usize,
+    /// Queue length in bytes from which a client is over the limit; `None`
+    /// stands for the high-water mark.
+    pub limit_bytes: Option<usize>,
+    /// Longest time over the limit. Also the longest wait of an orderly end.
+    pub grace: Duration,
+    /// Longest time over the limit of an upstream. Its drain timeout is at
+    /// least that.
+    pub upstream_grace: Duration,
+    /// Longest time without an empty queue; `None` stands for
+    /// [`DRAIN_TIMEOUT`], or the grace if that is longer.
+    pub drain_timeout: Option<Duration>,
+    /// Queue length in bytes that no write may exceed; `None` stands for
+    /// [`HARD_LIMIT_MARKS`] times the high-water mark.
+    pub hard_limit_bytes: Option<usize>,
+    /// Bytes that all queues (and unfinished frames) together may hold;
+    /// `None` stands for a quarter of this machine's memory.
+    pub memory_budget_bytes: Option<usize>,
+    /// Longest time in which nothing is queued for a client and nothing moves
+    /// either way; `None` keeps idle clients.
+    pub idle_timeout: Option<Duration>,
+    /// Longest time that a half-closed client may move no byte.
+    pub half_closed_timeout: Duration,
+    /// Longest time that conversations may go on after a stop was asked for.
+    pub stop_timeout: Duration,
+    /// Longest wait for the answer of an upstream to one connection.
+    pub connect_timeout: Duration,
+    /// Most clients at a time; `None` stands for as many as the descriptor
+    /// limit allows.
+    pub max_clients: Option<usize>,
+    /// Unsent bytes that the kernel may hold for a client
+    /// (`TCP_NOTSENT_LOWAT`); 0 leaves the kernel's own default.
+    pub unsent_bytes: usize,
+    /// Receive buffer (`SO_RCVBUF`) in bytes of a client that takes nothing.
+    /// Doubles up to [`RECEIVE_BUFFER_DOUBLINGS`] times (among few clients
+    /// [`RECEIVE_BUFFER_DOUBLINGS_OF_FEW`]) as its bytes are taken faster.
+    /// 0 leaves the kernel's own sizing.
+    pub receive_buffer_bytes: usize,
+    /// Read length in bytes from which a client counts as moving bulk: its
+    /// next bytes are spliced to the destination. 0 copies everything.
+    pub splice_from_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            high_water_mark_bytes: HIGH_WATER_MARK_BYTES,
+            limit_bytes: None,
+            grace: GRACE,
+            upstream_grace: UPSTREAM_GRACE,
+            drain_timeout: None,
+            hard_limit_bytes: None,
+            memory_budget_bytes: None,
+            idle_timeout: None,
+            half_closed_timeout: HALF_CLOSED_TIMEOUT,
+            stop_timeout: STOP_TIMEOUT,
+            connect_timeout: CONNECT_TIMEOUT,
+            max_clients: None,
+            unsent_bytes: UNSENT_BYTES,
+            receive_buffer_bytes: RECEIVE_BUFFER_BYTES,
+            splice_from_bytes: SPLICE_FROM_BYTES,
+        }
+    }
+}
+
+impl Limits {
+    /// The limit that is in force, in bytes.
+    #[must_use]
+    pub fn limit_bytes(&self) -> usize {
+        self.limit_bytes.unwrap_or(self.high_water_mark_bytes)
+    }
+
+    /// The hard limit that is in force, in bytes.
+    #[must_use]
+    pub fn hard_limit_bytes(&self) -> usize {
+        self.hard_limit_bytes.unwrap_or_else(|| {
+            self.high_water_mark_bytes
+                .saturating_mul(HARD_LIMIT_MARKS)
+                .max(self.limit_bytes().saturating_mul(2))
+                .max(self.high_water_mark_bytes.saturating_add(SMALLEST_READ_BYTES))
+        })
+    }
+
+    /// The drain timeout that is in force.
+    #[must_use]
+    pub fn drain_timeout(&self) -> Duration {
+        self.drain_timeout.unwrap_or(DRAIN_TIMEOUT.max(self.grace))
+    }
+
+    /// The same limits for upstreams: they have a grace of their own, and a
+    /// drain timeout of at least that.
+    #[must_use]
+    pub fn for_upstreams(&self) -> Self {
+        Self {
+            grace: self.upstream_grace,
+            drain_timeout: Some(self.drain_timeout().max(self.upstream_grace)),
+            ..self.clone()
+        }
+    }
+
+    /// Time over the limit after which a client is checked for lost ACKs.
+    #[must_use]
+    pub fn ack_check_delay(&self) -> Duration {
+        self.grace / ACK_CHECK_GRACE_SHARE
+    }
+
+    /// Time between two looks at what a peer has acknowledged.
+    #[must_use]
+    pub fn progress_interval(&self) -> Duration {
+        let interval = self.grace / PROGRESS_LOOKS;
+        interval.clamp(SHORTEST_PROGRESS_INTERVAL, LONGEST_PROGRESS_INTERVAL)
+    }
+
+    /// Whether a read of so many bytes means that a client is moving bulk.
+    pub(crate) const fn is_bulk(&self, count_bytes: usize) -> bool {
+        self.splice_from_bytes > 0 && count_bytes >= self.splice_from_bytes
+    }
+}
