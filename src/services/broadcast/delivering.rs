@@ -1,30 +1,27 @@
 //! The end of a turn: each client gets all that the turn has for it, in one
 //! write.
 //!
-//! Owns the order in which messages and replies of a turn go out, and what of
-//! them begins to wait. Refuses to touch those who are behind already: to them
-//! a topic's messages cost nothing.
+//! Owns the order in which messages and replies of a turn go out. What sockets
+//! refuse begins to wait in `keeping`.
 
 use bytes::Bytes;
 
-use super::channels::{Kind, Topic, TopicId};
-use super::session::{Begun, Cursor, Pending};
+use super::channels::TopicId;
 use super::{Broadcast, SlotState};
 use crate::Actions;
-use crate::backpressure::{Action, Message};
 use crate::protocol::resp::Version;
 use crate::protocol::resp::reply::PUSH;
 
 /// A part of what one client gets in this turn.
 #[derive(Clone, Copy, Debug)]
-struct Part {
-    sequence: u64,
-    end: usize,
-    source: Source,
+pub(super) struct Part {
+    pub(super) sequence: u64,
+    pub(super) end: usize,
+    pub(super) source: Source,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Source {
+pub(super) enum Source {
     Reply { start: usize, end: usize },
     Entry { topic: TopicId, index: usize },
 }
@@ -155,88 +152,6 @@ impl Broadcast {
         }
     }
 
-    /// A member did not take all of a topic's batch, or is behind anyway.
-    fn batch_refused(&mut self, id: TopicId, index: usize, taken: Option<usize>, actions: &Actions<'_>) {
-        let Some(topic) = self.channels.get(id) else {
-            return;
-        };
-        let slot = topic.members[index].slot;
-        let entries = &topic.turn.entries;
-        let Some(taken) = taken else {
-            let waits = topic.members[index].waits;
-            if entries.iter().any(|entry| waits & bit(entry.action) == 0) {
-                self.wait_from(slot, id, index, 0);
-            }
-            return;
-        };
-        let mut first = entries.partition_point(|entry| entry.end <= taken);
-        if topic.turn.start(first) < taken {
-            let entry = &entries[first];
-            let begun = Begun {
-                bytes: topic.turn.bytes.slice(taken..entry.end),
-                action: Some(entry.action),
-            };
-            self.sessions[slot].outgoing.begun = Some(begun);
-            first += 1;
-        }
-        self.wait_from(slot, id, index, first);
-        self.fell_behind(slot, actions);
-    }
-
-    /// A client waits for all messages of this turn from this entry on.
-    fn wait_from(&mut self, slot: usize, id: TopicId, member: usize, first: usize) {
-        let count = self.channels.get(id).map_or(0, |topic| topic.turn.entries.len());
-        for index in first..count {
-            self.wait_for(slot, id, member, index);
-        }
-    }
-
-    /// A client waits for one message of this turn.
-    fn wait_for(&mut self, slot: usize, id: TopicId, member: usize, index: usize) {
-        let (Some(topic), Some(session)) = (self.channels.get_mut(id), self.sessions.get_mut(slot)) else {
-            return;
-        };
-        let entry = topic.turn.entries[index].clone();
-        let outgoing = &mut session.outgoing;
-        if entry.action == Action::Latest {
-            // A pattern has many channels, and one bit does not tell which waits.
-            let waits = &mut topic.members[member].waits;
-            let key = (id, entry.channel.clone());
-            if *waits & bit(Action::Latest) != 0 || outgoing.latest.contains_key(&key) {
-                return;
-            }
-            if topic.kind != Kind::Pattern {
-                *waits |= bit(Action::Latest);
-            }
-            let since = topic.latest.get(&entry.channel).map_or(0, |latest| latest.count)
-                + earlier(topic, index, |other| other.channel == entry.channel);
-            topic.latest.entry(entry.channel.clone()).or_default().readers += 1;
-            outgoing.latest.insert(key, entry.sequence);
-            let pending = Pending::Latest {
-                topic: id,
-                channel: entry.channel,
-                since,
-            };
-            outgoing.pending.insert(entry.sequence, pending);
-            return;
-        }
-        if topic.members[member].waits & bit(entry.action) != 0 {
-            return;
-        }
-        topic.members[member].waits |= bit(entry.action);
-        let before = earlier(topic, index, |_| true);
-        let log = topic.log(entry.action);
-        let position = log.end() + before;
-        log.join(position);
-        let cursor = Cursor {
-            topic: id,
-            action: entry.action,
-            position,
-            until: u64::MAX,
-        };
-        outgoing.pending.insert(entry.sequence, Pending::Log(cursor));
-    }
-
     /// Sends what one client gets from several sources, in order.
     fn offer_parts(&mut self, slot: usize, actions: &mut Actions<'_>) {
         let parts = self.parts_in_order(slot);
@@ -314,91 +229,6 @@ impl Broadcast {
         parts
     }
 
-    /// Keeps what a client did not take of its parts.
-    fn parts_refused(&mut self, slot: usize, parts: &[Part], taken: usize) {
-        let mut start = 0;
-        for part in parts {
-            let begun = taken.saturating_sub(start);
-            start = part.end;
-            if part.end <= taken {
-                continue;
-            }
-            match part.source {
-                Source::Reply { start, end } => {
-                    let bytes = Bytes::copy_from_slice(&self.sessions[slot].turn.bytes[start + begun..end]);
-                    self.keep_reply(slot, part.sequence, bytes, begun > 0);
-                }
-                Source::Entry { topic: id, index } if begun > 0 => {
-                    if let Some(topic) = self.channels.get(id) {
-                        let bytes = topic.turn.slice(index).slice(begun..);
-                        let action = Some(topic.turn.entries[index].action);
-                        self.sessions[slot].outgoing.begun = Some(Begun { bytes, action });
-                    }
-                }
-                Source::Entry { topic: id, index } => {
-                    if let Some(member) = self.member_of(slot, id) {
-                        self.wait_for(slot, id, member, index);
-                    }
-                }
-            }
-        }
-    }
-
-    fn keep_reply(&mut self, slot: usize, sequence: u64, bytes: Bytes, is_begun: bool) {
-        let outgoing = &mut self.sessions[slot].outgoing;
-        self.reply_bytes += bytes.len();
-        outgoing.reply_bytes += bytes.len();
-        if is_begun {
-            outgoing.begun = Some(Begun { bytes, action: None });
-        } else {
-            outgoing.pending.insert(sequence, Pending::Reply(bytes));
-        }
-    }
-
-    pub(super) fn member_of(&self, slot: usize, id: TopicId) -> Option<usize> {
-        let kind = self.channels.get(id)?.kind;
-        self.sessions.get(slot)?.topics[kind as usize].get(&id).copied()
-    }
-
-    /// Keeps a topic's messages of this turn as far as somebody waits for them.
-    fn keep_for_readers(&mut self, id: TopicId, actions: &Actions<'_>) {
-        let mark_bytes = self.settings.high_water_mark_bytes;
-        let Some(topic) = self.channels.get_mut(id) else {
-            return;
-        };
-        let entries = std::mem::take(&mut topic.turn.entries);
-        let mut start = 0;
-        for entry in &entries {
-            let range = start..entry.end;
-            start = entry.end;
-            if entry.action == Action::Latest {
-                if let Some(latest) = topic.latest.get_mut(&entry.channel) {
-                    latest.count += 1;
-                    // A copy, so that one value does not keep a whole turn.
-                    latest.bytes = self.memory.share(topic.turn.bytes[range].to_vec());
-                }
-                continue;
-            }
-            let Some(logs) = &mut topic.logs else { continue };
-            let log = &mut logs[entry.action as usize];
-            if log.has_readers() {
-                self.patrol.kept_bytes += range.len();
-                log.push(Message {
-                    sequence: entry.sequence,
-                    channel: entry.channel.clone(),
-                    bytes: topic.turn.bytes.slice(range),
-                });
-            }
-        }
-        if let Some(logs) = &mut topic.logs {
-            logs.iter_mut().for_each(crate::backpressure::Backlog::trim);
-            logs[Action::DropOldest as usize].cut(mark_bytes, actions.now());
-        }
-        topic.turn.entries = entries;
-        topic.turn.clear();
-        self.channels.remove_if_unused(id);
-    }
-
     /// Gives the lists of a turn back, so that the next needs no memory.
     fn reuse(&mut self, mut touched: Vec<TopicId>, mut talking: Vec<usize>) {
         touched.clear();
@@ -410,19 +240,3 @@ impl Broadcast {
 
 /// Memory that a client keeps for the replies of a turn, in bytes.
 const KEPT_REPLY_BYTES: usize = 4096;
-
-/// The bit of an action in [`Member::waits`](super::channels::Member::waits).
-pub(super) const fn bit(action: Action) -> u8 {
-    1 << action as u8
-}
-
-/// Entries of the turn in front of `index` with the same action that `counts`
-/// accepts.
-fn earlier(topic: &Topic, index: usize, counts: impl Fn(&super::channels::TurnEntry) -> bool) -> u64 {
-    let entries = &topic.turn.entries;
-    let action = entries[index].action;
-    let before = entries[..index].iter();
-    before
-        .filter(|entry| entry.action == action && counts(entry))
-        .count() as u64
-}

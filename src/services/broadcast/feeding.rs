@@ -1,40 +1,21 @@
 //! What waits for a client goes out once its socket has room.
 //!
-//! Owns the order of what waits, where gaps are told, and what happens to it
-//! at the end. Refuses to hold messages: they stay in the log of their topic
-//! until the socket has taken them.
+//! Owns what is done with, and what waits again, after each write. Refuses to
+//! hold messages: they stay in the log of their topic until the socket has
+//! taken them.
 
-use std::collections::btree_map::Entry;
 use std::time::Instant;
 
-use bytes::Bytes;
-use log::info;
-
+use super::Broadcast;
 use super::channels::TopicId;
-use super::delivering::bit;
-use super::session::{Begun, Cursor, Episode, Pending};
-use super::{Broadcast, LOST_CHANNEL};
+use super::items::Item;
+use super::keeping::bit;
+use super::session::{Begun, Cursor, Pending};
 use crate::Actions;
-use crate::backpressure::{Action, ChannelName, Lost};
+use crate::backpressure::{Action, ChannelName};
 use crate::limits::TURN_BUDGET_BYTES;
 use crate::protocol::resp::Version;
-use crate::protocol::resp::reply::{MessageKind, PUSH, encode_message};
-
-/// Most bytes that one write offers, but for a longer message.
-const WRITE_BYTES: usize = 64 * 1024;
-
-/// One thing that is offered to a socket.
-#[derive(Debug)]
-struct Item {
-    /// Where it goes if the socket refuses it.
-    sequence: u64,
-    pending: Pending,
-    /// Where it ends in the scratch buffer.
-    end: usize,
-    begun: Begun,
-    /// What the client has lost in front of it.
-    lost: Option<(Lost, Action)>,
-}
+use crate::protocol::resp::reply::PUSH;
 
 /// One reading of a log. A client that has left a topic and come back reads
 /// its log twice: up to where it left, and from where it came back.
@@ -119,137 +100,6 @@ impl Broadcast {
             session.outgoing.begun = Some(begun);
         }
         (offered, taken)
-    }
-
-    /// Takes what comes next into the scratch buffer, up to one write.
-    fn take_items(&mut self, slot: usize) -> Vec<Item> {
-        let mut items = Vec::new();
-        while self.scratch.len() < WRITE_BYTES {
-            let Some((sequence, pending)) = self.sessions[slot].outgoing.pending.pop_first() else {
-                break;
-            };
-            if matches!(pending, Pending::Version(_)) && !items.is_empty() {
-                // What is in front of it may be refused, and wait again.
-                self.sessions[slot].outgoing.pending.insert(sequence, pending);
-                break;
-            }
-            self.take_item(slot, sequence, pending, &mut items);
-        }
-        items
-    }
-
-    fn take_item(&mut self, slot: usize, sequence: u64, pending: Pending, items: &mut Vec<Item>) {
-        let (bytes, lost, action) = match &pending {
-            Pending::Log(cursor) => return self.take_from_log(slot, sequence, *cursor, items),
-            Pending::Reply(bytes) => (bytes.clone(), None, None),
-            Pending::Message(bytes, lost, action) => {
-                let lost = (!lost.is_empty()).then(|| (lost.clone(), *action));
-                (bytes.clone(), lost, Some(*action))
-            }
-            Pending::Gap(lost, action) => (Bytes::new(), Some((lost.clone(), *action)), Some(*action)),
-            Pending::Version(version) => {
-                self.sessions[slot].sent_version = *version;
-                return;
-            }
-            Pending::Latest {
-                topic,
-                channel,
-                since,
-            } => {
-                let latest = self
-                    .channels
-                    .get(*topic)
-                    .and_then(|topic| topic.latest.get(channel));
-                let Some(latest) = latest else { return };
-                let lost = missed(channel, latest.count - since - 1, self.behind_since(slot));
-                (latest.bytes.clone(), lost, Some(Action::Latest))
-            }
-        };
-        self.push_item(slot, sequence, pending, Begun { bytes, action }, lost, items);
-    }
-
-    /// Takes messages of one log, until another source has the next.
-    fn take_from_log(&mut self, slot: usize, mut sequence: u64, mut cursor: Cursor, items: &mut Vec<Item>) {
-        loop {
-            let Some(log) = self
-                .channels
-                .get(cursor.topic)
-                .and_then(|topic| topic.log_if_any(cursor.action))
-            else {
-                return;
-            };
-            let lost = log.lost(cursor.position);
-            let lost = (!lost.is_empty()).then_some((lost, cursor.action));
-            let found = log
-                .at(cursor.position)
-                .filter(|(position, _)| *position < cursor.until);
-            let Some((position, message)) = found else {
-                // The client left the topic, and all in front of that was lost.
-                let nothing = Begun {
-                    bytes: Bytes::new(),
-                    action: Some(cursor.action),
-                };
-                return self.push_item(slot, sequence, Pending::Log(cursor), nothing, lost, items);
-            };
-            let bytes = message.bytes.clone();
-            let begun = Begun {
-                bytes,
-                action: Some(cursor.action),
-            };
-            let next = log.at(position + 1).filter(|(next, _)| *next < cursor.until);
-            let next = next.map(|(_, message)| message.sequence);
-            self.push_item(slot, sequence, Pending::Log(cursor), begun, lost, items);
-            let Some(next) = next else { return };
-            (sequence, cursor.position) = (next, position + 1);
-            let pending = &mut self.sessions[slot].outgoing.pending;
-            let another_is_next = pending.first_key_value().is_some_and(|(&first, _)| first < next);
-            if another_is_next || self.scratch.len() >= WRITE_BYTES {
-                pending.insert(next, Pending::Log(cursor));
-                return;
-            }
-        }
-    }
-
-    /// Puts one thing into the scratch buffer, with what is told in front.
-    fn push_item(
-        &mut self,
-        slot: usize,
-        sequence: u64,
-        pending: Pending,
-        begun: Begun,
-        lost: Option<(Lost, Action)>,
-        items: &mut Vec<Item>,
-    ) {
-        let session = &self.sessions[slot];
-        let begin = self.scratch.len();
-        let mut begun = begun;
-        if let Some((lost, _)) = lost.as_ref().filter(|_| session.hears_gaps) {
-            let mut told = Vec::new();
-            encode_gap(&mut told, lost, session.sent_version);
-            // Told and message are one thing: either both are sent, or both
-            // wait, so that a gap is told once.
-            told.extend_from_slice(&begun.bytes);
-            let at = told.len() - begun.bytes.len();
-            self.scratch.extend_from_slice(&told);
-            if session.sent_version == Version::Resp3 && begun.action.is_some() && !begun.bytes.is_empty() {
-                self.scratch[begin + at] = PUSH;
-                told[at] = PUSH;
-            }
-            begun.bytes = told.into();
-        } else {
-            self.scratch.extend_from_slice(&begun.bytes);
-            let is_message = begun.action.is_some() && !begun.bytes.is_empty();
-            if is_message && session.sent_version == Version::Resp3 {
-                self.scratch[begin] = PUSH;
-            }
-        }
-        items.push(Item {
-            sequence,
-            pending,
-            end: self.scratch.len(),
-            begun,
-            lost,
-        });
     }
 
     /// The socket took so many bytes of the items: those are done with, the
@@ -354,44 +204,6 @@ impl Broadcast {
         self.channels.remove_if_unused(id);
     }
 
-    /// Counts messages that a client did not get.
-    pub(super) fn count_lost(&mut self, slot: usize, lost: &Lost, action: Action, now: Instant) {
-        let count = lost.count();
-        self.statistics.lost_messages += count;
-        let outgoing = &mut self.sessions[slot].outgoing;
-        outgoing.lost += count;
-        let since = lost.since.unwrap_or(now);
-        let episode = outgoing.episode.get_or_insert(Episode {
-            since,
-            lost: 0,
-            action,
-        });
-        episode.lost += count;
-    }
-
-    /// Leaves a gap in what waits for a client, next to one that is there.
-    pub(super) fn leave_gap(&mut self, slot: usize, sequence: u64, lost: Lost, action: Action) {
-        let pending = &mut self.sessions[slot].outgoing.pending;
-        if let Some((_, Pending::Gap(before, _))) = pending.range_mut(..sequence).next_back() {
-            before.merge(&lost);
-            return;
-        }
-        match pending.entry(sequence) {
-            Entry::Vacant(place) => {
-                place.insert(Pending::Gap(lost, action));
-            }
-            Entry::Occupied(mut place) => {
-                if let Pending::Gap(there, _) = place.get_mut() {
-                    there.merge(&lost);
-                }
-            }
-        }
-    }
-
-    fn behind_since(&self, slot: usize) -> Option<Instant> {
-        self.sessions.get(slot)?.outgoing.clocks.behind_since
-    }
-
     /// A client has taken everything.
     fn caught_up(&mut self, slot: usize, actions: &mut Actions<'_>) {
         self.states[slot].is_behind = false;
@@ -399,24 +211,6 @@ impl Broadcast {
         let session = &self.sessions[slot];
         if session.is_closing {
             actions.close(session.id);
-        }
-    }
-
-    /// Logs what a client has lost since it began to lose.
-    pub(super) fn tell_episode(&mut self, slot: usize, actions: &Actions<'_>) {
-        let Some(session) = self.sessions.get_mut(slot) else {
-            return;
-        };
-        if let Some(episode) = session.outgoing.episode.take() {
-            let seconds = actions
-                .now()
-                .saturating_duration_since(episode.since)
-                .as_secs_f64();
-            let (name, lost, action) = (&session.descriptor, episode.lost, episode.action);
-            info!(
-                "client {name} lost {lost} messages in {seconds:.3} s ({action}) ({})",
-                session.peer
-            );
         }
     }
 
@@ -447,28 +241,5 @@ impl Broadcast {
         }
         self.states[slot].is_behind = false;
         self.tell_episode(slot, actions);
-    }
-}
-
-fn missed(channel: &ChannelName, count: u64, since: Option<Instant>) -> Option<(Lost, Action)> {
-    let mut lost = Lost {
-        since,
-        ..Lost::default()
-    };
-    if count > 0 {
-        lost.by_channel.insert(channel.clone(), count);
-    }
-    (count > 0).then_some((lost, Action::Latest))
-}
-
-/// One message for each channel with a gap: its name, and how many.
-fn encode_gap(bytes: &mut Vec<u8>, lost: &Lost, version: Version) {
-    for (channel, count) in &lost.by_channel {
-        let begin = bytes.len();
-        let payload = [channel, &b" "[..], count.to_string().as_bytes()].concat();
-        encode_message(bytes, MessageKind::Channel, LOST_CHANNEL, &payload);
-        if version == Version::Resp3 {
-            bytes[begin] = PUSH;
-        }
     }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::Broadcast;
 use super::channels::TopicId;
-use super::delivering::bit;
+use super::keeping::bit;
 use crate::backpressure::Action;
 use crate::limits::GRACE;
 use crate::{Actions, SlowReason};

@@ -11,21 +11,34 @@
 //! | `settings` | what the operator chooses |
 //! | `session` | what is known of one client |
 //! | `channels` | topics, their subscribers, and what was published |
+//! | `subscribing` | who subscribes to what |
 //! | `delivering` | the end of a turn: one write for each client |
+//! | `keeping` | what sockets refused then begins to wait |
+//! | `items` | what a client gets next of all that waits for it |
 //! | `feeding` | what waits goes out once there is room |
+//! | `gaps` | what a subscriber has lost, and how it hears of it |
+//! | `owed` | how much waits for one client |
 //! | `slowness` | who is too slow, and what happens then |
+//! | `dropping` | what is dropped for a slow client |
 //! | `holding` | publishers that wait for full subscribers |
+//! | `memory` | what messages take, however many wait for them |
 //! | `commands` | what clients may say |
 
 mod channels;
 mod commands;
 mod delivering;
+mod dropping;
 mod feeding;
+mod gaps;
 mod holding;
+mod items;
+mod keeping;
 mod memory;
+mod owed;
 mod session;
 mod settings;
 mod slowness;
+mod subscribing;
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};

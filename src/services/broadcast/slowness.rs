@@ -1,7 +1,6 @@
 //! Who is too slow, and what happens then.
 //!
-//! Owns the clocks of clients that are behind, the bounds of what may wait for
-//! one, and the memory budget. Publishing costs nothing for those who are
+//! Owns the clocks of clients that are behind, and the memory budget. Publishing costs nothing for those who are
 //! behind, so how much they owe is looked at when they take something, every
 //! [`PATROL_INTERVAL`], and after every [`PATROL_BYTES`] that begin to wait.
 
@@ -9,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use super::Broadcast;
 use super::channels::TopicId;
-use super::delivering::bit;
+use super::keeping::bit;
 use super::session::{Cursor, Pending};
-use crate::backpressure::{Action, Lost};
+use crate::backpressure::ChannelName;
 use crate::units::format_time;
 use crate::{Actions, SlowReason, Slowness};
 
@@ -38,107 +37,7 @@ impl Patrol {
     }
 }
 
-/// What a client owes its socket, in bytes.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Owed {
-    /// Under `disconnect` and `pause`, and replies: what counts to the limit.
-    pub(super) counted_bytes: usize,
-    pub(super) droppable_bytes: usize,
-    /// Messages and replies.
-    pub(super) pieces: u64,
-}
-
-impl Owed {
-    pub(super) const fn bytes(&self) -> usize {
-        self.counted_bytes + self.droppable_bytes
-    }
-
-    fn add(&mut self, bytes: usize, pieces: u64, action: Option<Action>) {
-        if action.is_some_and(Action::drops) {
-            self.droppable_bytes += bytes;
-        } else {
-            self.counted_bytes += bytes;
-        }
-        self.pieces += pieces;
-    }
-}
-
 impl Broadcast {
-    /// What waits for a client now.
-    pub(super) fn owed(&self, slot: usize) -> Owed {
-        let mut owed = Owed::default();
-        let Some(session) = self.sessions.get(slot) else {
-            return owed;
-        };
-        if let Some(begun) = &session.outgoing.begun {
-            owed.add(begun.bytes.len(), 1, begun.action);
-        }
-        for pending in session.outgoing.pending.values() {
-            match pending {
-                Pending::Log(cursor) => {
-                    let (bytes, messages) = self.owed_in_log(cursor);
-                    owed.add(bytes, messages, Some(cursor.action));
-                }
-                Pending::Latest { topic, channel, .. } => {
-                    let latest = self
-                        .channels
-                        .get(*topic)
-                        .and_then(|topic| topic.latest.get(channel));
-                    owed.add(
-                        latest.map_or(0, |latest| latest.bytes.len()),
-                        1,
-                        Some(Action::Latest),
-                    );
-                }
-                Pending::Reply(bytes) => owed.add(bytes.len(), 1, None),
-                Pending::Message(bytes, _, action) => owed.add(bytes.len(), 1, Some(*action)),
-                Pending::Gap(..) | Pending::Version(_) => {}
-            }
-        }
-        owed
-    }
-
-    fn owed_in_log(&self, cursor: &Cursor) -> (usize, u64) {
-        let log = self
-            .channels
-            .get(cursor.topic)
-            .and_then(|topic| topic.log_if_any(cursor.action));
-        log.map_or((0, 0), |log| {
-            (
-                log.bytes_between(cursor.position, cursor.until),
-                log.messages_between(cursor.position, cursor.until),
-            )
-        })
-    }
-
-    /// Messages that a client has lost, also those that it has yet to pass.
-    pub(super) fn lost_of(&self, slot: usize) -> u64 {
-        let outgoing = &self.sessions[slot].outgoing;
-        let waiting = outgoing.pending.values().map(|pending| match pending {
-            Pending::Log(cursor) => {
-                let log = self
-                    .channels
-                    .get(cursor.topic)
-                    .and_then(|topic| topic.log_if_any(cursor.action));
-                log.map_or(0, |log| log.lost(cursor.position).count())
-            }
-            Pending::Latest {
-                topic,
-                channel,
-                since,
-            } => {
-                let latest = self
-                    .channels
-                    .get(*topic)
-                    .and_then(|topic| topic.latest.get(channel));
-                latest.map_or(0, |latest| latest.count.saturating_sub(since + 1))
-            }
-            Pending::Gap(lost, _) | Pending::Message(_, lost, _) => lost.count(),
-            _ => 0,
-        });
-        outgoing.lost + waiting.sum::<u64>()
-    }
-
     /// Something waits for a client that its socket refused.
     pub(super) fn fell_behind(&mut self, slot: usize, actions: &Actions<'_>) {
         let now = actions.now();
@@ -345,7 +244,7 @@ impl Broadcast {
         self.holding.is_to_review = true;
     }
 
-    fn leave_log(&mut self, slot: usize, cursor: Cursor) {
+    pub(super) fn leave_log(&mut self, slot: usize, cursor: Cursor) {
         let member = self.member_of(slot, cursor.topic);
         let Some(topic) = self.channels.get_mut(cursor.topic) else {
             return;
@@ -357,7 +256,7 @@ impl Broadcast {
         self.channels.remove_if_unused(cursor.topic);
     }
 
-    fn leave_latest(&mut self, id: TopicId, channel: &crate::backpressure::ChannelName) {
+    pub(super) fn leave_latest(&mut self, id: TopicId, channel: &ChannelName) {
         let Some(topic) = self.channels.get_mut(id) else {
             return;
         };
@@ -368,118 +267,5 @@ impl Broadcast {
             }
         }
         self.channels.remove_if_unused(id);
-    }
-
-    /// Drops the oldest messages of a client that may be dropped: above the
-    /// mark of `drop-oldest` over all its topics, and above the hard limit of
-    /// all values under `latest`. A log alone keeps its mark itself.
-    pub(super) fn keep_mark(&mut self, slot: usize, now: Instant) {
-        let mark = self.settings.high_water_mark_bytes;
-        while let Some((sequence, cursor)) = self.oldest_above(slot, mark) {
-            self.drop_one(slot, sequence, cursor, now);
-        }
-        let most = self.settings.hard_limit_bytes;
-        if most > 0 {
-            self.keep_values_below(slot, most, now);
-        }
-    }
-
-    /// The oldest place of a client under `drop-oldest`, if it has several
-    /// with more than the mark in all.
-    fn oldest_above(&self, slot: usize, mark: usize) -> Option<(u64, Cursor)> {
-        let pending = &self.sessions.get(slot)?.outgoing.pending;
-        let mut oldest = None;
-        let (mut bytes, mut places) = (0, 0);
-        for (&sequence, pending) in pending {
-            if let Pending::Log(cursor) = pending
-                && cursor.action == Action::DropOldest
-            {
-                oldest.get_or_insert((sequence, *cursor));
-                bytes += self.owed_in_log(cursor).0;
-                places += 1;
-            }
-        }
-        oldest.filter(|_| places > 1 && bytes > mark)
-    }
-
-    fn drop_one(&mut self, slot: usize, sequence: u64, mut cursor: Cursor, now: Instant) {
-        let Some(topic) = self.channels.get_mut(cursor.topic) else {
-            return;
-        };
-        let log = topic.log(cursor.action);
-        let mut lost = log.lost(cursor.position);
-        let next = match log
-            .at(cursor.position)
-            .filter(|(position, _)| *position < cursor.until)
-        {
-            Some((position, message)) => {
-                lost.add(&message.channel, 1, now);
-                position + 1
-            }
-            None => cursor.until,
-        };
-        let following = log.at(next).filter(|(position, _)| *position < cursor.until);
-        let following = following.map(|(position, message)| (position, message.sequence));
-        self.sessions[slot].outgoing.pending.remove(&sequence);
-        match following {
-            Some((position, following)) => {
-                log.advance(cursor.position, position);
-                cursor.position = position;
-                let pending = &mut self.sessions[slot].outgoing.pending;
-                pending.insert(following, Pending::Log(cursor));
-            }
-            None => self.leave_log(slot, cursor),
-        }
-        self.leave_gap(slot, sequence, lost, Action::DropOldest);
-    }
-
-    fn keep_values_below(&mut self, slot: usize, most_bytes: usize, now: Instant) {
-        let value_bytes = |topic: &TopicId, channel: &crate::backpressure::ChannelName| {
-            let latest = self
-                .channels
-                .get(*topic)
-                .and_then(|topic| topic.latest.get(channel));
-            latest.map_or((0, 0), |latest| (latest.bytes.len(), latest.count))
-        };
-        let outgoing = &self.sessions[slot].outgoing;
-        if outgoing.latest.len() < 2 {
-            return;
-        }
-        let all: usize = outgoing
-            .latest
-            .keys()
-            .map(|(topic, channel)| value_bytes(topic, channel).0)
-            .sum();
-        let mut above = all.saturating_sub(most_bytes);
-        let mut dropped = Vec::new();
-        for (&sequence, pending) in &outgoing.pending {
-            if above == 0 {
-                break;
-            }
-            if let Pending::Latest {
-                topic,
-                channel,
-                since,
-            } = pending
-            {
-                let (bytes, count) = value_bytes(topic, channel);
-                above = above.saturating_sub(bytes);
-                dropped.push((sequence, *topic, channel.clone(), count - since));
-            }
-        }
-        for (sequence, topic, channel, count) in dropped {
-            let mut lost = Lost::default();
-            lost.add(&channel, count, now);
-            let outgoing = &mut self.sessions[slot].outgoing;
-            outgoing.pending.remove(&sequence);
-            outgoing.latest.remove(&(topic, channel.clone()));
-            if let Some(member) = self.member_of(slot, topic)
-                && let Some(topic) = self.channels.get_mut(topic)
-            {
-                topic.members[member].waits &= !bit(Action::Latest);
-            }
-            self.leave_latest(topic, &channel);
-            self.leave_gap(slot, sequence, lost, Action::Latest);
-        }
     }
 }

@@ -13,13 +13,25 @@ mod pubsub;
 mod transaction;
 
 use super::Broadcast;
+use super::channels::Kind;
 use super::session::{Input, Replies};
 use crate::Actions;
 use crate::limits::broadcast::{COMMAND_EXTRA_BYTES, MAX_ARGUMENTS, MAX_CHANNEL_BYTES};
 use crate::protocol::resp::{Arguments, CommandLimits, Version};
 
-/// What runs a command of the client in this slot.
-type Run = fn(&mut Broadcast, usize, Arguments<'_>, &mut Actions<'_>);
+/// Runs a command of the client in this slot.
+type Handler = fn(&mut Broadcast, usize, Arguments<'_>, &mut Actions<'_>);
+
+/// The same for a command that exists for channels, patterns and shard
+/// channels.
+type KindHandler = fn(&mut Broadcast, usize, Kind, Arguments<'_>, &mut Actions<'_>);
+
+/// What runs a command.
+#[derive(Clone, Copy)]
+enum Run {
+    Alone(Handler),
+    For(Kind, KindHandler),
+}
 
 /// One row of the table of commands.
 pub(super) struct Command {
@@ -36,18 +48,33 @@ pub(super) struct Command {
     in_transaction: bool,
 }
 
-const fn command(name: &'static str, arity: i32, run: Run) -> Command {
-    Command {
-        name,
-        arity,
-        run,
-        needs_no_login: false,
-        in_subscription: false,
-        in_transaction: false,
-    }
+const fn command(name: &'static str, arity: i32, run: Handler) -> Command {
+    Command::new(name, arity, Run::Alone(run))
+}
+
+const fn command_for(kind: Kind, name: &'static str, arity: i32, run: KindHandler) -> Command {
+    Command::new(name, arity, Run::For(kind, run))
 }
 
 impl Command {
+    const fn new(name: &'static str, arity: i32, run: Run) -> Self {
+        Self {
+            name,
+            arity,
+            run,
+            needs_no_login: false,
+            in_subscription: false,
+            in_transaction: false,
+        }
+    }
+
+    fn run(&self, this: &mut Broadcast, slot: usize, arguments: Arguments<'_>, actions: &mut Actions<'_>) {
+        match self.run {
+            Run::Alone(run) => run(this, slot, arguments, actions),
+            Run::For(kind, run) => run(this, slot, kind, arguments, actions),
+        }
+    }
+
     const fn without_login(mut self) -> Self {
         self.needs_no_login = true;
         self
@@ -66,19 +93,19 @@ impl Command {
 
 /// Every command.
 pub(super) const COMMANDS: &[Command] = &[
-    command("publish", 3, pubsub::publish),
-    command("spublish", 3, pubsub::shard_publish),
-    command("subscribe", -2, pubsub::subscribe).in_subscription(),
-    command("unsubscribe", -1, pubsub::unsubscribe).in_subscription(),
-    command("psubscribe", -2, pubsub::pattern_subscribe).in_subscription(),
-    command("punsubscribe", -1, pubsub::pattern_unsubscribe).in_subscription(),
-    command("ssubscribe", -2, pubsub::shard_subscribe).in_subscription(),
-    command("sunsubscribe", -1, pubsub::shard_unsubscribe).in_subscription(),
-    command("pubsub|channels", -2, pubsub::channels),
-    command("pubsub|numsub", -2, pubsub::subscriber_counts),
+    command_for(Kind::Channel, "publish", 3, pubsub::publish),
+    command_for(Kind::Shard, "spublish", 3, pubsub::publish),
+    command_for(Kind::Channel, "subscribe", -2, pubsub::subscribe).in_subscription(),
+    command_for(Kind::Channel, "unsubscribe", -1, pubsub::unsubscribe).in_subscription(),
+    command_for(Kind::Pattern, "psubscribe", -2, pubsub::subscribe).in_subscription(),
+    command_for(Kind::Pattern, "punsubscribe", -1, pubsub::unsubscribe).in_subscription(),
+    command_for(Kind::Shard, "ssubscribe", -2, pubsub::subscribe).in_subscription(),
+    command_for(Kind::Shard, "sunsubscribe", -1, pubsub::unsubscribe).in_subscription(),
+    command_for(Kind::Channel, "pubsub|channels", -2, pubsub::channels),
+    command_for(Kind::Channel, "pubsub|numsub", -2, pubsub::subscriber_counts),
     command("pubsub|numpat", 2, pubsub::pattern_count),
-    command("pubsub|shardchannels", -2, pubsub::shard_channels),
-    command("pubsub|shardnumsub", -2, pubsub::shard_subscriber_counts),
+    command_for(Kind::Shard, "pubsub|shardchannels", -2, pubsub::channels),
+    command_for(Kind::Shard, "pubsub|shardnumsub", -2, pubsub::subscriber_counts),
     command("pubsub|help", 2, catalogue::pubsub_help),
     command("ping", -1, connection::ping).in_subscription(),
     command("echo", 2, connection::echo),
@@ -322,7 +349,7 @@ impl Broadcast {
         if session.last_command != row.name {
             row.name.clone_into(&mut session.last_command);
         }
-        (row.run)(self, slot, arguments, actions);
+        row.run(self, slot, arguments, actions);
     }
 }
 

@@ -51,7 +51,7 @@ pub(super) fn exec(this: &mut Broadcast, slot: usize, _: Arguments<'_>, actions:
     for queued in &transaction.commands {
         let arguments = Arguments::new(&queued.bytes, &queued.ranges);
         if let Ok(row) = find(arguments) {
-            (row.run)(this, slot, arguments, actions);
+            row.run(this, slot, arguments, actions);
         }
     }
     this.in_exec = false;
