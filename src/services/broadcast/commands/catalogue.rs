@@ -1,7 +1,7 @@
 //! COMMAND and the HELP of each container: what there is to say.
 
 use super::super::Broadcast;
-use super::COMMANDS;
+use super::table::COMMANDS;
 use crate::Actions;
 use crate::protocol::resp::Arguments;
 

@@ -5,7 +5,7 @@
 
 use super::super::Broadcast;
 use super::super::session::{QueuedCommand, Transaction};
-use super::find;
+use super::table::find;
 use crate::Actions;
 use crate::limits::broadcast::MAX_QUEUED_COMMANDS;
 use crate::protocol::resp::Arguments;
