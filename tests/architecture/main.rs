@@ -1,5 +1,6 @@
 //! The walls of the house, kept by tests: who may import whom, how long a file
-//! may be, where `unsafe` may stand, and what the library may not know.
+//! may be, where `unsafe` may stand, what the library may not know, and that the
+//! known faults still fit.
 //!
 //! Production code counts: a file up to its first `#[cfg(test)]`.
 
@@ -7,6 +8,9 @@
 
 mod imports;
 mod source;
+
+use std::path::Path;
+use std::process::Command;
 
 use imports::{Graph, Import};
 use source::{SourceFile, read_tree};
@@ -197,4 +201,31 @@ fn options_in(line: &str) -> impl Iterator<Item = &str> {
             &word[..end]
         })
         .filter(|word| word.len() > 3 && word.as_bytes()[2].is_ascii_lowercase())
+}
+
+/// `make prove` takes an hour; that its patches still fit is known at once.
+#[test]
+fn every_known_fault_can_still_be_put_into_the_code() {
+    let patch = |file: &Path| {
+        Command::new("patch")
+            .args(["--dry-run", "--silent", "--strip=1", "--fuzz=3", "--input"])
+            .arg(file)
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .output()
+    };
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/faults");
+    let mut wrong = Vec::new();
+    for entry in folder.read_dir().expect("tests/faults") {
+        let file = entry.expect("an entry of tests/faults").path();
+        match patch(&file) {
+            Ok(output) if output.status.success() => {}
+            Ok(output) => wrong.push(format!(
+                "{}: {}",
+                file.display(),
+                String::from_utf8_lossy(&output.stdout)
+            )),
+            Err(error) => return eprintln!("skipped: cannot run patch: {error}"),
+        }
+    }
+    assert_none("faults that do not apply any more", &wrong);
 }
