@@ -96,15 +96,8 @@ pub(crate) fn run(args: ServeArgs) -> ExitCode {
             args.folder.display()
         ))
     });
-    for (option, time) in [
-        ("--request-timeout", args.request_timeout),
-        ("--idle-timeout", args.idle_timeout),
-    ] {
-        if time.0.is_zero() {
-            usage(&format!(
-                "{option} 0 would close every connection at once: give it at least 1ms, such as 10s"
-            ));
-        }
+    if args.request_timeout.0.is_zero() {
+        usage("--request-timeout 0 would close every connection at once: give it at least 1ms, such as 10s");
     }
     // Opened for reading too, a FIFO without a reader does not block.
     let open = |path: &PathBuf| {
@@ -118,7 +111,6 @@ pub(crate) fn run(args: ServeArgs) -> ExitCode {
         fields: args.header.clone(),
         access_log: args.access_log.as_ref().map(open),
         request_timeout: args.request_timeout.0,
-        idle_timeout: args.idle_timeout.0,
         ..FilesConfig::new(folder)
     };
     serve(Configured { args, config })
@@ -140,6 +132,7 @@ impl Serving for Configured {
     fn limits(&self, shared: Limits) -> Limits {
         Limits {
             drain_timeout: Some(shared.drain_timeout.unwrap_or(NO_TIMEOUT)),
+            idle_timeout: Some(self.args.idle_timeout.0),
             ..shared
         }
     }

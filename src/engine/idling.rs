@@ -5,8 +5,9 @@
 
 use super::client::{Client, FileState, Input, Phase};
 use super::client_table::ClientId;
-use super::core::Core;
+use super::core::{Core, Engine};
 use super::network::Network;
+use super::service::Service;
 use super::timers::Timer;
 use crate::error::CloseReason;
 
@@ -42,29 +43,35 @@ impl<N: Network> Core<N> {
             self.timers.arm(timer, id, self.now);
         }
     }
+}
 
+impl<N: Network, S: Service> Engine<N, S> {
     /// Looks whether a watched client has been silent for too long. Each is
     /// looked at several times within that time, as no timer starts anew with
     /// each byte.
     pub(super) fn judge_silence(&mut self, timer: Timer, id: ClientId) {
+        let core = &mut self.core;
         let limit = match timer {
-            Timer::Idle => self.limits.idle_timeout,
-            _ => Some(self.limits.half_closed_timeout),
+            Timer::Idle => core.limits.idle_timeout,
+            _ => Some(core.limits.half_closed_timeout),
         };
-        let (Some(limit), Some(client)) = (limit, self.clients.get(id)) else {
+        let (Some(limit), Some(client)) = (limit, core.clients.get(id)) else {
             return;
         };
-        let is_queued = |to: ClientId| self.clients.get(to).is_some_and(|to| !to.queue.is_empty());
+        let is_queued = |to: ClientId| core.clients.get(to).is_some_and(|to| !to.queue.is_empty());
         let sends_file = client.file != FileState::None;
         let waits = !client.queue.is_empty() || sends_file || client.pipe.names().any(is_queued);
-        let silence = self.silence.of(id, client, self.now);
+        let silence = core.silence.of(id, client, core.now);
         if silence < limit || waits {
-            return self.timers.arm(timer, id, self.now);
+            return core.timers.arm(timer, id, core.now);
         }
-        let reason = match timer {
-            Timer::Idle => CloseReason::Idle(silence),
-            _ => CloseReason::HalfClosed(silence),
-        };
-        self.mark_closed(id, reason);
+        match timer {
+            Timer::Idle if self.service.ends_idle_in_order(id) => {
+                core.journal.idle_in_order(client, silence);
+                core.close(id);
+            }
+            Timer::Idle => core.mark_closed(id, CloseReason::Idle(silence)),
+            _ => core.mark_closed(id, CloseReason::HalfClosed(silence)),
+        }
     }
 }

@@ -229,6 +229,17 @@ impl Journal {
         );
     }
 
+    /// An idle client is let go in order.
+    pub(super) fn idle_in_order<S: Stream>(&mut self, client: &Client<S>, silence: Duration) {
+        self.counters.idle_clients += 1;
+        debug!(
+            "{} idle, closing in order: no byte moved for {:.3} s ({})",
+            client.name(),
+            silence.as_secs_f64(),
+            client.peer,
+        );
+    }
+
     /// A client is gone.
     pub(super) fn closed<S: Stream>(&mut self, client: &Client<S>, reason: &CloseReason) {
         self.counters.sent_bytes += client.sent_bytes;

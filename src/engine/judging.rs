@@ -31,7 +31,7 @@ impl<N: Network, S: Service> Engine<N, S> {
         self.expire_each(Timer::Progress, |engine, id| engine.core.check_progress(id));
         self.expire_each(Timer::CloseTimeout, Self::judge_close);
         for timer in [Timer::Idle, Timer::HalfClosed] {
-            self.expire_each(timer, |engine, id| engine.core.judge_silence(timer, id));
+            self.expire_each(timer, |engine, id| engine.judge_silence(timer, id));
         }
         self.expire_each(Timer::ConnectTimeout, |engine, id| {
             let after = engine.core.limits.connect_timeout;

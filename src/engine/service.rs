@@ -98,6 +98,14 @@ pub trait Service {
         actions.end(client);
     }
 
+    /// Whether an idle client ([`Limits::idle_timeout`](crate::Limits)) is closed
+    /// in order. By default it is reset, because its stream may be unfinished.
+    /// A service whose client stands between two whole messages answers yes.
+    fn ends_idle_in_order(&self, client: ClientId) -> bool {
+        let _ = client;
+        false
+    }
+
     /// The client is gone, and its id is stale. Called exactly once for each
     /// client. Clients that the service ends here are closed in the same turn.
     /// Connections that it begins here are closed in the next turn at the

@@ -5,14 +5,17 @@
 //! dates and validators are arguments.
 
 pub mod conditional;
+mod fields;
 pub mod limits;
 pub mod range;
+mod refusal;
 pub mod request;
 pub mod response;
 pub mod target;
 
 pub use conditional::{Precondition, Validators};
 pub use range::{ByteRange, Ranges};
-pub use request::{Method, Refusal, Request, head_end};
+pub use refusal::Refusal;
+pub use request::{Method, Request, head_end};
 pub use response::{ResponseHead, Status};
 pub use target::{Target, TargetRefusal};

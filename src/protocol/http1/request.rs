@@ -6,9 +6,11 @@
 
 use std::borrow::Cow;
 
-use httparse::{Error, Header, Status as Parsed};
+use httparse::{Error, Status as Parsed};
 
+use super::fields::Fields;
 use super::limits::{MAX_HEAD_BYTES, MAX_HEAD_FIELDS, MAX_TARGET_BYTES};
+use super::refusal::{Refusal, refuse};
 use super::response::Status;
 
 /// What a client asks for.
@@ -22,16 +24,6 @@ pub enum Method {
     Options,
     /// A method of HTTP that changes things; answered with 405.
     Other,
-}
-
-/// Why a head is not answered as it asks. The connection is closed behind the
-/// answer, because where the next request begins is not known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// The status of the answer.
-    pub status: Status,
-    /// One line for its body.
-    pub why: &'static str,
 }
 
 /// One request, borrowed from the bytes that it came in.
@@ -100,10 +92,6 @@ pub fn check_unfinished(bytes: &[u8]) -> Result<(), Refusal> {
         return refuse(Status::FieldsTooLarge, "the head is longer than 16 KiB");
     }
     Ok(())
-}
-
-fn refuse<T>(status: Status, why: &'static str) -> Result<T, Refusal> {
-    Err(Refusal { status, why })
 }
 
 impl<'b> Request<'b> {
@@ -192,100 +180,6 @@ fn refusal_of(error: Error, head: &[u8]) -> Refusal {
         Error::Status | Error::Token => (Status::BadRequest, "the head has a byte that no head may have"),
     };
     Refusal { status, why }
-}
-
-struct Fields<'h, 'b>(&'h [Header<'b>]);
-
-impl<'b> Fields<'_, 'b> {
-    fn all<'n>(&'n self, name: &'n str) -> impl Iterator<Item = &'b [u8]> + 'n {
-        let named = self
-            .0
-            .iter()
-            .filter(move |field| field.name.eq_ignore_ascii_case(name));
-        named.map(|field| field.value)
-    }
-
-    fn first(&self, name: &str) -> Option<&'b [u8]> {
-        self.all(name).next()
-    }
-
-    /// A field as text; several of one name are one list (RFC 9110, 5.3). A
-    /// value that is no text is left out.
-    fn text(&self, name: &str) -> Option<Cow<'b, str>> {
-        let mut texts = self.all(name).filter_map(|value| std::str::from_utf8(value).ok());
-        let first = texts.next()?;
-        Some(texts.fold(Cow::Borrowed(first), |list, next| {
-            Cow::Owned(format!("{list}, {next}"))
-        }))
-    }
-
-    fn tokens(&self, name: &str) -> Vec<String> {
-        let list = self.text(name).unwrap_or_default();
-        list.split(',')
-            .map(|token| token.trim().to_ascii_lowercase())
-            .collect()
-    }
-
-    fn check_host(&self, is_http_10: bool) -> Result<(), Refusal> {
-        let mut hosts = self.all("host");
-        match (hosts.next(), hosts.next()) {
-            (_, Some(_)) => refuse(Status::BadRequest, "there are two Host fields"),
-            (None, None) if !is_http_10 => refuse(Status::BadRequest, "HTTP/1.1 needs a Host field"),
-            (Some(host), None) if host.iter().any(|byte| b" \t/@?#\\<>\"".contains(byte)) => {
-                refuse(Status::BadRequest, "the Host field names no host")
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn check_body(&self, is_http_10: bool) -> Result<(), Refusal> {
-        let lengths: Vec<&[u8]> = self.all("content-length").collect();
-        let codings: Vec<&[u8]> = self.all("transfer-encoding").collect();
-        if lengths.len() > 1 {
-            return refuse(Status::BadRequest, "there are two Content-Length fields");
-        }
-        let length = match lengths.first() {
-            None => 0,
-            Some(digits)
-                if !digits.is_empty() && digits.len() <= 19 && digits.iter().all(u8::is_ascii_digit) =>
-            {
-                digits.iter().fold(0_u64, |number, digit| {
-                    number.saturating_mul(10).saturating_add(u64::from(digit - b'0'))
-                })
-            }
-            Some(_) => return refuse(Status::BadRequest, "Content-Length is not a number"),
-        };
-        match codings[..] {
-            [] if length == 0 => Ok(()),
-            [] => refuse(Status::ContentTooLarge, "this server takes no body"),
-            _ if !lengths.is_empty() => refuse(
-                Status::BadRequest,
-                "Content-Length and Transfer-Encoding contradict each other",
-            ),
-            _ if is_http_10 => refuse(Status::BadRequest, "HTTP/1.0 has no Transfer-Encoding"),
-            [only] if only.eq_ignore_ascii_case(b"chunked") => {
-                refuse(Status::ContentTooLarge, "this server takes no body")
-            }
-            [_] => refuse(Status::NotImplemented, "this transfer coding is not known here"),
-            _ => refuse(Status::BadRequest, "there are two Transfer-Encoding fields"),
-        }
-    }
-
-    fn check_expectation(&self, is_http_10: bool) -> Result<(), Refusal> {
-        // A body that an expectation announces was refused before.
-        let expected = self.tokens("expect");
-        let is_met = |one: &String| one.is_empty() || one == "100-continue";
-        if is_http_10 || expected.iter().all(is_met) {
-            return Ok(());
-        }
-        refuse(Status::ExpectationFailed, "this server knows 100-continue only")
-    }
-
-    fn keeps_alive(&self, is_http_10: bool) -> bool {
-        let tokens = self.tokens("connection");
-        let says = |word: &str| tokens.iter().any(|token| token == word);
-        !says("close") && (!is_http_10 || says("keep-alive"))
-    }
 }
 
 #[cfg(test)]

@@ -37,6 +37,14 @@ pub(super) struct Record {
     pub(super) body_from: u64,
 }
 
+impl Record {
+    /// Whether so many acknowledged bytes, of all that the client was sent,
+    /// include the whole answer.
+    pub(super) const fn is_whole(&self, acknowledged: u64) -> bool {
+        acknowledged >= self.body_from + self.body_bytes
+    }
+}
+
 /// Writes the lines.
 #[derive(Debug)]
 pub(super) struct AccessLog {
