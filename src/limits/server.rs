@@ -54,8 +54,8 @@ pub struct Limits {
     /// (`TCP_NOTSENT_LOWAT`); 0 leaves the kernel's own default.
     pub unsent_bytes: usize,
     /// Receive buffer (`SO_RCVBUF`) in bytes of a client that takes nothing.
-    /// Doubles up to [`RECEIVE_BUFFER_DOUBLINGS`] times (among few clients
-    /// [`RECEIVE_BUFFER_DOUBLINGS_OF_FEW`]) as its bytes are taken faster.
+    /// Doubles up to [`RECEIVE_BUFFER_DOUBLINGS`](super::RECEIVE_BUFFER_DOUBLINGS) times (among few clients
+    /// [`RECEIVE_BUFFER_DOUBLINGS_OF_FEW`](super::RECEIVE_BUFFER_DOUBLINGS_OF_FEW)) as its bytes are taken faster.
     /// 0 leaves the kernel's own sizing.
     pub receive_buffer_bytes: usize,
     /// Read length in bytes from which a client counts as moving bulk: its
