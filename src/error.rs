@@ -25,6 +25,8 @@ pub enum CloseReason {
     Failed(Operation, io::Error),
     /// The service rejected the client; the sentence says why.
     Rejected(Cow<'static, str>),
+    /// The real address of the client has as many clients as it may have.
+    AddressFull,
     /// The service reset the client, since the other end of its pair is gone.
     Reset,
     /// Everything was sent and FIN announced, but the peer did not acknowledge
@@ -126,6 +128,7 @@ impl fmt::Display for CloseReason {
             Self::Slow(reason) => reason.fmt(f),
             Self::Failed(operation, error) => write!(f, "{operation} failed: {error}"),
             Self::Rejected(why) => f.write_str(why),
+            Self::AddressFull => f.write_str("too many clients of its address"),
             Self::Reset => f.write_str("reset"),
             Self::NotAcknowledged => f.write_str("end not acknowledged"),
             Self::Stopped => f.write_str("server stopped"),

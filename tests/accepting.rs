@@ -7,7 +7,7 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{Ipv6Addr, SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use highwater::limits::ACCEPT_RETRY;
 use highwater::raise_descriptor_limit;
 use rustix::process::Signal;
 use support::server::Server;
-use support::sockets::{End, connect, ping, read_to_end};
+use support::sockets::{End, connect, connect_from, half_close, ping, read_to_end};
 use support::{holds_within, wait_until};
 
 /// More than the 128 that a listener usually has, fewer than our backlog.
@@ -160,6 +160,94 @@ fn over_the_most_clients_a_new_one_is_refused_at_once_and_counted() {
         .and_then(|(front, _)| front.rsplit(' ').next()?.parse().ok())
         .unwrap();
     assert!(refused >= 20, "{summary}");
+}
+
+#[test]
+fn at_the_client_limit_whoever_connects_right_after_another_has_left_is_served() {
+    let server = Server::echo(&["--max-clients", "2"]);
+    let mut staying = connect(server.address());
+    ping(&mut staying, b"in");
+    let mut leaving = connect(server.address());
+    for round in 0..300 {
+        ping(&mut leaving, b"in");
+        match round % 3 {
+            0 => support::sockets::reset(leaving),
+            1 => drop(leaving),
+            _ => {
+                half_close(&leaving);
+                drop(leaving);
+            }
+        }
+        leaving = connect(server.address());
+    }
+    ping(&mut leaving, b"in");
+    ping(&mut staying, b"not disturbed");
+    let summary = server.stop();
+    assert!(summary.contains("302 clients served"), "{summary}");
+    assert!(summary.contains("; 0 refused, "), "{summary}");
+}
+
+#[test]
+fn many_who_leave_at_once_are_followed_by_as_many() {
+    const CLIENTS: usize = 200;
+    let server = Server::echo(&["--max-clients", &CLIENTS.to_string()]);
+    let mut clients = Vec::new();
+    for round in 0..5 {
+        clients.clear();
+        clients.extend((0..CLIENTS).map(|_| connect(server.address())));
+        for client in &mut clients {
+            assert!(is_answered(client), "round {round}");
+        }
+    }
+    let summary = server.stop();
+    assert!(summary.contains("; 0 refused, "), "{summary}");
+}
+
+/// Whether this client is served: its byte comes back.
+fn is_answered(client: &mut TcpStream) -> bool {
+    client.write_all(b"?").is_ok() && matches!(client.read(&mut [0]), Ok(1))
+}
+
+#[test]
+fn one_address_has_only_so_many_clients_and_another_has_its_own() {
+    let server = Server::echo(&["--host", "::", "--max-clients-per-address", "2"]);
+    let to = |ip: [u8; 4]| SocketAddr::from((ip, server.port()));
+    let mut served: Vec<_> = (0..2).map(|_| connect(to([127, 0, 0, 1]))).collect();
+    for client in &mut served {
+        assert!(is_answered(client));
+    }
+    for _ in 0..5 {
+        let mut refused = connect(to([127, 0, 0, 1]));
+        assert_eq!(read_to_end(&mut refused), (Vec::new(), End::Reset));
+    }
+    let line = server.wait_for_line("refused 1 new clients");
+    assert!(
+        line.contains("2 of its address are served, --max-clients-per-address 2"),
+        "{line}"
+    );
+    let mut other = connect_from([127, 0, 0, 2].into(), to([127, 0, 0, 1]));
+    assert!(is_answered(&mut other), "another address");
+    let mut other = connect(SocketAddr::from((Ipv6Addr::LOCALHOST, server.port())));
+    assert!(is_answered(&mut other), "another family");
+    // Who comes right after another of his address has left is served.
+    for _ in 0..20 {
+        drop(served.pop());
+        let mut next = connect(to([127, 0, 0, 1]));
+        assert!(is_answered(&mut next));
+        served.push(next);
+    }
+    let summary = server.stop();
+    assert!(summary.contains("; 5 refused by address"), "{summary}");
+    assert!(summary.contains("; 0 refused, "), "{summary}");
+    let lines = server.lines_with("refused");
+    assert_eq!(
+        lines
+            .iter()
+            .filter(|line| line.contains("of its address"))
+            .count(),
+        2,
+        "{lines:?}"
+    );
 }
 
 #[test]

@@ -93,6 +93,14 @@ fn each_wrong_value_is_one_line_that_names_it_and_says_what_would_be_right() {
         (&["--hard-limit", "66KiB"], &["--hard-limit 66KiB", "68KiB"]),
         (&["--memory-budget", "1KiB"], &["--memory-budget 1KiB", "68KiB"]),
         (&["--max-clients", "0"], &["--max-clients 0", "at least 1"]),
+        (
+            &["--max-clients-per-address", "0"],
+            &["--max-clients-per-address 0", "at least 1"],
+        ),
+        (
+            &["--max-clients", "5", "--max-clients-per-address", "6"],
+            &["--max-clients-per-address 6", "--max-clients 5", "lower"],
+        ),
         (&["--max-clients", "many"], &["--max-clients", "many"]),
         (&["--unsent", "1TiB"], &["--unsent 1", "1GiB"]),
         (&["--receive-buffer", "1TiB"], &["--receive-buffer 1", "1GiB"]),
@@ -146,6 +154,10 @@ fn a_tunnel_refuses_what_nothing_could_ever_reach_and_says_what_to_type_for_a_ur
         (
             &["--to=[::1]:1", "--splice-from=65KiB"],
             &["--splice-from 65KiB", "at most 64KiB"],
+        ),
+        (
+            &["--to=[::1]:1", "--idle-timeout=1m", "--half-closed-timeout=2m"],
+            &["--half-closed-timeout 2m", "--idle-timeout 1m", "lower"],
         ),
         (&["--to=redis://h:1"], &["redis://h:1", "h:1"]),
         (&["--to=http://h:80/x"], &["http://h:80/x", "h:80"]),

@@ -37,6 +37,7 @@ fn assert_common_troubles(reports: &[Report]) {
     assert!(any(reports, |report| report.seen.slow[0]), "over limit");
     assert!(any(reports, |report| report.seen.slow[1]), "not drained");
     assert!(any(reports, |report| report.refused_accepts));
+    assert!(any(reports, |report| report.seen.address_refused));
     assert!(any(reports, |report| report.stale_events));
     assert!(any(reports, |report| report.jumps));
 }

@@ -117,6 +117,11 @@ pub(crate) struct ServingArgs {
     /// allows]
     #[arg(long, value_name = "N", help_heading = BOUNDS)]
     pub(crate) max_clients: Option<usize>,
+    /// Refuse more clients of one address than this; IPv6 addresses count by
+    /// their /64, clients of a PROXY header by the address in it [default: no
+    /// such limit]
+    #[arg(long, value_name = "N", help_heading = BOUNDS)]
+    pub(crate) max_clients_per_address: Option<usize>,
     /// Let the kernel hold at most this many unsent bytes for a client
     /// (TCP_NOTSENT_LOWAT); 0 leaves the kernel's own default.
     #[arg(long, value_name = "SIZE", default_value_t = Size(limits::UNSENT_BYTES), help_heading = BOUNDS)]
@@ -172,6 +177,7 @@ impl ServingArgs {
             hard_limit_bytes: size(self.hard_limit),
             memory_budget_bytes: size(self.memory_budget),
             max_clients: self.max_clients,
+            max_clients_per_address: self.max_clients_per_address,
             stop_timeout: self.stop_timeout.0,
             unsent_bytes: self.unsent.0,
             receive_buffer_bytes: self.receive_buffer.0,

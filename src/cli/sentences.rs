@@ -24,6 +24,7 @@ const fn option(limit: Limit) -> &'static str {
         Limit::DrainTimeout => "--drain-timeout",
         Limit::ConnectTimeout => "--connect-timeout",
         Limit::MaxClients => "--max-clients",
+        Limit::MaxClientsPerAddress => "--max-clients-per-address",
         Limit::Unsent => "--unsent",
         Limit::ReceiveBuffer => "--receive-buffer",
         _ => "an option",
@@ -67,6 +68,13 @@ pub(crate) fn of_limits(error: &LimitsError) -> String {
              raise the drain timeout or lower the grace",
             format_time(*drain_timeout),
             format_time(*grace),
+        ),
+        LimitsError::AddressLimitAboveClients {
+            max_clients_per_address,
+            max_clients,
+        } => format!(
+            "--max-clients-per-address {max_clients_per_address} is above --max-clients {max_clients}: no address \
+             would ever have too many; lower it or leave it out"
         ),
         LimitsError::AboveSocketOption {
             limit,
@@ -131,7 +139,7 @@ fn of_zero(limit: Limit) -> String {
     let consequence = match limit {
         Limit::HighWaterMark => "would pause every client for ever: give it at least 1, such as 64KiB",
         Limit::Limit => "would put every client over the limit: give it at least 1, such as 64KiB",
-        Limit::MaxClients => "would refuse everybody: give it at least 1",
+        Limit::MaxClients | Limit::MaxClientsPerAddress => "would refuse everybody: give it at least 1",
         _ => "can never hold: give it at least 1",
     };
     format!("{} 0 {consequence}", option(limit))

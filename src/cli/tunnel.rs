@@ -3,6 +3,7 @@
 use clap::Args;
 use highwater::limits;
 use highwater::services::{AddressRange, ProxyProtocol, Target, Tunnel};
+use highwater::units::format_time;
 use highwater::{Limits, Remote};
 
 use super::options::{ListenArgs, ServingArgs};
@@ -48,7 +49,7 @@ pub(crate) struct TunnelArgs {
     pub(crate) accept_proxy_protocol: bool,
     /// Take that header from this address or range only, and refuse all other
     /// clients; may be given several times [default: this machine]
-    #[arg(long, value_name = "ADDRESS[/BITS]", requires = "accept_proxy_protocol")]
+    #[arg(long, value_name = "ADDRESS[/BITS]")]
     pub(crate) proxy_from: Vec<AddressRange>,
     /// Where to listen.
     #[command(flatten)]
@@ -56,6 +57,29 @@ pub(crate) struct TunnelArgs {
     /// What all servers share.
     #[command(flatten)]
     pub(crate) serving: ServingArgs,
+}
+
+impl TunnelArgs {
+    fn unused_proxy_from(&self) -> Option<String> {
+        let first = self.proxy_from.first().filter(|_| !self.accept_proxy_protocol)?;
+        Some(format!(
+            "--proxy-from {first} says who may send a PROXY header, and none is taken: add \
+             --accept-proxy-protocol, or leave it out"
+        ))
+    }
+
+    /// A half-closed timeout that was typed, and that no pair lives to see.
+    fn unreachable_half_closed_timeout(&self) -> Option<String> {
+        let (half_closed, idle) = (self.half_closed_timeout.0, self.idle_timeout?.0);
+        (half_closed > idle && half_closed != limits::HALF_CLOSED_TIMEOUT).then(|| {
+            format!(
+                "--half-closed-timeout {} is above --idle-timeout {}, which ends every idle pair first: \
+                 lower the one or raise the other",
+                format_time(half_closed),
+                format_time(idle),
+            )
+        })
+    }
 }
 
 impl Serving for TunnelArgs {
@@ -80,6 +104,8 @@ impl Serving for TunnelArgs {
     fn contradiction(&self, limits: &Limits) -> Option<String> {
         sentences::of_unreachable_limit(limits)
             .or_else(|| sentences::of_unreachable_splice(self.splice_from.0))
+            .or_else(|| self.unused_proxy_from())
+            .or_else(|| self.unreachable_half_closed_timeout())
     }
 
     fn service(self, remote: Remote) -> Tunnel {

@@ -1,5 +1,5 @@
-//! Whether to accept now: until nobody waits, up to the client limit, and with
-//! a pause when descriptors have run out.
+//! Whether to accept now: until nobody waits, and with a pause when descriptors
+//! have run out.
 //!
 //! Owns that decision, what the outcome of an accept means, and the log lines
 //! about it. Refuses to own the socket.
@@ -16,7 +16,6 @@ use crate::log_limit::LogLimit;
 /// Whether connections are accepted now.
 #[derive(Debug)]
 pub(super) struct Acceptor {
-    max_clients: usize,
     /// The start, from which log limits count.
     started: Instant,
     /// An edge was announced and is not used up.
@@ -24,9 +23,6 @@ pub(super) struct Acceptor {
     /// Set while accepting fails because descriptors or memory ran out.
     failing: Option<Failing>,
     failure_log: LogLimit,
-    refused_log: LogLimit,
-    /// The last client that was refused.
-    refused: Option<SocketAddr>,
     stopped: bool,
 }
 
@@ -41,9 +37,8 @@ struct Failing {
 /// What the outcome of an accept leads to.
 #[derive(Debug)]
 pub(super) enum Admission<S> {
-    Serve(S, SocketAddr),
-    /// The server is full.
-    Refuse(S),
+    /// A connection was made.
+    Newcomer(S, SocketAddr),
     /// No connection waits, or the one that did is gone already.
     Nobody,
     /// Descriptors or memory have run out.
@@ -51,15 +46,12 @@ pub(super) enum Admission<S> {
 }
 
 impl Acceptor {
-    pub(super) const fn new(max_clients: usize, started: Instant) -> Self {
+    pub(super) const fn new(started: Instant) -> Self {
         Self {
-            max_clients,
             started,
             announced: false,
             failing: None,
             failure_log: LogLimit::NEW,
-            refused_log: LogLimit::NEW,
-            refused: None,
             stopped: false,
         }
     }
@@ -68,9 +60,8 @@ impl Acceptor {
         self.announced = true;
     }
 
-    pub(super) fn stop(&mut self, now: Instant) {
+    pub(super) const fn stop(&mut self) {
         self.stopped = true;
-        self.log_refused_sum(now);
     }
 
     pub(super) fn is_due(&self, now: Instant) -> bool {
@@ -81,23 +72,10 @@ impl Acceptor {
         self.announced && !blocked && !self.stopped
     }
 
-    /// When to call again: to try again after a failure, or to sum up
-    /// refusals.
+    /// When to call again, after a failure.
     pub(super) fn due_at(&self) -> Option<Instant> {
         let failing = self.failing.as_ref().filter(|_| self.announced && !self.stopped);
-        let retry_at = failing.map(|failing| failing.retry_at);
-        retry_at.into_iter().chain(self.refused_sum_at()).min()
-    }
-
-    fn refused_sum_at(&self) -> Option<Instant> {
-        Some(self.started + self.refused_log.sum_due(LOG_REPEAT_INTERVAL)?)
-    }
-
-    /// Writes the sum of refusals that had no line, once it is due.
-    pub(super) fn sum_up_refused(&mut self, now: Instant) {
-        if self.refused_sum_at().is_some_and(|due| due <= now) {
-            self.log_refused_sum(now);
-        }
+        failing.map(|failing| failing.retry_at)
     }
 
     /// A client has left, so a descriptor is free: the next turn may accept.
@@ -107,23 +85,14 @@ impl Acceptor {
         }
     }
 
-    pub(super) fn judge<S>(
-        &mut self,
-        accepted: io::Result<(S, SocketAddr)>,
-        clients: usize,
-        now: Instant,
-    ) -> Admission<S> {
+    pub(super) fn judge<S>(&mut self, accepted: io::Result<(S, SocketAddr)>, now: Instant) -> Admission<S> {
         match accepted {
             Ok((stream, peer)) => {
                 if let Some(failing) = &mut self.failing {
                     // There was a descriptor, and perhaps there is another.
                     failing.retry_at = now;
                 }
-                if clients >= self.max_clients {
-                    self.log_refused(peer, now);
-                    return Admission::Refuse(stream);
-                }
-                Admission::Serve(stream, peer)
+                Admission::Newcomer(stream, peer)
             }
             Err(error) => match error.kind() {
                 ErrorKind::WouldBlock => {
@@ -172,30 +141,6 @@ impl Acceptor {
             info!("accepting again after {:.3} s", outage.as_secs_f64());
         }
     }
-
-    fn log_refused(&mut self, peer: SocketAddr, now: Instant) {
-        self.refused = Some(peer);
-        let elapsed = now.saturating_duration_since(self.started);
-        if let Some(before) = self.refused_log.admit(elapsed, LOG_REPEAT_INTERVAL) {
-            self.write_refused(u64::from(before) + 1);
-        }
-    }
-
-    fn log_refused_sum(&mut self, now: Instant) {
-        let elapsed = now.saturating_duration_since(self.started);
-        if let Some(sum) = self.refused_log.take_sum(elapsed) {
-            self.write_refused(u64::from(sum.get()));
-        }
-    }
-
-    fn write_refused(&self, clients: u64) {
-        if let Some(peer) = self.refused {
-            warn!(
-                "refused {clients} new clients, the last one {peer}: {} are served, --max-clients {}",
-                self.max_clients, self.max_clients,
-            );
-        }
-    }
 }
 
 #[cfg(test)]
@@ -214,8 +159,8 @@ mod tests {
         Instant::now()
     }
 
-    fn announced(max_clients: usize, now: Instant) -> Acceptor {
-        let mut acceptor = Acceptor::new(max_clients, now);
+    fn announced(now: Instant) -> Acceptor {
+        let mut acceptor = Acceptor::new(now);
         acceptor.announce();
         acceptor
     }
@@ -223,13 +168,13 @@ mod tests {
     #[test]
     fn accepting_goes_on_until_nobody_waits() {
         let now = start();
-        let mut acceptor = announced(10, now);
+        let mut acceptor = announced(now);
         assert!(matches!(
-            acceptor.judge(Ok(((), PEER)), 0, now),
-            Admission::Serve(..)
+            acceptor.judge(Ok(((), PEER)), now),
+            Admission::Newcomer(..)
         ));
         assert!(acceptor.is_due(now));
-        let nobody = acceptor.judge::<()>(Err(ErrorKind::WouldBlock.into()), 1, now);
+        let nobody = acceptor.judge::<()>(Err(ErrorKind::WouldBlock.into()), now);
         assert!(matches!(nobody, Admission::Nobody));
         assert!(!acceptor.is_due(now));
     }
@@ -237,27 +182,27 @@ mod tests {
     #[test]
     fn out_of_descriptors_it_pauses_and_tries_again_without_an_edge() {
         let now = start();
-        let mut acceptor = announced(10, now);
-        let failed = acceptor.judge::<()>(Err(io::Error::from_raw_os_error(EMFILE)), 1, now);
+        let mut acceptor = announced(now);
+        let failed = acceptor.judge::<()>(Err(io::Error::from_raw_os_error(EMFILE)), now);
         assert!(matches!(failed, Admission::Failed));
         assert!(!acceptor.is_due(now), "no spinning");
         assert_eq!(acceptor.due_at(), Some(now + ACCEPT_RETRY));
         assert!(acceptor.is_due(now + ACCEPT_RETRY));
-        acceptor.judge(Ok(((), PEER)), 1, now + ACCEPT_RETRY);
+        acceptor.judge(Ok(((), PEER)), now + ACCEPT_RETRY);
         assert!(acceptor.is_due(now + ACCEPT_RETRY), "perhaps there is another");
-        acceptor.judge::<()>(Err(ErrorKind::WouldBlock.into()), 2, now + ACCEPT_RETRY);
+        acceptor.judge::<()>(Err(ErrorKind::WouldBlock.into()), now + ACCEPT_RETRY);
         assert!(acceptor.failing.is_none(), "nobody waits, so it is over");
     }
 
     #[test]
     fn a_shortage_that_lets_one_in_now_and_then_is_still_one_shortage() {
         let now = start();
-        let mut acceptor = announced(10, now);
+        let mut acceptor = announced(now);
         for second in 0..10 {
             let now = now + Duration::from_secs(second);
             acceptor.fail(&io::Error::from_raw_os_error(EMFILE), now);
             acceptor.descriptor_freed();
-            acceptor.judge(Ok(((), PEER)), 1, now);
+            acceptor.judge(Ok(((), PEER)), now);
         }
         assert_eq!(acceptor.failing.map(|failing| failing.since), Some(now));
     }
@@ -265,11 +210,11 @@ mod tests {
     #[test]
     fn shortages_that_follow_each_other_closely_are_one_line_unless_they_last() {
         let now = start();
-        let mut acceptor = announced(10, now);
+        let mut acceptor = announced(now);
         let logged = |acceptor: &Acceptor| acceptor.failing.as_ref().map(|failing| failing.logged);
         acceptor.fail(&io::Error::from_raw_os_error(EMFILE), now);
         assert_eq!(logged(&acceptor), Some(true));
-        acceptor.judge::<()>(Err(ErrorKind::WouldBlock.into()), 2, now);
+        acceptor.judge::<()>(Err(ErrorKind::WouldBlock.into()), now);
         acceptor.fail(&io::Error::from_raw_os_error(EMFILE), now + ACCEPT_RETRY);
         assert_eq!(logged(&acceptor), Some(false));
         acceptor.fail(&io::Error::from_raw_os_error(EMFILE), now + LOG_REPEAT_INTERVAL);
@@ -279,7 +224,7 @@ mod tests {
     #[test]
     fn a_client_that_leaves_ends_the_pause() {
         let now = start();
-        let mut acceptor = announced(10, now);
+        let mut acceptor = announced(now);
         acceptor.fail(&io::Error::from_raw_os_error(EMFILE), now);
         acceptor.descriptor_freed();
         assert!(acceptor.is_due(now + Duration::from_nanos(1)));
@@ -288,47 +233,16 @@ mod tests {
     #[test]
     fn a_connection_that_was_reset_before_it_was_accepted_is_nobodys_trouble() {
         let now = start();
-        let mut acceptor = announced(10, now);
-        acceptor.judge::<()>(Err(ErrorKind::ConnectionAborted.into()), 0, now);
+        let mut acceptor = announced(now);
+        acceptor.judge::<()>(Err(ErrorKind::ConnectionAborted.into()), now);
         assert!(acceptor.is_due(now));
-    }
-
-    #[test]
-    fn one_more_than_the_most_is_refused_and_one_fewer_is_not() {
-        let now = start();
-        let mut acceptor = announced(2, now);
-        assert!(matches!(
-            acceptor.judge(Ok(((), PEER)), 1, now),
-            Admission::Serve(..)
-        ));
-        assert!(matches!(
-            acceptor.judge(Ok(((), PEER)), 2, now),
-            Admission::Refuse(())
-        ));
-    }
-
-    #[test]
-    fn refusals_without_a_line_are_due_for_their_sum_once() {
-        let now = start();
-        let mut acceptor = announced(1, now);
-        acceptor.judge(Ok(((), PEER)), 1, now);
-        assert_eq!(acceptor.due_at(), None, "the first has its line");
-        acceptor.judge(Ok(((), PEER)), 1, now);
-        assert_eq!(acceptor.due_at(), Some(now + LOG_REPEAT_INTERVAL));
-        acceptor.sum_up_refused(now + LOG_REPEAT_INTERVAL / 2);
-        assert!(acceptor.due_at().is_some(), "not before it is due");
-        acceptor.sum_up_refused(now + LOG_REPEAT_INTERVAL);
-        assert_eq!(acceptor.due_at(), None);
-        acceptor.judge(Ok(((), PEER)), 1, now + LOG_REPEAT_INTERVAL);
-        acceptor.stop(now + LOG_REPEAT_INTERVAL);
-        assert_eq!(acceptor.due_at(), None, "the stop sums up");
     }
 
     #[test]
     fn a_server_that_stops_accepts_nobody() {
         let now = start();
-        let mut acceptor = announced(2, now);
-        acceptor.stop(now);
+        let mut acceptor = announced(now);
+        acceptor.stop();
         assert!(!acceptor.is_due(now));
     }
 }

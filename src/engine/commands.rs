@@ -122,10 +122,8 @@ impl<N: Network> Commands for Core<N> {
         self.clients.get(id).map(Client::name)
     }
 
-    fn set_peer(&mut self, id: ClientId, peer: SocketAddr) {
-        if let Some(client) = self.clients.get_mut(id) {
-            client.peer = peer;
-        }
+    fn set_peer(&mut self, id: ClientId, peer: SocketAddr) -> bool {
+        Self::set_peer(self, id, peer)
     }
 
     fn now(&self) -> Instant {

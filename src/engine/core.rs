@@ -9,12 +9,15 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::acceptor::Acceptor;
+use super::address_counts::AddressCounts;
 use super::client::{Client, FileState, Phase};
 use super::client_table::{ClientId, ClientTable};
 use super::file_sends::FileSends;
 use super::journal::Journal;
 use super::network::{Network, Stream};
+use super::newcomers::Newcomers;
 use super::ready_list::ReadyList;
+use super::refusals::Refusals;
 use super::silence::Silence;
 use super::timers::{Entry, Timer, Timers};
 use crate::backpressure::SlowReason;
@@ -32,6 +35,12 @@ pub struct Engine<N: Network, S> {
     pub(super) core: Core<N>,
     pub(super) service: S,
     pub(super) acceptor: Acceptor,
+    /// Most clients at a time.
+    pub(super) max_clients: usize,
+    /// Accepted, and neither served nor refused.
+    pub(super) newcomers: Newcomers<N::Stream>,
+    /// Events since the turn before.
+    pub(super) events: usize,
     /// Lent to each client in turn; between two reads it holds nothing.
     pub(super) read_buffer: Box<[u8]>,
     pub(super) next_tick: Option<Instant>,
@@ -50,6 +59,8 @@ pub(super) struct Core<N: Network> {
     pub(super) clients: ClientTable<Client<N::Stream>>,
     /// How many of the clients are upstreams.
     pub(super) upstreams: usize,
+    /// How many clients each address has.
+    pub(super) addresses: AddressCounts,
     /// Clients with work that no edge will announce.
     pub(super) ready: ReadyList,
     pub(super) timers: Timers,
@@ -57,6 +68,7 @@ pub(super) struct Core<N: Network> {
     /// Clients that are closed and not yet swept.
     pub(super) marked: VecDeque<(ClientId, CloseReason)>,
     pub(super) journal: Journal,
+    pub(super) refusals: Refusals,
     pub(super) stop: Stop,
     pub(super) silence: Silence,
     /// What is left of the answers under way.
@@ -125,6 +137,7 @@ impl<N: Network> Core<N> {
         network: N,
         limits: Limits,
         memory_budget_bytes: usize,
+        max_clients: usize,
         slow_upstream_advice: Option<String>,
         now: Instant,
     ) -> Self {
@@ -133,11 +146,13 @@ impl<N: Network> Core<N> {
             now,
             clients: ClientTable::new(),
             upstreams: 0,
+            addresses: AddressCounts::new(limits.max_clients_per_address),
             ready: ReadyList::default(),
             timers: Timers::new(&limits),
             budget: Budget::new(memory_budget_bytes),
             marked: VecDeque::new(),
             journal: Journal::new(slow_upstream_advice, now),
+            refusals: Refusals::new(max_clients, limits.max_clients_per_address, now),
             stop: Stop::No,
             silence: Silence::default(),
             files: FileSends::default(),
@@ -205,6 +220,15 @@ impl<N: Network> Core<N> {
             .weed(|timer, entry| is_live(clients, files, timer, entry));
     }
 
+    /// A client that is closed leaves the seat of its address.
+    fn leave_seat(&mut self, id: ClientId) {
+        if let Some(client) = self.clients.get_mut(id)
+            && std::mem::take(&mut client.is_counted)
+        {
+            self.addresses.remove(client.peer.ip());
+        }
+    }
+
     /// Marks a client as closed, for this reason; the sweep takes it out of
     /// the table. Its queue is given up at once, so that the sum of all queues
     /// is right from here on.
@@ -222,6 +246,7 @@ impl<N: Network> Core<N> {
         }
         let given_up = client.queue.discard() + std::mem::take(&mut client.held_bytes);
         self.budget.shrink(given_up);
+        self.leave_seat(id);
         self.marked.push_back((id, reason));
     }
 }

@@ -10,6 +10,7 @@ use log::{debug, info, warn};
 
 use super::client::Client;
 use super::network::Stream;
+use super::refusals::Full;
 use super::service::Slowness;
 use crate::backpressure::SlowReason;
 use crate::error::{CloseReason, Operation};
@@ -23,6 +24,8 @@ pub struct Counters {
     pub served_clients: u64,
     /// Clients that were refused because the server was full.
     pub refused_clients: u64,
+    /// Clients that were refused because their address had too many.
+    pub address_refused_clients: u64,
     /// Connections that were made to other servers.
     pub upstreams: u64,
     /// Attempts to connect to another server that failed.
@@ -71,6 +74,8 @@ impl Counters {
             }
             CloseReason::Failed(..) => &mut self.failed_clients,
             CloseReason::Rejected(_) => &mut self.rejected_clients,
+            // Counted when it was refused.
+            CloseReason::AddressFull => return,
             CloseReason::Reset => &mut self.reset_clients,
             CloseReason::NotAcknowledged => &mut self.unacknowledged_clients,
             CloseReason::Idle(_) => &mut self.idle_clients,
@@ -99,6 +104,9 @@ impl Counters {
             self.refused_clients,
             self.failed_clients,
         ));
+        if self.address_refused_clients > 0 {
+            line.push_str(&format!("; {} refused by address", self.address_refused_clients));
+        }
         if self.idle_clients + self.half_closed_clients > 0 {
             line.push_str(&format!(
                 "; {} idle, {} half-closed",
@@ -146,8 +154,11 @@ impl Journal {
         self.counters.served_clients += 1;
     }
 
-    pub(super) const fn refused(&mut self) {
-        self.counters.refused_clients += 1;
+    pub(super) const fn refused(&mut self, full: Full) {
+        match full {
+            Full::Server => self.counters.refused_clients += 1,
+            Full::Address => self.counters.address_refused_clients += 1,
+        }
     }
 
     pub(super) const fn accept_failed(&mut self) {

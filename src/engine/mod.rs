@@ -6,6 +6,7 @@
 
 mod accepting;
 mod acceptor;
+mod address_counts;
 mod client;
 mod client_table;
 mod clock;
@@ -19,9 +20,11 @@ mod idling;
 mod journal;
 mod judging;
 mod network;
+mod newcomers;
 mod piping;
 mod reading;
 mod ready_list;
+mod refusals;
 mod sending_files;
 mod service;
 mod silence;

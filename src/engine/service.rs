@@ -86,6 +86,20 @@ pub trait Service {
         &[]
     }
 
+    /// The end of the log line about `peer`, a client that was refused because
+    /// the server is full; empty by default.
+    fn refusal_hint(&self, peer: SocketAddr, actions: &mut Actions<'_>) -> String {
+        let _ = (peer, actions);
+        String::new()
+    }
+
+    /// Whether new connections come from proxies, and the service gives each its
+    /// real address by [`Actions::set_peer`]. A limit for each address then counts
+    /// a client from that call on. `false` by default.
+    fn introduces_clients(&self) -> bool {
+        false
+    }
+
     /// Everything of [`Actions::send_file`] has gone to the client's socket.
     fn file_sent(&mut self, client: ClientId, actions: &mut Actions<'_>) {
         let _ = (client, actions);
@@ -198,7 +212,7 @@ pub(crate) trait Commands {
     fn peer(&self, client: ClientId) -> Option<SocketAddr>;
     fn local(&self, client: ClientId) -> Option<SocketAddr>;
     fn name(&self, client: ClientId) -> Option<ClientName>;
-    fn set_peer(&mut self, client: ClientId, peer: SocketAddr);
+    fn set_peer(&mut self, client: ClientId, peer: SocketAddr) -> bool;
     fn now(&self) -> Instant;
     fn stop(&mut self);
 }
@@ -386,9 +400,11 @@ impl<'a> Actions<'a> {
     }
 
     /// Gives the client another address, for [`peer`](Self::peer) and the log:
-    /// the real one of a client that came through a proxy.
-    pub fn set_peer(&mut self, client: ClientId, peer: SocketAddr) {
-        self.commands.set_peer(client, peer);
+    /// the real one of a client that came through a proxy. `false` if the client
+    /// is closed: it was gone, or that address has as many clients as it may
+    /// have ([`Limits::max_clients_per_address`](crate::Limits)).
+    pub fn set_peer(&mut self, client: ClientId, peer: SocketAddr) -> bool {
+        self.commands.set_peer(client, peer)
     }
 
     /// The instant of this turn. Time in which the process was stopped is

@@ -15,7 +15,7 @@ use super::core::{Core, Engine, Stop};
 use super::network::{Network, Stream};
 use super::service::{Actions, Service};
 use crate::error::CloseReason;
-use crate::limits::{ACCEPTS_PER_TURN, BACKLOG_CONNECTIONS, STOP_SILENCE};
+use crate::limits::{BACKLOG_CONNECTIONS, STOP_SILENCE};
 use crate::units::format_time;
 
 impl<N: Network, S: Service> Engine<N, S> {
@@ -51,7 +51,8 @@ impl<N: Network, S: Service> Engine<N, S> {
             by: self.core.now + time,
         };
         self.core.network.stop_listening();
-        self.acceptor.stop(self.core.now);
+        self.acceptor.stop();
+        self.core.refusals.stop(self.core.now);
         self.service.stopping(&mut Actions::new(&mut self.core));
     }
 
@@ -59,10 +60,13 @@ impl<N: Network, S: Service> Engine<N, S> {
     /// them the server is there.
     fn accept_backlog(&mut self) {
         self.acceptor.announce();
-        for _ in 0..BACKLOG_CONNECTIONS as usize / ACCEPTS_PER_TURN {
-            if self.acceptor.is_due(self.core.now) {
-                self.accept();
+        self.seat_newcomers_at_once();
+        for _ in 0..BACKLOG_CONNECTIONS {
+            if !self.acceptor.is_due(self.core.now) {
+                return;
             }
+            self.accept_one();
+            self.seat_newcomers_at_once();
         }
     }
 

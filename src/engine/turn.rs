@@ -1,5 +1,5 @@
 //! One turn of the engine, in a fixed order: accept, wake, tick, serve, judge,
-//! sweep, stop.
+//! sweep, seat newcomers, stop.
 //!
 //! Owns that order, and who is served first. Refuses to wait and to read the
 //! clock: events and the instant come in, and the time to wait goes out.
@@ -13,6 +13,7 @@ use super::client_table::ClientId;
 use super::core::{Core, Engine, Stop};
 use super::journal::Counters;
 use super::network::Network;
+use super::newcomers::Newcomers;
 use super::ready_list::Lane;
 use super::service::{Actions, Service};
 use crate::error::ServerError;
@@ -56,11 +57,15 @@ impl<N: Network, S: Service> Engine<N, S> {
                 network,
                 limits.clone(),
                 budget,
+                max_clients,
                 service.slow_upstream_advice(),
                 now,
             ),
             service,
-            acceptor: Acceptor::new(max_clients, now),
+            acceptor: Acceptor::new(now),
+            max_clients,
+            newcomers: Newcomers::new(),
+            events: 0,
             read_buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
             next_tick: None,
             woken: false,
@@ -69,6 +74,7 @@ impl<N: Network, S: Service> Engine<N, S> {
 
     /// Takes in an event of a client's socket. A stale id finds nobody.
     pub fn handle_event(&mut self, id: ClientId, event: Event) {
+        self.events += 1;
         if let Some(client) = self.core.clients.get_mut(id) {
             client.readiness.announce(event);
             self.core.ready.list(id, &mut client.place);
@@ -95,13 +101,15 @@ impl<N: Network, S: Service> Engine<N, S> {
     /// Takes one turn at the charged instant `now`.
     pub fn turn(&mut self, now: Instant) -> Next {
         self.core.now = now;
+        self.core.refusals.sum_up(now);
         self.accept();
         self.wake();
         self.tick();
-        self.serve();
+        let all_served = self.serve();
         self.service.served(&mut Actions::new(&mut self.core));
         self.expire();
         self.sweep();
+        self.seat_newcomers(all_served);
         self.advance_stop();
         self.arm_tick();
         self.core.weed_timers();
@@ -171,20 +179,23 @@ impl<N: Network, S: Service> Engine<N, S> {
 
     /// Serves everybody on the ready list once, until together they have used
     /// up what a turn may move. Clients that come back to the list meanwhile
-    /// are left for the next turn.
-    fn serve(&mut self) {
+    /// are left for the next turn. Answers whether nobody else is left.
+    fn serve(&mut self) -> bool {
         let lengths = self.core.ready.lengths();
         let begun = self.core.moved_bytes;
+        let mut all_served = true;
         for (lane, length) in Lane::ALL.into_iter().zip(lengths) {
             let until = self.serves_until(lane, begun);
             for served in 0..length {
                 // One of each lane in every turn, so that nobody waits for ever.
                 if served > 0 && self.core.moved_bytes >= until {
+                    all_served = false;
                     break;
                 }
                 self.serve_next(lane);
             }
         }
+        all_served
     }
 
     /// How far this turn, which began with so many bytes moved, may go with a
@@ -233,12 +244,19 @@ impl<N: Network, S: Service> Engine<N, S> {
             Stop::Draining { .. } => Some(now + STOP_POLL),
             Stop::No | Stop::Asked => None,
         };
-        let has_more = !self.core.ready.is_empty() || !self.core.marked.is_empty();
+        let has_more =
+            !self.core.ready.is_empty() || !self.core.marked.is_empty() || !self.newcomers.is_empty();
         if has_more || self.acceptor.is_due(now) {
             return Next::WaitFor(Duration::ZERO);
         }
         let deadline = self.core.next_deadline().map(|due| due.min(now + LONGEST_WAIT));
-        let due = [deadline, stop_poll, self.next_tick, self.acceptor.due_at()];
+        let due = [
+            deadline,
+            stop_poll,
+            self.next_tick,
+            self.acceptor.due_at(),
+            self.core.refusals.sum_at(),
+        ];
         match due.into_iter().flatten().min() {
             Some(due) => Next::WaitFor(due.saturating_duration_since(now)),
             None => Next::Wait,

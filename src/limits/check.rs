@@ -34,6 +34,8 @@ pub enum Limit {
     ConnectTimeout,
     /// [`Limits::max_clients`].
     MaxClients,
+    /// [`Limits::max_clients_per_address`].
+    MaxClientsPerAddress,
     /// [`Limits::unsent_bytes`].
     Unsent,
     /// [`Limits::receive_buffer_bytes`].
@@ -54,6 +56,7 @@ impl Limit {
             Self::DrainTimeout => "drain_timeout",
             Self::ConnectTimeout => "connect_timeout",
             Self::MaxClients => "max_clients",
+            Self::MaxClientsPerAddress => "max_clients_per_address",
             Self::Unsent => "unsent_bytes",
             Self::ReceiveBuffer => "receive_buffer_bytes",
         }
@@ -98,6 +101,14 @@ pub enum LimitsError {
         drain_timeout: Duration,
         /// The grace.
         grace: Duration,
+    },
+    /// One address may have more clients than the server, so no address would
+    /// ever have too many.
+    AddressLimitAboveClients {
+        /// Most clients of one address.
+        max_clients_per_address: usize,
+        /// Most clients.
+        max_clients: usize,
     },
     /// No socket option takes so many bytes.
     AboveSocketOption {
@@ -155,6 +166,13 @@ impl fmt::Display for LimitsError {
                 format_time(*drain_timeout),
                 format_time(*grace)
             ),
+            Self::AddressLimitAboveClients {
+                max_clients_per_address,
+                max_clients,
+            } => write!(
+                f,
+                "`max_clients_per_address` {max_clients_per_address} is above `max_clients` {max_clients}"
+            ),
             Self::AboveSocketOption {
                 limit,
                 bytes,
@@ -187,6 +205,15 @@ impl Limits {
                 grace: self.grace,
             });
         }
+        if let (Some(max_clients_per_address), Some(max_clients)) =
+            (self.max_clients_per_address, self.max_clients)
+            && max_clients_per_address > max_clients
+        {
+            return Err(LimitsError::AddressLimitAboveClients {
+                max_clients_per_address,
+                max_clients,
+            });
+        }
         Ok(())
     }
 
@@ -196,6 +223,10 @@ impl Limits {
             (Limit::HighWaterMark, self.high_water_mark_bytes == 0),
             (Limit::Limit, self.limit_bytes() == 0),
             (Limit::MaxClients, self.max_clients == Some(0)),
+            (
+                Limit::MaxClientsPerAddress,
+                self.max_clients_per_address == Some(0),
+            ),
         ] {
             if is_zero {
                 return Err(LimitsError::Zero(limit));

@@ -173,6 +173,14 @@ pub const EVENTS_PER_TURN: usize = 1024;
 /// keep connected clients from being served.
 pub const ACCEPTS_PER_TURN: usize = 128;
 
+/// Most newcomers that wait for a seat while all are taken. Each has a
+/// descriptor, out of those that are kept back; the others wait in the backlog.
+pub const MAX_WAITING_NEWCOMERS: usize = 8;
+
+/// Longest wait of a newcomer for a seat while so many clients have work that not
+/// all were served since it came. One of them may have left before it came.
+pub const SEAT_WAIT: Duration = Duration::from_millis(100);
+
 /// Connections that the kernel keeps ready to be accepted. With the usual 128,
 /// each connection in a storm of 3,000 waits for a second.
 pub const BACKLOG_CONNECTIONS: i32 = 4096;

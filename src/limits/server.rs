@@ -50,6 +50,9 @@ pub struct Limits {
     /// Most clients at a time; `None` stands for as many as the descriptor
     /// limit allows.
     pub max_clients: Option<usize>,
+    /// Most clients of one address at a time, IPv6 addresses by their /64;
+    /// `None` for no such limit.
+    pub max_clients_per_address: Option<usize>,
     /// Unsent bytes that the kernel may hold for a client
     /// (`TCP_NOTSENT_LOWAT`); 0 leaves the kernel's own default.
     pub unsent_bytes: usize,
@@ -78,6 +81,7 @@ impl Default for Limits {
             stop_timeout: STOP_TIMEOUT,
             connect_timeout: CONNECT_TIMEOUT,
             max_clients: None,
+            max_clients_per_address: None,
             unsent_bytes: UNSENT_BYTES,
             receive_buffer_bytes: RECEIVE_BUFFER_BYTES,
             splice_from_bytes: SPLICE_FROM_BYTES,

@@ -158,8 +158,9 @@ fn unsafe_code_stands_in_the_kernel_folder_only() {
 }
 
 /// Log lines that name an option and whose words scripts read: `docs/log.md`.
-const FROZEN_OPTIONS: [(&str, &str); 3] = [
-    ("src/engine/acceptor.rs", "--max-clients"),
+const FROZEN_OPTIONS: [(&str, &str); 4] = [
+    ("src/engine/refusals.rs", "--max-clients"),
+    ("src/engine/refusals.rs", "--max-clients-per-address"),
     ("src/event_loop/mod.rs", "--max-clients"),
     ("src/services/tunnel/connecting.rs", "--max-clients"),
 ];

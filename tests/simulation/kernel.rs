@@ -15,7 +15,7 @@ use highwater::limits::{READ_BUFFER_BYTES, SMALLEST_READ_BYTES, TURN_BUDGET_BYTE
 
 use super::link::Connecting;
 use super::plan::{Kind, Trouble};
-use super::world::{Shared, World, address};
+use super::world::{Shared, World};
 
 /// The table of open files is full (accept(2)).
 const EMFILE: i32 = 24;
@@ -288,11 +288,8 @@ impl World {
                 self.model
                     .accuse(|| format!("link {number}: turned away without a reset"));
             }
-            let (served, most) = (self.served(), self.plan.max_clients);
-            self.model.seen.refused += u64::from(!self.links[number].unregistered);
-            if served < most && !self.links[number].unregistered {
-                self.model
-                    .accuse(|| format!("link {number}: turned away, with {served} of {most} clients"));
+            if !self.links[number].unregistered {
+                self.check_refused(number);
             }
             return;
         };
@@ -305,10 +302,56 @@ impl World {
         }
     }
 
+    /// A client was refused: all seats are taken, and no seat was given up
+    /// before it came.
+    fn check_refused(&mut self, number: usize) {
+        let (served, most) = (self.served(), self.plan.max_clients);
+        let of_address = self.served_at(number, |_| true);
+        let is_address_full = self.most_of_address().is_some_and(|most| of_address >= most);
+        self.model.seen.refused += u64::from(served >= most);
+        self.model.seen.address_refused += u64::from(served < most && is_address_full);
+        if served < most && !is_address_full {
+            self.model.accuse(|| {
+                format!(
+                    "link {number}: refused, with {served} of {most} clients, {of_address} of its address"
+                )
+            });
+        }
+        let given_up = std::mem::take(&mut self.links[number].given_up_before);
+        let left = given_up.into_iter().find(|&gone| {
+            let gives_seat = served >= most || self.peer_address(gone) == self.peer_address(number);
+            gives_seat && !self.links[gone].closed
+        });
+        if let Some(gone) = left
+            && !self.stop_asked
+        {
+            self.model
+                .accuse(|| format!("link {number}: refused, though link {gone} had left before it came"));
+        }
+    }
+
     /// Clients that were accepted and are still there.
     fn served(&self) -> usize {
         let alive = self.model.alive().iter();
         alive.filter(|&&number| !self.links[number].is_upstream).count()
+    }
+
+    /// How many of these come from the address of this link.
+    /// `counts` is asked with whether a client has to be closed: its seat may be
+    /// free already.
+    fn served_at(&self, number: usize, counts: impl Fn(bool) -> bool) -> usize {
+        let address = self.peer_address(number);
+        let alive = self.model.alive().iter();
+        let is_same = |&&other: &&usize| {
+            !self.links[other].is_upstream
+                && self.peer_address(other) == address
+                && counts(!self.model.ledgers[other].is_alive())
+        };
+        alive.filter(is_same).count()
+    }
+
+    const fn most_of_address(&self) -> Option<usize> {
+        self.plan.limits.max_clients_per_address
     }
 
     fn accept(&mut self) -> io::Result<(usize, SocketAddr)> {
@@ -323,6 +366,9 @@ impl World {
             return Err(io::Error::from_raw_os_error(EMFILE));
         }
         self.accept_failed = false;
+        if self.has(Trouble::MidTurn) && self.has(Trouble::Resets) && self.rng.u8(..4) == 0 {
+            self.swap_peers();
+        }
         self.work.comers += 1;
         let Some(number) = self.backlog.pop_front() else {
             note!(self, 23, 0, 0, "nobody to accept");
@@ -334,7 +380,7 @@ impl World {
         }
         note!(self, 24, number, 0, "accept link {number}");
         self.open_streams += 1;
-        Ok((number, address(number)))
+        Ok((number, self.peer_address(number)))
     }
 
     fn connect(&mut self) -> io::Result<usize> {
@@ -378,6 +424,15 @@ impl World {
         if served > most {
             self.model
                 .accuse(|| format!("{served} clients are served, at most {most} should be"));
+        }
+        let of_address = self.served_at(number, |departed| !departed);
+        let is_known = self.plan.kind != Kind::Meddler && !self.model.is_loose();
+        if is_known
+            && !self.links[number].is_upstream
+            && self.most_of_address().is_some_and(|most| of_address > most)
+        {
+            self.model
+                .accuse(|| format!("link {number}: {of_address} clients of its address are served"));
         }
         if !connecting || self.links[number].edge_in {
             self.queue(number);

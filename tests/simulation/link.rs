@@ -65,6 +65,8 @@ pub(crate) struct Link {
     pub(crate) reading: Reading,
     /// The kernel refused to watch it.
     pub(crate) unregistered: bool,
+    /// Links that had given up their seat when this one connected.
+    pub(crate) given_up_before: Vec<usize>,
     pub(crate) close_is_reset: bool,
     pub(crate) closed: bool,
     pub(crate) said_closed: bool,

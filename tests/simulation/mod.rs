@@ -286,6 +286,7 @@ impl<'a, S: Service> Driver<'a, S> {
         for at in 0..self.plan.turns {
             self.world.borrow_mut().act();
             if stop_at == Some(at) {
+                self.world.borrow_mut().stop_asked = true;
                 self.engine.stop();
             }
             self.step()?;
@@ -297,6 +298,7 @@ impl<'a, S: Service> Driver<'a, S> {
         self.run_until("everybody has ended", |driver| {
             driver.world.borrow().open_streams == 0
         })?;
+        self.world.borrow_mut().stop_asked = true;
         self.engine.stop();
         self.run_until("the server has stopped", |driver| driver.stopped)?;
         self.check_end()
@@ -451,6 +453,7 @@ impl<'a, S: Service> Driver<'a, S> {
         let counted = [
             counters.served_clients,
             counters.refused_clients,
+            counters.address_refused_clients,
             counters.upstreams,
             counters.failed_accepts,
             counters.finished_clients,
@@ -458,6 +461,7 @@ impl<'a, S: Service> Driver<'a, S> {
         let happened = [
             seen.served,
             seen.refused,
+            seen.address_refused,
             seen.upstreams,
             world.refused_accepts,
             seen.finished,

@@ -157,6 +157,7 @@ pub(crate) struct Seen {
     /// connections made to upstreams.
     pub(crate) served: u64,
     pub(crate) refused: u64,
+    pub(crate) address_refused: u64,
     pub(crate) upstreams: u64,
     pub(crate) pauses: u64,
     pub(crate) drains: u64,

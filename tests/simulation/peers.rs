@@ -65,6 +65,7 @@ impl World {
             queued: false,
             reading: Reading::Fast,
             unregistered: false,
+            given_up_before: Vec::new(),
             close_is_reset: false,
             closed: false,
             said_closed: false,
@@ -87,10 +88,49 @@ impl World {
         }
         let number = self.new_link(Connecting::Made);
         note!(self, 2, number, 0, "link {number} connects");
+        self.links[number].given_up_before = self.given_up_seats();
         if self.backlog.is_empty() || !self.has(Trouble::SparseEvents) {
             self.listener_edge = true;
         }
         self.backlog.push_back(number);
+    }
+
+    /// One client leaves, and the next comes, in the middle of a turn.
+    pub(crate) fn swap_peers(&mut self) {
+        if self.open.is_empty() {
+            return;
+        }
+        let number = self.open[self.rng.usize(..self.open.len())];
+        let link = &self.links[number];
+        let may_leave = link.connecting == Connecting::Made && !link.reset && !link.closed;
+        if may_leave && self.peers_left > 0 {
+            self.peers_left -= 1;
+            self.peer_resets(number);
+            self.arrive();
+        }
+    }
+
+    /// Clients that are gone and of which nothing is under way any more, where
+    /// seats are few and nothing keeps the engine from knowing it.
+    fn given_up_seats(&self) -> Vec<usize> {
+        let is_limited = self.plan.max_clients < 1000 || self.plan.peer_addresses.is_some();
+        let troubles = [Trouble::LateEvents, Trouble::Interrupts, Trouble::Floods];
+        let is_blurred = troubles.into_iter().any(|trouble| self.has(trouble));
+        if !is_limited || is_blurred || self.plan.kind == Kind::Meddler {
+            return Vec::new();
+        }
+        let is_gone = |&number: &usize| {
+            let (link, kind) = (&self.links[number], self.plan.kind);
+            let has_ended = matches!(kind, Kind::Echo | Kind::FramedEcho)
+                && (link.peer_ended && link.waiting() == 0 && link.is_settled())
+                && self
+                    .model
+                    .ledgers
+                    .get(number)
+                    .is_some_and(|ledger| ledger.queue() == 0);
+            link.id.is_some() && !link.is_upstream && !link.closed && (link.reset || has_ended)
+        };
+        self.open.iter().copied().filter(is_gone).collect()
     }
 
     pub(crate) fn change_mood(&mut self, number: usize) {

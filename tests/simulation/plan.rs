@@ -126,6 +126,8 @@ pub(crate) struct Plan {
     /// The kernel's buffer of a connection, for each direction.
     pub(crate) kernel_bytes: usize,
     pub(crate) descriptors: usize,
+    /// Addresses that peers connect from; `None` if each has its own.
+    pub(crate) peer_addresses: Option<usize>,
     /// Addresses that a tunnel may connect to.
     pub(crate) upstreams: usize,
     /// Most of these answer nothing.
@@ -167,7 +169,7 @@ impl Plan {
             _ => rng.usize(4..30),
         };
         let max_frame_bytes = one_of(&mut rng, &[1, 50, 1000, 5000, 20_000]);
-        let limits = limits(
+        let mut limits = limits(
             &mut rng,
             kind,
             mark,
@@ -175,15 +177,21 @@ impl Plan {
             troubles & Trouble::TightBudget.bit() != 0,
             peers,
         );
+        let max_clients = if rng.u8(..4) == 0 {
+            rng.usize(1..=peers + 2)
+        } else {
+            1000
+        };
+        // From a generator of its own, so that the rest stays as it is.
+        let mut address_rng = Rng::with_seed(seed ^ 0xadd5);
+        let peer_addresses = (address_rng.u8(..4) == 0).then(|| address_rng.usize(1..4));
+        limits.max_clients_per_address = peer_addresses.map(|_| address_rng.usize(1..4).min(max_clients));
         Self {
             seed,
             kind,
             limits,
-            max_clients: if rng.u8(..4) == 0 {
-                rng.usize(1..=peers + 2)
-            } else {
-                1000
-            },
+            max_clients,
+            peer_addresses,
             max_frame_bytes,
             turns: one_of(&mut rng, &[20, 100, 100, 300]),
             peers,

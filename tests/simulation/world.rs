@@ -33,6 +33,8 @@ pub(crate) struct World {
     pub(crate) backlog: VecDeque<usize>,
     pub(crate) listener_edge: bool,
     pub(crate) listening: bool,
+    /// The server was asked to stop.
+    pub(crate) stop_asked: bool,
     /// The last accept failed, so only a timer may bring the next.
     pub(crate) accept_failed: bool,
     pub(crate) queued: Vec<usize>,
@@ -112,6 +114,7 @@ impl World {
             backlog: VecDeque::new(),
             listener_edge: false,
             listening: true,
+            stop_asked: false,
             accept_failed: false,
             queued: Vec::new(),
             places: Vec::new(),
@@ -181,6 +184,15 @@ impl World {
                 )
             });
         }
+    }
+
+    /// Where the peer of a link comes from.
+    pub(crate) fn peer_address(&self, number: usize) -> SocketAddr {
+        address(
+            self.plan
+                .peer_addresses
+                .map_or(number, |addresses| number % addresses),
+        )
     }
 
     /// The link that an id names, if it ever was registered.

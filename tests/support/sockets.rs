@@ -2,7 +2,7 @@
 //! done with them.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
@@ -39,6 +39,18 @@ impl Buffers {
 /// Connects, with bounded reads and writes.
 pub(crate) fn connect(address: SocketAddr) -> TcpStream {
     connect_with(address, Buffers::default())
+}
+
+/// Connects from this address of the machine.
+pub(crate) fn connect_from(ip: IpAddr, address: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP)).unwrap();
+    socket.bind(&SocketAddr::new(ip, 0).into()).unwrap();
+    socket.connect(&address.into()).unwrap();
+    let stream = TcpStream::from(socket);
+    stream.set_nodelay(true).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream
 }
 
 /// Connects with these buffers, set before the handshake so that the window

@@ -191,5 +191,34 @@ fn options_about_headers_that_would_have_no_effect_are_refused() {
         .unwrap();
     assert_eq!(refused.status.code(), Some(2));
     let text = String::from_utf8(refused.stderr).unwrap();
-    assert!(text.contains("--accept-proxy-protocol"), "{text}");
+    assert!(text.contains("--proxy-from 10.0.0.0/8"), "{text}");
+    assert!(text.contains("add --accept-proxy-protocol"), "{text}");
+    assert_eq!(text.lines().count(), 1, "{text}");
+}
+
+#[test]
+fn clients_of_one_address_are_counted_by_the_address_in_their_header() {
+    let upstream = Upstream::listen();
+    let tunnel = upstream.tunnel(&["--accept-proxy-protocol", "--max-clients-per-address", "1"]);
+    let first = come_with(&tunnel, LINE);
+    let first_upstream = upstream.accept();
+    // The same client by its IPv6 name, through the same balancer.
+    let same = b"PROXY TCP6 ::ffff:203.0.113.9 ::1 5556 443\r\n";
+    let mut second = come_with(&tunnel, same);
+    assert_eq!(read_to_end(&mut second), (Vec::new(), End::Reset));
+    let line = tunnel.wait_for_line("refused 1 new clients");
+    assert!(line.contains("203.0.113.9"), "{line}");
+    assert!(line.contains("--max-clients-per-address 1"), "{line}");
+    let other = come_with(&tunnel, b"PROXY TCP4 203.0.113.10 192.0.2.1 5555 443\r\n");
+    let other_upstream = upstream.accept();
+    // The balancer itself is a client like any other.
+    let health = come_with(&tunnel, b"PROXY UNKNOWN\r\n");
+    let health_upstream = upstream.accept();
+    drop((first, first_upstream));
+    wait_until("the seat of one that left is free", || {
+        let mut next = come_with(&tunnel, LINE);
+        next.write_all(b"?").is_ok() && upstream.accept_within(Duration::from_millis(500)).is_some()
+    });
+    drop((other, other_upstream, health, health_upstream));
+    assert!(tunnel.stop().contains("refused by address"));
 }

@@ -4,7 +4,6 @@
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -14,7 +13,7 @@ use highwater::services::Tunnel;
 
 use crate::support::server::{InThread, Server, number_before};
 use crate::support::sockets::{Buffers, End, connect, half_close, ping, read_to_end, reset};
-use crate::support::tunnel::{Pair, Silent, Upstream, echo_upstream, echo_upstream_at};
+use crate::support::tunnel::{Pair, Silent, Upstream, echo_upstream, echo_upstream_at, port_of_its_own};
 use crate::support::{holds_within, kernel, wait_until};
 
 /// Long enough that a client would be served, had it not to wait.
@@ -45,17 +44,6 @@ fn tunnel_to_a_name(connect_timeout: Duration) -> (InThread, Sender<Found>) {
 fn deserted() -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     listener.local_addr().unwrap()
-}
-
-/// A port on which nobody listens and that no other test is given: those get
-/// theirs from the kernel, which hands out none below 32768.
-fn port_of_its_own() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = 20_000 + u16::try_from(std::process::id() % 1_000).unwrap() * 10;
-    (0..1_000)
-        .map(|_| first + NEXT.fetch_add(1, Ordering::Relaxed))
-        .find(|&port| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok())
-        .expect("one of a thousand ports is free")
 }
 
 fn is_refused(mut client: TcpStream) {
@@ -176,8 +164,9 @@ fn an_upstream_that_does_not_answer_costs_each_client_the_connect_timeout_and_th
         is_refused(client);
     }
     let waited = began.elapsed();
+    // Time is counted from the turn that accepts, which may have begun before.
     assert!(
-        waited >= timeout && waited < 5 * timeout,
+        waited >= timeout * 9 / 10 && waited < 5 * timeout,
         "all twenty took {waited:?}"
     );
     let line = tunnel.wait_for_line("cannot connect");

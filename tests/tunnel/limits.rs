@@ -7,7 +7,7 @@ use std::process::Command;
 
 use crate::support::server::{BINARY, Server};
 use crate::support::sockets::{Buffers, End, connect, ping, read_to_end};
-use crate::support::tunnel::echo_upstream;
+use crate::support::tunnel::{echo_upstream, echo_upstream_at, port_of_its_own};
 use crate::support::wait_until;
 
 /// Whether a new client is served rather than turned away.
@@ -68,4 +68,38 @@ fn running_out_of_descriptors_between_accept_and_connect_drops_that_client_only(
     tunnel.set_descriptor_limit(lowest_free + 100);
     assert!(served(&tunnel).is_some(), "it did not recover");
     ping(&mut other, b"still not disturbed");
+}
+
+#[test]
+fn two_tunnels_that_lead_to_each_other_end_at_the_client_limit_with_a_hint() {
+    let port = port_of_its_own();
+    let there = format!("127.0.0.1:{port}");
+    let first = Server::start("tunnel", &["--to", &there, "--max-clients", "50"]);
+    let back = first.address().to_string();
+    let options = ["--to", back.as_str(), "--max-clients", "100"];
+    let second = Server::start_on_port("tunnel", &port.to_string(), &options);
+    let mut client = connect(first.address());
+    assert_eq!(read_to_end(&mut client), (Vec::new(), End::Reset));
+    let line = first.wait_for_line("refused 1 new clients");
+    assert!(line.contains("--max-clients 50; "), "{line}");
+    assert!(
+        line.contains(&format!(
+            "come from the host of {there}: if that is a tunnel, it may lead back"
+        )),
+        "{line}"
+    );
+    for tunnel in [&first, &second] {
+        wait_until("all pairs have ended", || tunnel.descriptors() < 50);
+    }
+    assert!(!first.has_exited() && !second.has_exited());
+}
+
+#[test]
+fn clients_of_other_hosts_than_the_upstream_s_bring_no_hint_of_a_loop() {
+    let to = echo_upstream_at([127, 0, 0, 2].into()).to_string();
+    let tunnel = Server::start("tunnel", &["--to", &to, "--max-clients", "1"]);
+    let _in = served(&tunnel).unwrap();
+    assert!(served(&tunnel).is_none());
+    let line = tunnel.wait_for_line("refused 1 new clients");
+    assert!(!line.contains("lead back"), "{line}");
 }

@@ -99,6 +99,8 @@ pub(super) struct Client<S> {
     pub(super) input: Input,
     pub(super) place: Place,
     pub(super) file: FileState,
+    /// It has one of the seats of its address.
+    pub(super) is_counted: bool,
     /// The engine watches whether the peer acknowledges what it is sent.
     pub(super) is_watched: bool,
     /// Our FIN was sent.
@@ -157,6 +159,7 @@ impl<S: Stream> Client<S> {
             input: Input::Flowing,
             place: Place::NEW,
             file: FileState::None,
+            is_counted: false,
             is_watched: false,
             fin_sent: false,
             half_closed_watched: false,

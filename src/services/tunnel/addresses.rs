@@ -55,6 +55,19 @@ impl Addresses {
         self.own.contains(&address)
     }
 
+    /// Whether `address` is one of them.
+    pub(super) fn is_known(&self, address: SocketAddr) -> bool {
+        self.known.contains(&address)
+    }
+
+    /// Whether one of them is on this host.
+    pub(super) fn is_host(&self, host: IpAddr) -> bool {
+        let canonical = |known: &SocketAddr| known.ip().to_canonical();
+        self.known
+            .iter()
+            .any(|known| canonical(known) == host.to_canonical())
+    }
+
     pub(super) const fn is_empty(&self) -> bool {
         self.known.is_empty()
     }

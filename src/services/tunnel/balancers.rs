@@ -58,6 +58,20 @@ fn mapped(address: IpAddr) -> Ipv6Addr {
     }
 }
 
+impl fmt::Display for AddressRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (first, all_bits, skipped_bits) = match IpAddr::from(self.first).to_canonical() {
+            // A shorter prefix says more than the addresses of IPv4.
+            IpAddr::V4(first) if self.bits >= 96 => (IpAddr::V4(first), 32, 96),
+            _ => (IpAddr::V6(self.first), 128, 0),
+        };
+        match self.bits - skipped_bits {
+            bits if bits == all_bits => first.fmt(f),
+            bits => write!(f, "{first}/{bits}"),
+        }
+    }
+}
+
 impl FromStr for AddressRange {
     type Err = AddressRangeError;
 
@@ -162,6 +176,13 @@ mod tests {
         assert!(is_loopback("127.0.0.1") && is_loopback("127.9.9.9") && is_loopback("::1"));
         assert!(is_loopback("::ffff:127.0.0.1"));
         assert!(!is_loopback("128.0.0.1") && !is_loopback("::2"));
+    }
+
+    #[test]
+    fn a_range_is_written_as_it_is_typed() {
+        for typed in ["10.0.0.0/8", "10.0.0.7", "fd00::/8", "::1", "0.0.0.0/0", "::/0"] {
+            assert_eq!(typed.parse::<AddressRange>().unwrap().to_string(), typed);
+        }
     }
 
     #[test]

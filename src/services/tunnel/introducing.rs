@@ -41,10 +41,12 @@ impl Tunnel {
             Ok(Some(header)) => {
                 let rest = bytes.split_off(header.length_bytes);
                 actions.hold(client, rest.len());
-                if let Some((peer, _)) = header.addresses {
-                    actions.set_peer(client, peer);
-                }
                 let addresses = header.addresses;
+                // Without addresses the balancer itself is the client.
+                let peer = addresses.map(|(peer, _)| peer).or_else(|| actions.peer(client));
+                if !peer.is_some_and(|peer| actions.set_peer(client, peer)) {
+                    return;
+                }
                 self.introduced.insert(client, Introduced { addresses, rest });
                 self.begin(client, actions);
             }

@@ -13,6 +13,7 @@ mod connecting;
 mod failures;
 mod introducing;
 mod joining;
+mod looping;
 mod proxy_header;
 mod resolver;
 mod target;
@@ -227,6 +228,14 @@ impl Service for Tunnel {
         if self.ends.is_empty() {
             self.ends = HashMap::new();
         }
+    }
+
+    fn introduces_clients(&self) -> bool {
+        self.balancers.is_some()
+    }
+
+    fn refusal_hint(&self, peer: SocketAddr, actions: &mut Actions<'_>) -> String {
+        self.loop_hint(peer, actions)
     }
 
     fn sockets_per_client(&self) -> usize {
