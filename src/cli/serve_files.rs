@@ -1,14 +1,15 @@
 //! `highwater serve DIR`: its arguments, and the service that they ask for.
 
-use std::fs::OpenOptions;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use highwater::services::files::AccessLogWriter;
 use highwater::services::{Files, FilesConfig, Folder, files};
 use highwater::{Limits, Remote};
 
+use super::log::RotatedFile;
 use super::options::{ListenArgs, ServingArgs};
 use super::parse::Time;
 use super::serve::{Serving, serve, usage};
@@ -47,7 +48,8 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "NAME: VALUE", value_parser = field)]
     pub(crate) header: Vec<(String, String)>,
     /// Append a line for each answer to this file, in the combined format, with
-    /// the bytes that arrived and how the answer ended.
+    /// the bytes that arrived and how the answer ended. SIGHUP and SIGUSR1 open
+    /// it anew.
     #[arg(long, value_name = "PATH")]
     pub(crate) access_log: Option<PathBuf>,
     /// Answer 408 if the head of a request is not there within this time.
@@ -64,6 +66,22 @@ pub(crate) struct ServeArgs {
     pub(crate) serving: ServingArgs,
 }
 
+/// Fields that say what an answer is: another value would be a lie.
+const WRITTEN_BY_SERVER: [&str; 12] = [
+    "accept-ranges",
+    "allow",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-range",
+    "content-type",
+    "date",
+    "etag",
+    "last-modified",
+    "location",
+    "transfer-encoding",
+];
+
 /// A field as it is typed, `Name: value`.
 fn field(typed: &str) -> Result<(String, String), String> {
     let hint = "write it as `Name: value`, such as `Cache-Control: max-age=60`";
@@ -75,14 +93,7 @@ fn field(typed: &str) -> Result<(String, String), String> {
     if value.chars().any(char::is_control) {
         return Err("a value has no line ends and no control characters".into());
     }
-    let taken = [
-        "content-length",
-        "transfer-encoding",
-        "connection",
-        "content-range",
-        "date",
-    ];
-    if taken.contains(&name.to_ascii_lowercase().as_str()) {
+    if WRITTEN_BY_SERVER.contains(&name.to_ascii_lowercase().as_str()) {
         return Err(format!("{name} is written by the server itself"));
     }
     Ok((name.to_owned(), value.trim().to_owned()))
@@ -99,10 +110,9 @@ pub(crate) fn run(args: ServeArgs) -> ExitCode {
     if args.request_timeout.0.is_zero() {
         usage("--request-timeout 0 would close every connection at once: give it at least 1ms, such as 10s");
     }
-    // Opened for reading too, a FIFO without a reader does not block.
-    let open = |path: &PathBuf| {
-        let file = OpenOptions::new().read(true).append(true).create(true).open(path);
-        file.unwrap_or_else(|error| usage(&format!("--access-log {}: {error}", path.display())))
+    let open = |path: &PathBuf| -> Box<dyn AccessLogWriter> {
+        let file = RotatedFile::open(path);
+        Box::new(file.unwrap_or_else(|error| usage(&format!("--access-log {}: {error}", path.display()))))
     };
     let config = FilesConfig {
         lists: args.listing,

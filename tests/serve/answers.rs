@@ -3,7 +3,7 @@
 use std::os::unix::fs::symlink;
 
 use crate::client::{LARGE_BYTES, Site};
-use crate::support::{pattern, wait_until};
+use crate::support::pattern;
 
 #[test]
 fn a_file_comes_whole_and_in_parts_with_all_that_a_download_needs() {
@@ -199,31 +199,4 @@ fn a_head_that_does_not_come_gets_408_and_a_silent_connection_is_closed() {
     assert!(unfinished.is_closed_in_order());
     assert!(silent.is_closed_in_order());
     assert!(idle.is_closed_in_order());
-}
-
-#[test]
-fn the_access_log_says_what_arrived_and_how_it_ended() {
-    let log = tempfile::NamedTempFile::new().unwrap();
-    let site = Site::new(&["--access-log", log.path().to_str().unwrap(), "--grace", "1s"]);
-    site.get("/small.txt", "User-Agent: a\"b\r\nReferer: /x\r\n");
-    let mut leaves = site.client();
-    leaves.send("GET /large.bin HTTP/1.1\r\nHost: a\r\n\r\n");
-    assert_eq!(leaves.head().0, 200);
-    drop(leaves);
-    let mut stalls = site.client();
-    stalls.send("GET /large.bin HTTP/1.1\r\nHost: a\r\n\r\n");
-    let lines = || std::fs::read_to_string(log.path()).unwrap();
-    wait_until("the line of the stalled reader is there", || {
-        lines().contains("write timeout")
-    });
-    let lines = lines();
-    assert!(
-        lines.contains("\"GET /small.txt HTTP/1.1\" 200 10 \"/x\" \"a\\x22b\" 10 \"done\""),
-        "{lines}"
-    );
-    assert!(lines.contains("\"client reset\""), "{lines}");
-    let stalled = lines.lines().find(|line| line.contains("write timeout")).unwrap();
-    let words: Vec<&str> = stalled.split(' ').collect();
-    let arrived: usize = words[words.len() - 3].parse().unwrap();
-    assert!(arrived > 0 && arrived < LARGE_BYTES, "{stalled}");
 }

@@ -19,11 +19,17 @@ pub(crate) struct Site {
 }
 
 impl Site {
+    /// With a large file too.
     pub(crate) fn new(options: &[&str]) -> Self {
+        let site = Self::small(options);
+        std::fs::write(site.path().join("large.bin"), pattern(LARGE_BYTES)).unwrap();
+        site
+    }
+
+    pub(crate) fn small(options: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path();
         std::fs::write(path.join("small.txt"), "0123456789").unwrap();
-        std::fs::write(path.join("large.bin"), pattern(LARGE_BYTES)).unwrap();
         std::fs::create_dir(path.join("sub")).unwrap();
         std::fs::write(path.join("sub/a<b.txt"), "x").unwrap();
         std::fs::write(path.join(".hidden"), "x").unwrap();
@@ -97,6 +103,13 @@ impl Client {
         answer.body = vec![0; length];
         self.stream.read_exact(&mut answer.body).unwrap();
         answer
+    }
+
+    /// All answers up to the end of the stream, as text.
+    pub(crate) fn rest(&mut self) -> String {
+        let mut rest = Vec::new();
+        self.stream.read_to_end(&mut rest).unwrap();
+        String::from_utf8_lossy(&rest).into_owned()
     }
 
     pub(crate) fn head(&mut self) -> (u16, String) {

@@ -14,4 +14,6 @@ mod support;
 
 mod answers;
 mod client;
+mod logging;
+mod shapes;
 mod slow_readers;

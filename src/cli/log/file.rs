@@ -1,11 +1,14 @@
-//! Opening a log file without waiting for anybody.
+//! Opening a log file without waiting for anybody, and opening it anew.
 //!
-//! Refuses to write: a write may wait, so it belongs to a thread of its own.
+//! A write may wait: it belongs to a thread of its own.
 
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use log::warn;
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
@@ -27,6 +30,70 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
     let flags = fcntl_getfl(&file)?;
     fcntl_setfl(&file, flags - OFlags::NONBLOCK)?;
     Ok(file)
+}
+
+/// How often files were to be opened anew. Signals are the process's, and so
+/// is this.
+static REOPENS: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether there is a [`RotatedFile`].
+static HAS_ROTATED: AtomicBool = AtomicBool::new(false);
+
+/// Has every [`RotatedFile`] opened anew before its next lines. Answers whether
+/// there is one.
+pub(super) fn reopen_rotated() -> bool {
+    REOPENS.fetch_add(1, Ordering::Relaxed);
+    has_rotated()
+}
+
+/// Whether there is a [`RotatedFile`].
+pub(super) fn has_rotated() -> bool {
+    HAS_ROTATED.load(Ordering::Relaxed)
+}
+
+/// A log file of its own, beside the log of the program. `flush` opens it anew
+/// if a signal asked for that: programs that rotate logs rename it first.
+#[derive(Debug)]
+pub(crate) struct RotatedFile {
+    path: PathBuf,
+    file: File,
+    reopens: usize,
+}
+
+impl RotatedFile {
+    /// Opens `path` for appending.
+    ///
+    /// # Errors
+    ///
+    /// As open(2) has them.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        HAS_ROTATED.store(true, Ordering::Relaxed);
+        Ok(Self {
+            path: path.to_owned(),
+            reopens: REOPENS.load(Ordering::Relaxed),
+            file: open(path)?,
+        })
+    }
+}
+
+impl Write for RotatedFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let reopens = REOPENS.load(Ordering::Relaxed);
+        if std::mem::replace(&mut self.reopens, reopens) != reopens {
+            match open(&self.path) {
+                Ok(file) => self.file = file,
+                Err(error) => warn!(
+                    "{}: cannot be opened anew: {error}; lines go on to the old file",
+                    self.path.display()
+                ),
+            }
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use simplelog::{CombinedLogger, Config, ConfigBuilder, SharedLogger, WriteLogger
 use time::macros::format_description;
 
 use backlog::{Backlog, Handle, LogFile};
+pub(crate) use file::RotatedFile;
 use repeats::LimitedLogger;
 
 /// The running log. Keep it to the end of the program, then call
@@ -90,18 +91,20 @@ impl Log {
         })
     }
 
-    /// Whether lines are written to a file too.
-    pub(crate) const fn has_file(&self) -> bool {
-        self.file.is_some()
+    /// Whether there is a file that can be opened anew: this log's own, or a
+    /// [`RotatedFile`].
+    pub(crate) fn has_file(&self) -> bool {
+        self.file.is_some() || file::has_rotated()
     }
 
-    /// Has the log file opened anew before the next line is written to it.
-    /// Answers whether there is a log file. Never waits.
+    /// Has the log files opened anew before the next line is written to them.
+    /// Answers whether there is one. Never waits.
     pub(crate) fn reopen(&self) -> bool {
+        let is_reopened = file::reopen_rotated();
         if let Some(file) = &self.file {
             file.reopen();
         }
-        self.file.is_some()
+        self.file.is_some() || is_reopened
     }
 
     /// Waits until all lines are written, for at most

@@ -84,6 +84,11 @@ pub fn head_end(bytes: &[u8], searched: usize) -> Option<usize> {
 ///
 /// It is: the answer says which limit it broke.
 pub fn check_unfinished(bytes: &[u8]) -> Result<(), Refusal> {
+    let first = bytes.iter().find(|byte| !matches!(byte, b'\r' | b'\n'));
+    if first.is_some_and(|byte| !byte.is_ascii_graphic()) {
+        // TLS, most often: its end of a head would never come.
+        return refuse(Status::BadRequest, "this is no HTTP/1.1");
+    }
     let line = bytes.split(|&byte| byte == b'\n').next().unwrap_or(bytes);
     if line.len() > MAX_TARGET_BYTES + 64 {
         return refuse(Status::UriTooLong, "the target is longer than 8 KiB");
@@ -152,6 +157,17 @@ pub fn first_line(head: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
 }
 
+/// Whether the third of three words is a version of HTTP.
+fn names_version(line: &[u8]) -> bool {
+    let words: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
+    match words[..] {
+        [_, _, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]] => {
+            major.is_ascii_digit() && minor.is_ascii_digit()
+        }
+        _ => false,
+    }
+}
+
 fn method_of(name: &str) -> Result<Method, Refusal> {
     match name {
         "GET" => Ok(Method::Get),
@@ -166,7 +182,7 @@ fn refusal_of(error: Error, head: &[u8]) -> Refusal {
     let (status, why) = match error {
         Error::TooManyHeaders => (Status::FieldsTooLarge, "the head has more than 100 fields"),
         // The parser calls any last word a version.
-        Error::Version if first_line(head).windows(5).any(|word| word == b"HTTP/") => (
+        Error::Version if names_version(first_line(head)) => (
             Status::VersionNotSupported,
             "this server speaks HTTP/1.1 and HTTP/1.0",
         ),
@@ -277,6 +293,11 @@ mod tests {
         assert_eq!(status("get / HTTP/1.1\r\nHost: a\r\n\r\n"), 501);
         assert_eq!(status("GET / HTTP/2.0\r\nHost: a\r\n\r\n"), 505);
         assert_eq!(status("GET /\r\n\r\n"), 400);
+        assert_eq!(status("GET /a b HTTP/1.1\r\nHost: a\r\n\r\n"), 400);
+        assert_eq!(status("GET / http/1.1\r\nHost: a\r\n\r\n"), 400);
+        assert_eq!(status("GET / HTTP/1.11\r\nHost: a\r\n\r\n"), 400);
+        let hello = check_unfinished(b"\x16\x03\x01\x02\0");
+        assert_eq!(hello.unwrap_err().status, Status::BadRequest, "TLS");
         assert_eq!(status("GET / HTTP/1.1\r\n\r\n"), 400, "no host");
         assert_eq!(status("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n"), 400);
         assert_eq!(status("GET / HTTP/1.1\r\nHost: a/b\r\n\r\n"), 400);

@@ -6,8 +6,8 @@
 //! no line. Refuses to wait: beyond a bounded backlog lines are dropped, and
 //! how many is logged.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::fmt::Debug;
+use std::io::Write;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -20,8 +20,18 @@ use log::warn;
 /// Lines that wait for a slow disk or pipe.
 const BACKLOG_LINES: usize = 16 * 1024;
 
+/// Bytes that are written at once.
+const BATCH_BYTES: usize = 64 * 1024;
+
 /// Longest wait for the last lines at the end of the program.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Where the lines of an access log go: a file, or anything that is written by
+/// a thread of its own. `flush` is called between lines, before each batch of
+/// them as well: the place to open another file.
+pub trait AccessLogWriter: Write + Debug + Send {}
+
+impl<W: Write + Debug + Send> AccessLogWriter for W {}
 
 /// One answer while it is under way.
 #[derive(Debug)]
@@ -55,13 +65,13 @@ pub(super) struct AccessLog {
 }
 
 impl AccessLog {
-    pub(super) fn start(file: File) -> std::io::Result<Self> {
+    pub(super) fn start(writer: Box<dyn AccessLogWriter>) -> std::io::Result<Self> {
         let (lines, waiting) = sync_channel::<String>(BACKLOG_LINES);
         let (is_writing, finished) = sync_channel::<()>(0);
         let dropped = Arc::new(AtomicU64::new(0));
         let counter = dropped.clone();
         thread::Builder::new().name("access log".into()).spawn(move || {
-            write_lines(file, &waiting, &counter);
+            write_lines(writer, &waiting, &counter);
             drop(is_writing);
         })?;
         Ok(Self {
@@ -91,15 +101,18 @@ impl Drop for AccessLog {
     }
 }
 
-fn write_lines(file: File, waiting: &Receiver<String>, dropped: &AtomicU64) {
-    let mut file = BufWriter::new(file);
+fn write_lines(mut writer: Box<dyn AccessLogWriter>, waiting: &Receiver<String>, dropped: &AtomicU64) {
     let mut is_failing = false;
-    while let Ok(first) = waiting.recv() {
-        let mut outcome = file.write_all(first.as_bytes());
-        while let Ok(line) = waiting.try_recv() {
-            outcome = outcome.and_then(|()| file.write_all(line.as_bytes()));
+    while let Ok(mut batch) = waiting.recv() {
+        while batch.len() < BATCH_BYTES
+            && let Ok(line) = waiting.try_recv()
+        {
+            batch.push_str(&line);
         }
-        outcome = outcome.and_then(|()| file.flush());
+        let outcome = writer
+            .flush()
+            .and_then(|()| writer.write_all(batch.as_bytes()))
+            .and_then(|()| writer.flush());
         if let Err(error) = &outcome
             && !is_failing
         {
@@ -194,7 +207,7 @@ mod tests {
     #[test]
     fn a_log_that_nobody_reads_stalls_nobody() {
         let (_reader, writer) = std::io::pipe().unwrap();
-        let log = AccessLog::start(File::from(std::os::fd::OwnedFd::from(writer))).unwrap();
+        let log = AccessLog::start(Box::new(writer)).unwrap();
         let record = record(b"GET / HTTP/1.1");
         for _ in 0..2 * BACKLOG_LINES {
             log.add(&record, 0, "done");
@@ -205,7 +218,7 @@ mod tests {
     #[test]
     fn the_last_lines_are_written_before_the_end() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let log = AccessLog::start(file.reopen().unwrap()).unwrap();
+        let log = AccessLog::start(Box::new(file.reopen().unwrap())).unwrap();
         for _ in 0..1000 {
             log.add(&record(b"GET / HTTP/1.1"), 1100, "done");
         }

@@ -142,8 +142,12 @@ impl Answering<'_> {
         let head = self
             .head(Status::Ok, !request.keeps_alive)
             .field("Content-Type", "text/html; charset=utf-8")
-            .field("Cache-Control", "no-cache")
             .field("Content-Length", page.len());
+        let head = if self.config.sets("Cache-Control") {
+            head
+        } else {
+            head.field("Cache-Control", "no-cache")
+        };
         self.finish(Status::Ok, head, Body::Memory(page), request)
     }
 
@@ -277,9 +281,10 @@ impl Answering<'_> {
     }
 
     fn head(&self, status: Status, closes: bool) -> ResponseHead {
-        let mut head = ResponseHead::new(status)
-            .field("Date", httpdate::fmt_http_date(self.now))
-            .field("Server", SERVER);
+        let mut head = ResponseHead::new(status).field("Date", httpdate::fmt_http_date(self.now));
+        if !self.config.sets("Server") {
+            head = head.field("Server", SERVER);
+        }
         if closes {
             head = head.field("Connection", "close");
         }

@@ -2,9 +2,9 @@
 //!
 //! Owns the settings and their defaults. Refuses to serve.
 
-use std::fs::File;
 use std::time::Duration;
 
+use super::access_log::AccessLogWriter;
 use super::folder::Folder;
 
 /// Time for the head of a request.
@@ -29,7 +29,7 @@ pub struct FilesConfig {
     /// Fields that each answer gets.
     pub fields: Vec<(String, String)>,
     /// Where a line for each answer goes.
-    pub access_log: Option<File>,
+    pub access_log: Option<Box<dyn AccessLogWriter>>,
     /// Time for the head of a request, and for the first one to begin.
     pub request_timeout: Duration,
 }
@@ -47,5 +47,11 @@ impl FilesConfig {
             access_log: None,
             request_timeout: REQUEST_TIMEOUT,
         }
+    }
+
+    /// Whether the settings have a field of this name.
+    pub(super) fn sets(&self, name: &str) -> bool {
+        let is_named = |(field, _): &(String, String)| field.eq_ignore_ascii_case(name);
+        self.fields.iter().any(is_named)
     }
 }

@@ -20,6 +20,7 @@ use std::collections::HashMap;
 use std::io;
 use std::time::Duration;
 
+pub use access_log::AccessLogWriter;
 pub use config::{FilesConfig, IDLE_TIMEOUT, REQUEST_TIMEOUT};
 use conversation::{Conversation, Heads};
 pub use folder::Folder;
@@ -34,6 +35,11 @@ const LOOKS_PER_TIMEOUT: u32 = 40;
 
 /// Longest time between two looks.
 const LONGEST_LOOK: Duration = Duration::from_millis(250);
+
+/// What a client hears while there are as many clients as may be.
+const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\n\
+Content-Type: text/plain; charset=utf-8\r\nContent-Length: 50\r\n\r\n\
+503 Service Unavailable: this server has no place\n";
 
 /// Sends files to clients that ask for them by HTTP.
 ///
@@ -97,6 +103,15 @@ impl Service for Files {
 
     fn file_sent(&mut self, client: ClientId, actions: &mut Actions<'_>) {
         self.after_answer(client, actions);
+    }
+
+    fn refusal(&self) -> &[u8] {
+        FULL
+    }
+
+    /// A file is open beside the socket while it is sent.
+    fn sockets_per_client(&self) -> usize {
+        2
     }
 
     fn ends_idle_in_order(&self, client: ClientId) -> bool {

@@ -5,10 +5,9 @@
 //! a few for one client, and to ask about clients whose answer is under way.
 
 use std::collections::{HashMap, VecDeque};
-use std::fs::File;
 use std::io;
 
-use super::access_log::{AccessLog, Record};
+use super::access_log::{AccessLog, AccessLogWriter, Record};
 use crate::{ClientId, CloseReason, Operation};
 
 /// Most answers of one client whose lines wait. A client that pipelines more
@@ -36,9 +35,9 @@ struct Waiting {
 }
 
 impl Unlogged {
-    pub(super) fn new(file: Option<File>) -> io::Result<Self> {
+    pub(super) fn new(writer: Option<Box<dyn AccessLogWriter>>) -> io::Result<Self> {
         Ok(Self {
-            log: file.map(AccessLog::start).transpose()?,
+            log: writer.map(AccessLog::start).transpose()?,
             waiting: HashMap::new(),
             settling: Vec::new(),
         })
