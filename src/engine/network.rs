@@ -45,6 +45,8 @@ pub trait Network {
 
     /// Moves bytes from one connection to another without a copy, at most as
     /// many as `rest` has room for. Bytes that `to` refuses are put into `rest`.
+    /// At the mark of urgent data it may find nothing, or the FIN, though there is
+    /// more; the engine then reads.
     /// `None` if the network cannot do this; the engine then reads and writes.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 //! Owns who feeds whom, and splicing: the kernel moves bytes from socket to
 //! socket. Refuses to keep bytes: what the destination refuses is written.
 
-use std::io;
+use std::io::{self, ErrorKind};
 
 use super::client::{Input, Phase};
 use super::client_table::ClientId;
@@ -81,6 +81,15 @@ impl<N: Network> Core<N> {
         let outcome = self
             .network
             .splice(&mut source.stream, &mut destination.stream, rest)?;
+        // At the mark of urgent data a splice finds nothing, or the FIN though there
+        // is more: only a read gets past the mark, and tells which it is.
+        let is_at_mark = match &outcome {
+            Ok(spliced) => spliced.taken_bytes == 0,
+            Err(error) => error.kind() == ErrorKind::WouldBlock && source.readiness.may_have_ended(),
+        };
+        if is_at_mark {
+            return None;
+        }
         let (taken, sent) = match outcome {
             Ok(spliced) => (Ok(spliced.taken_bytes), spliced.sent),
             Err(error) => (Err(error), Ok(0)),

@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_urgent_data_is_read_though_a_read_stops_at_its_mark() {
+    fn urgent_bytes_stay_in_the_stream_and_what_follows_is_read_though_a_read_stops_there() {
         let any_port = (Ipv4Addr::LOCALHOST, 0).into();
         let mut server = EventLoop::listen(any_port, Limits::default(), Echo).unwrap();
         let mut client = TcpStream::connect(server.local_addr()).unwrap();
@@ -284,11 +284,11 @@ mod tests {
         client.write_all(b"behind").unwrap();
         let remote = server.remote();
         let running = std::thread::spawn(move || server.run());
-        let mut echoed = [0; 12];
+        let mut echoed = [0; 13];
         let outcome = client.read_exact(&mut echoed);
         remote.stop();
         running.join().unwrap().unwrap();
         outcome.unwrap();
-        assert_eq!(&echoed, b"beforebehind");
+        assert_eq!(&echoed, b"before!behind");
     }
 }

@@ -120,6 +120,9 @@ const LISTEN_ATTEMPTS: usize = 16;
 /// Sets the options of all connections, accepted and opened.
 fn set_options(socket: SockRef<'_>, unsent_bytes: usize) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
+    // An urgent byte (MSG_OOB) is a byte of the stream, at its place in it. Else
+    // the kernel takes it out, and nobody ever reads it.
+    socket.set_out_of_band_inline(true)?;
     socket.set_tcp_keepalive(
         &TcpKeepalive::new()
             .with_time(KEEPALIVE_AFTER)
@@ -222,6 +225,7 @@ mod tests {
         for stream in [&ours.stream, &theirs.stream] {
             let socket = SockRef::from(stream);
             assert!(socket.tcp_nodelay().unwrap());
+            assert!(socket.out_of_band_inline().unwrap());
             assert!(socket.keepalive().unwrap());
             assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE_AFTER);
             let unsent = socket.tcp_notsent_lowat().unwrap();

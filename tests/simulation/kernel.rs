@@ -61,7 +61,7 @@ impl World {
         let mut count = link.waiting().min(buffer.len() as u64);
         match link.urgent_at {
             Some(at) if at > link.read => count = count.min(at - link.read),
-            // The read skips it and goes on.
+            // A read begins at the mark, and goes on past it.
             _ => link.urgent_at = None,
         }
         let count = count as usize;
@@ -191,6 +191,20 @@ impl World {
             true => rest.len(),
             false => self.rng.usize(1..=rest.len()),
         };
+        let link = &self.links[from];
+        if link.urgent_at == Some(link.read) && link.waiting() > 0 {
+            // Only a read gets past the mark of urgent data.
+            self.call();
+            note!(self, 30, from, 0, "splice stops at the mark of link {from}");
+            // The kernel takes it for the end once the FIN is there.
+            return match self.links[from].peer_ended {
+                true => Ok(Spliced {
+                    taken_bytes: 0,
+                    sent: Ok(0),
+                }),
+                false => Err(ErrorKind::WouldBlock.into()),
+            };
+        }
         let taken_bytes = self.read(from, &mut rest[..pipe_bytes])?;
         if taken_bytes == 0 {
             return Ok(Spliced {

@@ -40,7 +40,7 @@ pub(crate) struct Link {
     pub(crate) sent: u64,
     pub(crate) read: u64,
     pub(crate) left_to_send: u64,
-    /// Where urgent data stands in what the peer sent; it is no part of it.
+    /// The mark of urgent data in what the peer sent, at which a read stops.
     pub(crate) urgent_at: Option<u64>,
     pub(crate) peer_ended: bool,
     pub(crate) end_read: bool,
