@@ -8,6 +8,8 @@
 mod beside;
 mod clock;
 mod deadlines;
+mod fanout;
+mod fanout_load;
 mod figure;
 mod generator;
 mod launch;
@@ -171,6 +173,12 @@ fn carry_out(
         }
         Measure::Beside(beside) => {
             for line in beside::run(beside, workshop, method.seed)? {
+                report.add_figure(scenario, line);
+            }
+            Ok(())
+        }
+        Measure::Fanout(fanout) => {
+            for line in fanout::run(fanout, workshop, method)? {
                 report.add_figure(scenario, line);
             }
             Ok(())

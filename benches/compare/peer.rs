@@ -36,6 +36,9 @@ enum Make {
 enum Start {
     /// These words; `TO` stands for the far end of a tunnel.
     Words(&'static [&'static str]),
+    /// These words, for a server that does not say where it listens; `PORT`
+    /// stands for a free one.
+    AtPort(&'static [&'static str]),
     Haproxy {
         splices: bool,
     },
@@ -121,6 +124,26 @@ const PEERS: &[Peer] = &[
         start: Start::Words(&["0", "TO"]),
     },
     Peer {
+        name: "highwater-broadcast",
+        make: Make::Highwater,
+        start: Start::Words(&["broadcast", "--port", "0"]),
+    },
+    Peer {
+        name: "floor-fanout",
+        make: Make::C("floor_fanout", &[]),
+        start: Start::Words(&["0"]),
+    },
+    Peer {
+        name: "redis",
+        make: Make::Installed("redis-server", "--version"),
+        start: Start::AtPort(&["--port", "PORT", "--save", "", "--appendonly", "no"]),
+    },
+    Peer {
+        name: "nats",
+        make: Make::Installed("nats-server", "--version"),
+        start: Start::AtPort(&["--addr", "127.0.0.1", "--port", "PORT"]),
+    },
+    Peer {
         name: "haproxy",
         make: Make::Installed("haproxy", "-v"),
         start: Start::Haproxy { splices: false },
@@ -147,6 +170,7 @@ const BASELINES: &[(&str, &str)] = &[
     ("highwater", "baseline"),
     ("highwater-tunnel", "baseline-tunnel"),
     ("highwater-copies", "baseline-copies"),
+    ("highwater-broadcast", "baseline-broadcast"),
 ];
 
 /// The same peer in another build of highwater.
@@ -280,6 +304,10 @@ impl Workshop {
             return Ok((line, Ready::Says));
         }
         let port = free_port()?;
+        if let Start::AtPort(line) = start {
+            let line = line.iter().map(|word| word.replace("PORT", &port.to_string()));
+            return Ok((line.collect(), Ready::Accepts(port)));
+        }
         let configuration = self.folder.join(format!("{label}.conf"));
         let path = configuration.to_string_lossy().into_owned();
         let (text, line) = match start {
@@ -361,6 +389,8 @@ impl Workshop {
             ("Go", &["go", "version"]),
             ("haproxy", &["/usr/sbin/haproxy", "-v"]),
             ("nginx", &["/usr/sbin/nginx", "-v"]),
+            ("redis", &["/usr/bin/redis-server", "--version"]),
+            ("nats", &["/usr/sbin/nats-server", "--version"]),
             ("socat", &["socat", "-V"]),
             ("Node", &["node", "--version"]),
             ("Python", &["python3", "--version"]),

@@ -3,6 +3,7 @@
 use highwater::probe::BULK_PIPELINE_MESSAGES;
 
 use crate::beside::Beside;
+use crate::fanout::{self, Fanout};
 use crate::load::Work;
 use crate::peer::{Workshop, baseline_of};
 
@@ -24,6 +25,8 @@ pub(crate) enum Measure {
     Memory(Trial),
     /// One server after the other, each beside stalled clients.
     Beside(Beside),
+    /// Publish and subscribe, slices side by side.
+    Fanout(Fanout),
 }
 
 /// A server with its clients.
@@ -566,6 +569,62 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
             peers: &["floor-deadlines", "highwater"],
             clients: 10_000,
         }),
+    },
+    Scenario {
+        name: "fanout-100",
+        title: "publish to 100 subscribers, 128 bytes, 32 in flight",
+        goal: "CPU for a delivery at most 0.65 of Redis's and 1.2 of bare C's",
+        is_quick: true,
+        measure: Measure::Fanout(fanout::side_by_side(100, 128, 32)),
+    },
+    Scenario {
+        name: "fanout-4k",
+        title: "publish to 100 subscribers, 4 KiB, 16 in flight",
+        goal: "CPU for a delivery at most 0.5 of Redis's",
+        is_quick: false,
+        measure: Measure::Fanout(fanout::side_by_side(100, 4096, 16)),
+    },
+    Scenario {
+        name: "fanout-1000",
+        title: "publish to 1,000 subscribers, 128 bytes, 32 in flight",
+        goal: "CPU for a delivery at most 0.6 of Redis's",
+        is_quick: false,
+        measure: Measure::Fanout(fanout::side_by_side(1000, 128, 32)),
+    },
+    Scenario {
+        name: "fanout-8",
+        title: "publish to 100 subscribers, 128 bytes, 8 in flight",
+        goal: "CPU for a delivery at most 1.1 of bare C's",
+        is_quick: false,
+        measure: Measure::Fanout(fanout::side_by_side(100, 128, 8)),
+    },
+    Scenario {
+        name: "fanout-lone",
+        title: "publish a lone message to 100 subscribers, 128 bytes",
+        goal: "CPU for a delivery as bare C's, within the spread of its two entries",
+        is_quick: false,
+        measure: Measure::Fanout(fanout::side_by_side(100, 128, 1)),
+    },
+    Scenario {
+        name: "fanout-beside",
+        title: "publish to 100 subscribers beside 100 stalled ones, 128 bytes, 32 in flight",
+        goal: "rate and CPU beside them at least 0.97 of alone",
+        is_quick: false,
+        measure: Measure::Fanout(fanout::beside_stalled(100, 128, 32)),
+    },
+    Scenario {
+        name: "fanout-beside-4k",
+        title: "publish to 100 subscribers beside 100 stalled ones, 4 KiB, 16 in flight",
+        goal: "rate and CPU beside them at least 0.97 of alone",
+        is_quick: false,
+        measure: Measure::Fanout(fanout::beside_stalled(100, 4096, 16)),
+    },
+    Scenario {
+        name: "fanout-wait",
+        title: "a lone message to 100 subscribers beside 1,000 stalled ones",
+        goal: "p99 until all have it, and until PUBLISH is answered, at most 1.1 of alone",
+        is_quick: false,
+        measure: Measure::Fanout(fanout::beside_a_thousand()),
     },
 ];
 

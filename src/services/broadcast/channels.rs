@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use slab::Slab;
 
+use super::members::Members;
 use super::memory::Accounted;
 use crate::backpressure::{Action, Backlog, ChannelName};
 use crate::protocol::resp::reply::{MessageKind, PUSH, encode_message};
@@ -23,21 +24,12 @@ pub(super) enum Kind {
     Shard,
 }
 
-/// One subscriber of a topic.
-#[derive(Debug)]
-pub(super) struct Member {
-    pub(super) slot: usize,
-    /// The actions under which it has a position in a log of this topic, one
-    /// bit each.
-    pub(super) waits: u8,
-}
-
 /// A channel, pattern or shard channel with subscribers.
 #[derive(Debug)]
 pub(super) struct Topic {
     pub(super) name: ChannelName,
     pub(super) kind: Kind,
-    pub(super) members: Vec<Member>,
+    pub(super) members: Members,
     pub(super) turn: TurnBatch,
     /// What waits, by action. `latest` has none.
     pub(super) logs: Option<Box<[Backlog; 4]>>,
@@ -52,6 +44,8 @@ pub(super) struct Latest {
     /// Messages so far.
     pub(super) count: u64,
     pub(super) readers: usize,
+    /// The turn of its last message.
+    pub(super) turn: u32,
 }
 
 /// What was published to a topic in this turn.
@@ -121,7 +115,7 @@ impl Topic {
         Self {
             name: name.into(),
             kind,
-            members: Vec::new(),
+            members: Members::default(),
             turn: TurnBatch::default(),
             logs: None,
             latest: HashMap::new(),

@@ -76,7 +76,7 @@ impl Broadcast {
             if touched.len() == 1 {
                 continue;
             }
-            for member in &topic.members {
+            for (_, member) in topic.members.awake() {
                 let state = &mut self.states[member.slot];
                 fresh(state);
                 state.sources = state.sources.saturating_add(1);
@@ -95,7 +95,7 @@ impl Broadcast {
             let Some(topic) = self.channels.get(id) else {
                 continue;
             };
-            for member in &topic.members {
+            for (_, member) in topic.members.awake() {
                 let state = &mut self.states[member.slot];
                 if state.turn != self.turn || state.sources < 2 || state.is_behind {
                     continue;
@@ -111,45 +111,43 @@ impl Broadcast {
         }
     }
 
-    /// Sends a topic's messages to all members that get nothing else.
+    /// Sends a topic's messages to all members that get nothing else. Those
+    /// that sleep are not even looked at.
     fn offer_batch(&mut self, id: TopicId, actions: &mut Actions<'_>) {
         let Some(topic) = self.channels.get_mut(id) else {
             return;
         };
         // Members do not change meanwhile; they are put back below.
         let members = std::mem::take(&mut topic.members);
-        let (bytes, entries) = (topic.turn.bytes.clone(), topic.turn.entries.len());
-        let pushes = if members
-            .iter()
-            .any(|member| self.states[member.slot].speaks_version_3)
-        {
-            topic.turn.pushes()
-        } else {
-            Bytes::new()
-        };
+        let topic = &*topic;
+        let mut pushes: Option<Bytes> = None;
         let mut refused = Vec::new();
-        for (index, member) in members.iter().enumerate() {
+        for (place, member) in members.awake() {
             let state = self.states[member.slot];
             if state.is_behind {
-                refused.push((index, None));
+                refused.push((place, None));
                 continue;
             }
             if state.turn == self.turn && state.sources > 1 {
                 continue;
             }
-            let data = if state.speaks_version_3 { &pushes } else { &bytes };
-            let taken = actions.offer(self.sessions[member.slot].id, data);
+            let data = match state.speaks_version_3 {
+                true => pushes.get_or_insert_with(|| topic.turn.pushes()),
+                false => &topic.turn.bytes,
+            };
+            let taken = actions.offer(member.id, data);
             if taken < data.len() {
-                refused.push((index, Some(taken)));
+                refused.push((place, Some(taken)));
             }
         }
-        self.statistics.deliveries += entries as u64 * members.len() as u64;
+        self.statistics.deliveries += topic.turn.entries.len() as u64 * members.len() as u64;
         if let Some(topic) = self.channels.get_mut(id) {
             topic.members = members;
         }
-        for (index, taken) in refused {
-            self.batch_refused(id, index, taken, actions);
+        for (place, taken) in refused {
+            self.batch_refused(id, place, taken, actions);
         }
+        self.give_places(id);
     }
 
     /// Sends what one client gets from several sources, in order.

@@ -8,7 +8,6 @@ use std::time::Instant;
 
 use super::Broadcast;
 use super::channels::TopicId;
-use super::keeping::bit;
 use super::session::{Cursor, Pending};
 use crate::backpressure::{Action, ChannelName, Lost};
 
@@ -119,7 +118,7 @@ impl Broadcast {
             if let Some(member) = self.member_of(slot, topic)
                 && let Some(topic) = self.channels.get_mut(topic)
             {
-                topic.members[member].waits &= !bit(Action::Latest);
+                topic.members.has_all(member, Action::Latest);
             }
             self.leave_latest(topic, &channel);
             self.leave_gap(slot, sequence, lost, Action::Latest);

@@ -9,7 +9,6 @@ use std::time::Instant;
 use super::Broadcast;
 use super::channels::TopicId;
 use super::items::Item;
-use super::keeping::bit;
 use super::session::{Begun, Cursor, Pending};
 use crate::Actions;
 use crate::backpressure::{Action, ChannelName};
@@ -181,7 +180,7 @@ impl Broadcast {
         if cursor.until == u64::MAX
             && let Some(&member) = self.sessions[slot].topics[kind as usize].get(&cursor.topic)
         {
-            topic.members[member].waits &= !bit(cursor.action);
+            topic.members.has_all(member, cursor.action);
         }
         self.channels.remove_if_unused(cursor.topic);
     }
@@ -192,7 +191,7 @@ impl Broadcast {
         };
         let session = &mut self.sessions[slot];
         if let Some(&member) = session.topics[topic.kind as usize].get(&id) {
-            topic.members[member].waits &= !bit(Action::Latest);
+            topic.members.has_all(member, Action::Latest);
         }
         if let Some(latest) = topic.latest.get_mut(&channel) {
             latest.readers -= 1;

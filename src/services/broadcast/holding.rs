@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use super::Broadcast;
 use super::channels::TopicId;
-use super::keeping::bit;
 use crate::backpressure::Action;
 use crate::limits::GRACE;
 use crate::{Actions, SlowReason};
@@ -87,10 +86,14 @@ impl Broadcast {
                 .log_if_any(Action::Pause)
                 .is_some_and(|log| log.has_readers())
         });
-        let members = waits.into_iter().flat_map(|topic| &topic.members);
-        members
-            .filter(move |member| member.waits & bit(Action::Pause) != 0 && member.slot != publisher)
-            .map(|member| member.slot)
+        waits
+            .into_iter()
+            .flat_map(|topic| {
+                let asleep = topic.members.asleep();
+                asleep.filter(|(place, _)| topic.members.waits(*place, Action::Pause))
+            })
+            .map(|(_, member)| member.slot)
+            .filter(move |&slot| slot != publisher)
     }
 
     /// Ends the holds whose reason is gone, or whose time is over.

@@ -17,21 +17,17 @@ impl Broadcast {
     pub(super) fn batch_refused(
         &mut self,
         id: TopicId,
-        index: usize,
+        place: usize,
         taken: Option<usize>,
         actions: &Actions<'_>,
     ) {
         let Some(topic) = self.channels.get(id) else {
             return;
         };
-        let slot = topic.members[index].slot;
+        let slot = topic.members.slot(place);
         let entries = &topic.turn.entries;
         let Some(taken) = taken else {
-            let waits = topic.members[index].waits;
-            if entries.iter().any(|entry| waits & bit(entry.action) == 0) {
-                self.wait_from(slot, id, index, 0);
-            }
-            return;
+            return self.wait_from(slot, id, place, 0);
         };
         let mut first = entries.partition_point(|entry| entry.end <= taken);
         if topic.turn.start(first) < taken {
@@ -43,20 +39,58 @@ impl Broadcast {
             self.sessions[slot].outgoing.begun = Some(begun);
             first += 1;
         }
-        self.wait_from(slot, id, index, first);
+        self.wait_from(slot, id, place, first);
         self.fell_behind(slot, actions);
     }
 
     /// A client waits for all messages of this turn from this entry on.
-    fn wait_from(&mut self, slot: usize, id: TopicId, member: usize, first: usize) {
+    fn wait_from(&mut self, slot: usize, id: TopicId, place: usize, first: usize) {
         let count = self.channels.get(id).map_or(0, |topic| topic.turn.entries.len());
         for index in first..count {
-            self.wait_for(slot, id, member, index);
+            self.wait_for(slot, id, place, index);
+        }
+    }
+
+    /// A member that sleeps waits in one place for each action, and under
+    /// `latest` of a pattern in one for each channel. If the turn has messages
+    /// for a place that some sleeper does not have, it gets the place. Nearly
+    /// always a comparison of two numbers tells that all have it.
+    pub(super) fn give_places(&mut self, id: TopicId) {
+        let Some(topic) = self.channels.get(id) else {
+            return;
+        };
+        let sleepers = topic.members.sleepers();
+        if sleepers == 0 {
+            return;
+        }
+        let is_missing = |entry: &TurnEntry| match entry.action {
+            Action::Latest if topic.kind == Kind::Pattern => {
+                topic
+                    .latest
+                    .get(&entry.channel)
+                    .map_or(0, |latest| latest.readers)
+                    < sleepers
+            }
+            action => topic.members.waiting(action) < sleepers,
+        };
+        let entries = &topic.turn.entries;
+        // All messages of a channel have one action.
+        let looked_at = if topic.kind == Kind::Pattern {
+            entries.len()
+        } else {
+            1
+        };
+        if !entries.iter().take(looked_at).any(is_missing) {
+            return;
+        }
+        let places = topic.members.asleep().map(|(place, member)| (place, member.slot));
+        for (place, slot) in places.collect::<Vec<_>>() {
+            self.wait_from(slot, id, place, 0);
         }
     }
 
     /// A client waits for one message of this turn.
-    fn wait_for(&mut self, slot: usize, id: TopicId, member: usize, index: usize) {
+    fn wait_for(&mut self, slot: usize, id: TopicId, place: usize, index: usize) {
         let (Some(topic), Some(session)) = (self.channels.get_mut(id), self.sessions.get_mut(slot)) else {
             return;
         };
@@ -64,13 +98,13 @@ impl Broadcast {
         let outgoing = &mut session.outgoing;
         if entry.action == Action::Latest {
             // A pattern has many channels, and one bit does not tell which waits.
-            let waits = &mut topic.members[member].waits;
             let key = (id, entry.channel.clone());
-            if *waits & bit(Action::Latest) != 0 || outgoing.latest.contains_key(&key) {
+            if topic.members.waits(place, Action::Latest) || outgoing.latest.contains_key(&key) {
                 return;
             }
-            if topic.kind != Kind::Pattern {
-                *waits |= bit(Action::Latest);
+            match topic.kind {
+                Kind::Pattern => topic.members.sleep(place),
+                _ => topic.members.begin_to_wait(place, Action::Latest),
             }
             let since = topic.latest.get(&entry.channel).map_or(0, |latest| latest.count)
                 + earlier(topic, index, |other| other.channel == entry.channel);
@@ -84,10 +118,10 @@ impl Broadcast {
             outgoing.pending.insert(entry.sequence, pending);
             return;
         }
-        if topic.members[member].waits & bit(entry.action) != 0 {
+        if topic.members.waits(place, entry.action) {
             return;
         }
-        topic.members[member].waits |= bit(entry.action);
+        topic.members.begin_to_wait(place, entry.action);
         let before = earlier(topic, index, |_| true);
         let log = topic.log(entry.action);
         let position = log.end() + before;
@@ -149,41 +183,60 @@ impl Broadcast {
 
     /// Keeps a topic's messages of this turn as far as somebody waits for them.
     pub(super) fn keep_for_readers(&mut self, id: TopicId, actions: &Actions<'_>) {
+        self.keep_values(id);
         let mark_bytes = self.settings.high_water_mark_bytes;
         let Some(topic) = self.channels.get_mut(id) else {
             return;
         };
-        let entries = std::mem::take(&mut topic.turn.entries);
-        let mut start = 0;
-        for entry in &entries {
-            let range = start..entry.end;
-            start = entry.end;
-            if entry.action == Action::Latest {
-                if let Some(latest) = topic.latest.get_mut(&entry.channel) {
-                    latest.count += 1;
-                    // A copy, so that one value does not keep a whole turn.
-                    latest.bytes = self.memory.share(topic.turn.bytes[range].to_vec());
-                }
-                continue;
-            }
-            let Some(logs) = &mut topic.logs else { continue };
-            let log = &mut logs[entry.action as usize];
-            if log.has_readers() {
-                self.patrol.kept_bytes += range.len();
-                log.push(Message {
-                    sequence: entry.sequence,
-                    channel: entry.channel.clone(),
-                    bytes: topic.turn.bytes.slice(range),
-                });
-            }
-        }
         if let Some(logs) = &mut topic.logs {
+            for (index, entry) in topic.turn.entries.iter().enumerate() {
+                let log = &mut logs[entry.action as usize];
+                if log.has_readers() {
+                    let bytes = topic.turn.slice(index);
+                    self.patrol.kept_bytes += bytes.len();
+                    log.push(Message {
+                        sequence: entry.sequence,
+                        channel: entry.channel.clone(),
+                        bytes,
+                    });
+                }
+            }
             logs.iter_mut().for_each(Backlog::trim);
             logs[Action::DropOldest as usize].cut(mark_bytes, actions.now());
         }
-        topic.turn.entries = entries;
         topic.turn.clear();
         self.channels.remove_if_unused(id);
+    }
+
+    /// Keeps the newest message of each channel, if somebody waits for it; the
+    /// others are only counted.
+    fn keep_values(&mut self, id: TopicId) {
+        let turn = self.turn;
+        let Some(topic) = self.channels.get_mut(id) else {
+            return;
+        };
+        if topic.latest.is_empty() {
+            return;
+        }
+        let entries = &topic.turn.entries;
+        for (index, entry) in entries.iter().enumerate().rev() {
+            if entry.action != Action::Latest {
+                continue;
+            }
+            let Some(latest) = topic.latest.get_mut(&entry.channel) else {
+                continue;
+            };
+            latest.count += 1;
+            if std::mem::replace(&mut latest.turn, turn) != turn {
+                let bytes = topic.turn.slice(index);
+                self.patrol.kept_bytes += bytes.len();
+                // A copy, so that one value does not keep a whole turn.
+                latest.bytes = match entries.len() {
+                    1 => bytes,
+                    _ => self.memory.share(bytes.to_vec()),
+                };
+            }
+        }
     }
 }
 
@@ -196,9 +249,4 @@ fn earlier(topic: &Topic, index: usize, counts: impl Fn(&TurnEntry) -> bool) -> 
     before
         .filter(|entry| entry.action == action && counts(entry))
         .count() as u64
-}
-
-/// The bit of an action in [`Member::waits`](super::channels::Member::waits).
-pub(super) const fn bit(action: Action) -> u8 {
-    1 << action as u8
 }

@@ -10,7 +10,8 @@
 //! | --- | --- |
 //! | `settings` | what the operator chooses |
 //! | `session` | what is known of one client |
-//! | `channels` | topics, their subscribers, and what was published |
+//! | `channels` | topics, and what was published to them |
+//! | `members` | the subscribers of a topic, and which of them are asleep |
 //! | `subscribing` | who subscribes to what |
 //! | `delivering` | the end of a turn: one write for each client |
 //! | `keeping` | what sockets refused then begins to wait |
@@ -33,6 +34,7 @@ mod gaps;
 mod holding;
 mod items;
 mod keeping;
+mod members;
 mod memory;
 mod owed;
 mod session;

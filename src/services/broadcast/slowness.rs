@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use super::Broadcast;
 use super::channels::TopicId;
-use super::keeping::bit;
 use super::session::{Cursor, Pending};
 use crate::backpressure::ChannelName;
 use crate::units::format_time;
@@ -251,7 +250,7 @@ impl Broadcast {
         };
         topic.log(cursor.action).leave(cursor.position);
         if let Some(member) = member.filter(|_| cursor.until == u64::MAX) {
-            topic.members[member].waits &= !bit(cursor.action);
+            topic.members.has_all(member, cursor.action);
         }
         self.channels.remove_if_unused(cursor.topic);
     }

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use super::channels::{Kind, Member, Topic, TopicId};
-use super::keeping::bit;
+use super::channels::{Kind, Topic, TopicId};
+use super::members::bit;
 use super::session::Pending;
 use super::{Broadcast, LOST_CHANNEL};
 use crate::Actions;
@@ -24,9 +24,8 @@ impl Broadcast {
         let Some(topic) = self.channels.get_mut(id) else {
             return;
         };
-        topic.members.push(Member { slot, waits: 0 });
-        let place = topic.members.len() - 1;
         let session = &mut self.sessions[slot];
+        let place = topic.members.add(slot, session.id);
         session.topics[kind as usize].insert(id, place);
         session.hears_gaps |= kind == Kind::Channel && name == LOST_CHANNEL;
         self.statistics.subscriptions += 1;
@@ -65,14 +64,13 @@ impl Broadcast {
         let Some(topic) = self.channels.get_mut(id) else {
             return;
         };
-        let member = topic.members.swap_remove(place);
-        let moved = topic.members.get(place).map(|moved| moved.slot);
+        let (waits, moved) = topic.members.remove(place);
         session.hears_gaps &= !(kind == Kind::Channel && *topic.name == *LOST_CHANNEL);
         if let Some(moved) = moved {
             self.sessions[moved].topics[kind as usize].insert(id, place);
         }
         self.statistics.subscriptions -= 1;
-        self.keep_until_here(slot, id, member.waits);
+        self.keep_until_here(slot, id, waits);
         self.channels.remove_if_unused(id);
     }
 
