@@ -121,6 +121,57 @@ impl CloseReason {
     }
 }
 
+/// The words of reasons other than slowness.
+mod word {
+    pub(super) const FINISHED: &str = "finished";
+    pub(super) const FAILED: &str = "failed";
+    pub(super) const REJECTED: &str = "rejected";
+    pub(super) const RESET: &str = "reset";
+    pub(super) const ADDRESS_FULL: &str = "address full";
+    pub(super) const NOT_ACKNOWLEDGED: &str = "end not acknowledged";
+    pub(super) const STOPPED: &str = "server stopped";
+    pub(super) const CONNECT_FAILED: &str = "connect failed";
+    pub(super) const IDLE: &str = "idle";
+    pub(super) const HALF_CLOSED: &str = "half-closed";
+}
+
+impl CloseReason {
+    /// The reason in a word or a few, without the numbers and the error: what
+    /// metrics and a log in JSON call it.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Finished => word::FINISHED,
+            Self::Slow(reason) => reason.word(),
+            Self::Failed(Operation::Connect, _) | Self::ConnectTimedOut(_) => word::CONNECT_FAILED,
+            Self::Failed(..) => word::FAILED,
+            Self::Rejected(_) => word::REJECTED,
+            Self::Reset => word::RESET,
+            Self::AddressFull => word::ADDRESS_FULL,
+            Self::NotAcknowledged => word::NOT_ACKNOWLEDGED,
+            Self::Stopped => word::STOPPED,
+            Self::Idle(_) => word::IDLE,
+            Self::HalfClosed(_) => word::HALF_CLOSED,
+        }
+    }
+
+    /// Every [`word`](Self::word), the slow ones first.
+    pub fn words() -> impl Iterator<Item = &'static str> {
+        SlowReason::ALL.into_iter().map(SlowReason::word).chain([
+            word::NOT_ACKNOWLEDGED,
+            word::REJECTED,
+            word::IDLE,
+            word::HALF_CLOSED,
+            word::STOPPED,
+            word::RESET,
+            word::ADDRESS_FULL,
+            word::FAILED,
+            word::CONNECT_FAILED,
+            word::FINISHED,
+        ])
+    }
+}
+
 impl fmt::Display for CloseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -307,3 +307,49 @@ fn a_second_signal_ends_the_program_and_its_line_is_written() {
     assert_eq!(server.wait_for_exit().code(), Some(1));
     assert_eq!(server.lines_with("second signal: exiting now").len(), 1);
 }
+
+#[test]
+fn a_log_in_json_says_the_same_with_the_facts_as_fields_in_file_and_on_standard_error() {
+    let server = Server::echo(&["--log-format", "json", "--grace", "2s", "--log-level", "debug"]);
+    let mut stalled = connect_with(server.address(), Buffers::SMALL);
+    fill_up_to(&mut stalled, 128 << 10);
+    let line = server.wait_for_line("\"event\":\"disconnect\"");
+    let object: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(object["reason"], "write timeout", "{line}");
+    assert_eq!(object["level"], "WARN", "{line}");
+    assert_eq!(
+        object["address"],
+        stalled.local_addr().unwrap().to_string(),
+        "{line}"
+    );
+    for number in [
+        "client",
+        "queued_bytes",
+        "peak_bytes",
+        "limit_bytes",
+        "sent_bytes",
+    ] {
+        assert!(object[number].is_u64(), "{number}: {line}");
+    }
+    assert!(object["slow_seconds"].as_f64().unwrap() >= 2.0, "{line}");
+    assert!(
+        object["message"]
+            .as_str()
+            .unwrap()
+            .contains("write timeout, disconnecting: slow for"),
+        "{line}"
+    );
+    assert!(object.get("upstream").is_none(), "{line}");
+    let start = server.lines_with("limits in force: high-water mark 64KiB");
+    assert_eq!(start.len(), 1);
+    server.stop();
+    for line in server.lines_with("") {
+        let object: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert!(
+            object["time"].is_string() && object["event"].is_string(),
+            "{line}"
+        );
+        assert_ne!(object["event"], "note", "{line}");
+    }
+    assert_eq!(server.standard_error(), server.lines_with("").join("\n") + "\n");
+}

@@ -112,6 +112,12 @@ impl SlowReason {
         &rules[self as usize]
     }
 
+    /// The reason in a word or two, as the log has it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        self.rule().words
+    }
+
     /// How long the clock of this rule may run. `None` for a rule that is
     /// judged at a write, not by a timer.
     #[must_use]

@@ -13,6 +13,7 @@ use highwater::Limits;
 use highwater::limits;
 use log::LevelFilter;
 
+use super::log::LogFormat;
 use super::parse::{Size, Time};
 
 /// Where to listen.
@@ -144,6 +145,10 @@ pub(crate) struct ServingArgs {
     /// trace.
     #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = parse_level, help_heading = LOG)]
     pub(crate) log_level: LevelFilter,
+    /// Write lines for people (`text`), or an object a line for programs
+    /// (`json`).
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = LogFormat::Text, help_heading = LOG)]
+    pub(crate) log_format: LogFormat,
     /// Log at most this many lines of one kind in a second, and the sum of the
     /// others within 10 s; 0 logs every line.
     #[arg(long, value_name = "N", default_value_t = limits::LOG_LINES_PER_SECOND, help_heading = LOG)]

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use highwater::{Counters, EventLoop, Limits, Remote, ServerError, Service, raise_descriptor_limit};
 use log::{Level, error, info, log_enabled, warn};
 
-use super::log::Log;
+use super::log::{Log, LogError};
 use super::options::{ListenArgs, ServingArgs};
 use super::sentences;
 use super::signals::hear_signals;
@@ -52,7 +52,7 @@ pub(crate) fn serve<A: Serving>(args: A) -> ExitCode {
         usage(&sentence);
     }
     let addresses = listen.addresses().unwrap_or_else(|sentence| usage(&sentence));
-    let log = match Log::start(serving.log_level, serving.log_file.as_deref(), serving.log_rate) {
+    let log = match start_log(serving) {
         Ok(log) => log,
         Err(error) => {
             eprintln!("error: {error}");
@@ -60,17 +60,17 @@ pub(crate) fn serve<A: Serving>(args: A) -> ExitCode {
         }
     };
     if let Err(error) = raise_descriptor_limit() {
-        warn!("the descriptor limit stays as it is: {error}");
+        warn!(event = "descriptor_limit"; "the descriptor limit stays as it is: {error}");
     }
     let code = match run(&addresses, limits, args, log.clone()) {
         Ok(counters) => {
-            info!("stopped: {}", counters.summary(A::DONE));
+            info!(event = "stopped"; "stopped: {}", counters.summary(A::DONE));
             ExitCode::SUCCESS
         }
         Err(failure) => {
             let sentence = sentences::of_server(&failure);
             if log_enabled!(Level::Error) {
-                error!("{sentence}");
+                error!(event = "failure"; "{sentence}");
             } else {
                 eprintln!("error: {sentence}");
             }
@@ -79,6 +79,11 @@ pub(crate) fn serve<A: Serving>(args: A) -> ExitCode {
     };
     log.finish();
     code
+}
+
+fn start_log(serving: &ServingArgs) -> Result<Log, LogError> {
+    let file = serving.log_file.as_deref();
+    Log::start(serving.log_level, serving.log_format, file, serving.log_rate)
 }
 
 fn run<A: Serving>(

@@ -22,10 +22,14 @@ pub(crate) fn hear_signals(remote: Remote, log: Log) -> std::io::Result<()> {
         let mut stopping = false;
         for signal in signals.forever() {
             match signal {
-                SIGHUP | SIGUSR1 if log.reopen() => info!("signal: opening the log file anew"),
-                SIGHUP | SIGUSR1 => info!("signal: no log file to open anew; --log-file names one"),
+                SIGHUP | SIGUSR1 if log.reopen() => {
+                    info!(event = "log_reopened"; "signal: opening the log file anew")
+                }
+                SIGHUP | SIGUSR1 => {
+                    info!(event = "log_reopened"; "signal: no log file to open anew; --log-file names one")
+                }
                 _ if stopping => {
-                    warn!("second signal: exiting now");
+                    warn!(event = "second_signal"; "second signal: exiting now");
                     log.finish();
                     std::process::exit(1);
                 }

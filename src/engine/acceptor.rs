@@ -127,6 +127,7 @@ impl Acceptor {
         if !failing.logged && self.failure_log.admit(elapsed, LOG_REPEAT_INTERVAL).is_some() {
             failing.logged = true;
             warn!(
+                event = "accept_failed";
                 "cannot accept: {error}; new clients wait in the backlog, trying again every {} ms",
                 ACCEPT_RETRY.as_millis()
             );
@@ -138,7 +139,7 @@ impl Acceptor {
     fn recover(&mut self, now: Instant) {
         if let Some(failing) = self.failing.take().filter(|failing| failing.logged) {
             let outage = now.saturating_duration_since(failing.since);
-            info!("accepting again after {:.3} s", outage.as_secs_f64());
+            info!(event = "accept_recovered"; "accepting again after {:.3} s", outage.as_secs_f64());
         }
     }
 }

@@ -40,6 +40,8 @@ impl Clock {
             let excess = elapsed.saturating_sub(waited + TURN_ALLOWANCE);
             if excess >= WORTH_A_LINE {
                 warn!(
+                    event = "stall",
+                    stalled_seconds = excess.as_secs_f64();
                     "did not run for {:.3} s, as if stopped; no client is charged for it",
                     excess.as_secs_f64()
                 );

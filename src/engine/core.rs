@@ -151,7 +151,7 @@ impl<N: Network> Core<N> {
             timers: Timers::new(&limits),
             budget: Budget::new(memory_budget_bytes),
             marked: VecDeque::new(),
-            journal: Journal::new(slow_upstream_advice, now),
+            journal: Journal::new(slow_upstream_advice, limits.limit_bytes(), now),
             refusals: Refusals::new(max_clients, limits.max_clients_per_address, now),
             stop: Stop::No,
             silence: Silence::default(),

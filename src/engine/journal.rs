@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use log::{debug, info, warn};
+use log::Level;
 
 use super::client::Client;
 use super::network::Stream;
@@ -15,6 +15,24 @@ use super::service::Slowness;
 use crate::backpressure::SlowReason;
 use crate::error::{CloseReason, Operation};
 use crate::limits::LOG_REPEAT_INTERVAL;
+
+/// A line about one client, with the facts that a log in JSON gives.
+macro_rules! about {
+    ($level:ident, $event:literal, $client:expr, [$($facts:tt)*], $($text:tt)+) => {
+        log::log!(
+            Level::$level,
+            event = $event,
+            client = $client.name().client_number(),
+            upstream = $client.name().upstream_number(),
+            address:% = $client.peer,
+            received_bytes = $client.received_bytes,
+            sent_bytes = $client.sent_bytes,
+            peak_bytes = $client.peak_bytes,
+            $($facts)*;
+            $($text)+
+        )
+    };
+}
 
 /// Counters of one server since its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -127,15 +145,18 @@ impl Counters {
 pub(super) struct Journal {
     counters: Counters,
     started: Instant,
+    /// The limit in force, in bytes.
+    limit_bytes: usize,
     /// What the log says of an upstream that was too slow.
     slow_upstream_advice: String,
 }
 
 impl Journal {
-    pub(super) fn new(slow_upstream_advice: Option<String>, now: Instant) -> Self {
+    pub(super) fn new(slow_upstream_advice: Option<String>, limit_bytes: usize, now: Instant) -> Self {
         Self {
             counters: Counters::default(),
             started: now,
+            limit_bytes,
             slow_upstream_advice: slow_upstream_advice
                 .map_or_else(String::new, |advice| format!("; {advice}")),
         }
@@ -179,7 +200,7 @@ impl Journal {
 
     /// The queue of a client has reached the limit. A fast client that moves
     /// much data gets there all the time, so not every time is logged.
-    pub(super) fn blocked<S: Stream>(&self, client: &mut Client<S>, limit_bytes: usize, now: Instant) {
+    pub(super) fn blocked<S: Stream>(&self, client: &mut Client<S>, now: Instant) {
         let elapsed = now.saturating_duration_since(self.started);
         let Some(unlogged) = client.blocked_log.admit(elapsed, LOG_REPEAT_INTERVAL) else {
             return;
@@ -188,7 +209,12 @@ impl Journal {
             0 => String::new(),
             times => format!(", and {times} times before"),
         };
-        info!(
+        let limit_bytes = self.limit_bytes;
+        about!(
+            Info,
+            "write_blocked",
+            client,
+            [queued_bytes = client.queue.len(), limit_bytes = limit_bytes],
             "{} write blocked: {} bytes queued, over the limit of {limit_bytes}{repeated} ({})",
             client.name(),
             client.queue.len(),
@@ -218,7 +244,16 @@ impl Journal {
         let is_timed = matches!(reason, SlowReason::WriteTimeout | SlowReason::DrainTimeout);
         let is_helped = client.is_upstream() && is_timed;
         let advice = if is_helped { &self.slow_upstream_advice } else { "" };
-        warn!(
+        about!(
+            Warn,
+            "disconnect",
+            client,
+            [
+                reason:% = reason,
+                slow_seconds = slow.slow_for.as_secs_f64(),
+                queued_bytes = slow.waiting_bytes,
+                limit_bytes = self.limit_bytes
+            ],
             "{} {reason}, disconnecting: slow for {:.3} s, {} bytes queued (peak {}), {detail}, {} sent, {}{advice} ({})",
             client.name(),
             slow.slow_for.as_secs_f64(),
@@ -232,7 +267,11 @@ impl Journal {
 
     /// The receive buffer of a client was enlarged to let its ACKs in.
     pub(super) fn acks_let_in<S: Stream>(&self, client: &Client<S>, silence: Duration) {
-        debug!(
+        about!(
+            Debug,
+            "receive_buffer_enlarged",
+            client,
+            [silent_seconds = silence.as_secs_f64()],
             "{} sent no ACK for {} ms: receive buffer enlarged, in case our kernel dropped its ACKs ({})",
             client.name(),
             silence.as_millis(),
@@ -243,7 +282,11 @@ impl Journal {
     /// An idle client is let go in order.
     pub(super) fn idle_in_order<S: Stream>(&mut self, client: &Client<S>, silence: Duration) {
         self.counters.idle_clients += 1;
-        debug!(
+        about!(
+            Debug,
+            "close",
+            client,
+            [reason = "idle", silent_seconds = silence.as_secs_f64()],
             "{} idle, closing in order: no byte moved for {:.3} s ({})",
             client.name(),
             silence.as_secs_f64(),
@@ -256,23 +299,48 @@ impl Journal {
         self.counters.sent_bytes += client.sent_bytes;
         self.counters.count_closed(reason);
         let (name, peer): (_, SocketAddr) = (client.name(), client.peer);
+        let word = reason.word();
         let (received, sent) = (client.received_bytes, client.sent_bytes);
         match reason {
             // Logged when the rule was found to be broken.
             CloseReason::Slow(_) => {}
-            CloseReason::Rejected(why) => warn!("{name} disconnecting: {why} ({peer})"),
-            CloseReason::NotAcknowledged => warn!(
+            CloseReason::Rejected(why) => about!(
+                Warn,
+                "disconnect",
+                client,
+                [reason = word],
+                "{name} disconnecting: {why} ({peer})"
+            ),
+            CloseReason::NotAcknowledged => about!(
+                Warn,
+                "disconnect",
+                client,
+                [reason = word],
                 "{name} {reason}, disconnecting: {sent} bytes sent, the last not taken in time, {} ({peer})",
                 client.stream.peer_state(),
             ),
-            CloseReason::Idle(silence) | CloseReason::HalfClosed(silence) => info!(
+            CloseReason::Idle(silence) | CloseReason::HalfClosed(silence) => about!(
+                Info,
+                "disconnect",
+                client,
+                [reason = word, silent_seconds = silence.as_secs_f64()],
                 "{name} {reason}, disconnecting: no byte moved for {:.3} s, {received} bytes received, {sent} sent ({peer})",
                 silence.as_secs_f64(),
             ),
-            CloseReason::Stopped => {
-                info!("{name} {reason}, disconnecting: {received} bytes received, {sent} sent ({peer})");
-            }
-            _ => debug!("{name} closed: {reason}, {received} bytes received, {sent} sent ({peer})"),
+            CloseReason::Stopped => about!(
+                Info,
+                "disconnect",
+                client,
+                [reason = word],
+                "{name} {reason}, disconnecting: {received} bytes received, {sent} sent ({peer})"
+            ),
+            _ => about!(
+                Debug,
+                "close",
+                client,
+                [reason = word],
+                "{name} closed: {reason}, {received} bytes received, {sent} sent ({peer})"
+            ),
         }
     }
 }

@@ -42,6 +42,11 @@ struct Kind {
 }
 
 impl Refusals {
+    /// Most clients at a time.
+    pub(super) const fn max_clients(&self) -> usize {
+        self.kinds[Full::Server as usize].most
+    }
+
     pub(super) fn new(max_clients: usize, max_clients_per_address: Option<usize>, started: Instant) -> Self {
         let kind = |most, words| Kind {
             most,
@@ -114,7 +119,11 @@ impl Kind {
     fn write(&self, clients: u64, hint: &str) {
         if let Some(peer) = self.last {
             let (most, words) = (self.most, self.words);
-            warn!("refused {clients} new clients, the last one {peer}: {most} {words} {most}{hint}");
+            warn!(
+                event = "refuse",
+                address:% = peer,
+                refused_clients = clients;
+                "refused {clients} new clients, the last one {peer}: {most} {words} {most}{hint}");
         }
     }
 }

@@ -43,6 +43,8 @@ impl<N: Network, S: Service> Engine<N, S> {
         self.accept_backlog();
         let time = self.core.limits.stop_timeout;
         info!(
+            event = "stopping",
+            clients = self.core.client_count();
             "stopping: {} clients have {} to finish",
             self.core.client_count(),
             format_time(time)

@@ -6,6 +6,8 @@
 
 use std::time::{Duration, Instant};
 
+use log::info;
+
 use super::acceptor::Acceptor;
 use super::client::Phase;
 use super::client::readiness::Event;
@@ -18,7 +20,7 @@ use super::ready_list::Lane;
 use super::service::{Actions, Service};
 use crate::error::ServerError;
 use crate::limits::{
-    LONGEST_WAIT, Limits, READ_BUFFER_BYTES, SHORTEST_TICK, STOP_POLL, TURN_BUDGET_ALL_BYTES,
+    InForce, LONGEST_WAIT, Limits, READ_BUFFER_BYTES, SHORTEST_TICK, STOP_POLL, TURN_BUDGET_ALL_BYTES,
     TURN_BUDGET_NEW_BYTES,
 };
 
@@ -70,6 +72,26 @@ impl<N: Network, S: Service> Engine<N, S> {
             next_tick: None,
             woken: false,
         })
+    }
+
+    /// Writes a line with all limits in force.
+    pub(crate) fn log_limits(&self) {
+        let limits = &self.core.limits;
+        let in_force = InForce {
+            limits,
+            memory_budget_bytes: self.core.budget.budget_bytes(),
+            max_clients: self.core.refusals.max_clients(),
+        };
+        info!(
+            event = "limits",
+            high_water_mark_bytes = limits.high_water_mark_bytes,
+            limit_bytes = limits.limit_bytes(),
+            grace_seconds = limits.grace.as_secs_f64(),
+            hard_limit_bytes = limits.hard_limit_bytes(),
+            memory_budget_bytes = in_force.memory_budget_bytes,
+            max_clients = in_force.max_clients;
+            "{in_force}"
+        );
     }
 
     /// Takes in an event of a client's socket. A stale id finds nobody.

@@ -121,7 +121,7 @@ impl<N: Network> Core<N> {
         self.budget.grow(rest_bytes);
         let started = client.clocks.queue_changed(&self.limits, &client.queue, self.now);
         if started.over_limit {
-            self.journal.blocked(client, self.limits.limit_bytes(), self.now);
+            self.journal.blocked(client, self.now);
         }
         if client.has_work() {
             self.ready.list(id, &mut client.place);

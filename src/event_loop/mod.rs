@@ -147,8 +147,9 @@ impl<S: Service> EventLoop<S> {
     #[expect(clippy::disallowed_methods, reason = "the event loop owns the clock")]
     pub fn run(&mut self) -> Result<Counters, ServerError> {
         for address in &self.addresses {
-            info!("listening on {address}");
+            info!(event = "listening", address:% = address; "listening on {address}");
         }
+        self.engine.log_limits();
         let mut wait = Some(Duration::ZERO);
         loop {
             if let Err(error) = self.poll.poll(&mut self.events, wait)
@@ -219,6 +220,7 @@ fn default_max_clients(limits: &Limits, sockets_per_client: usize) -> usize {
         && asked > available
     {
         warn!(
+            event = "descriptor_limit";
             "--max-clients {asked} is more than the {available} that the descriptor limit allows, \
              with {sockets_per_client} for each; raise it with `ulimit -n`"
         );

@@ -5,9 +5,12 @@
 
 pub mod broadcast;
 mod check;
+mod in_force;
 mod server;
 
 use std::time::Duration;
+
+pub(crate) use in_force::InForce;
 
 pub use check::{Limit, LimitsError, SHORTEST_TIMEOUT};
 pub use server::Limits;

@@ -253,6 +253,8 @@ impl Service for FramedEcho {
             && let Some(name) = actions.name(client)
         {
             info!(
+                event = "unfinished_frame",
+                held_bytes = unfinished.held().len();
                 "{name} ended inside a frame: {} bytes thrown away",
                 unfinished.held().len()
             );

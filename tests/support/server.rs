@@ -134,7 +134,9 @@ impl Server {
             directory,
         };
         let lines = server.wait_for_lines(lines_before + 1, LISTENING);
-        let (_, address) = lines[lines_before].rsplit_once(' ').unwrap();
+        let (_, rest) = lines[lines_before].split_once(LISTENING).unwrap();
+        // In a log in JSON a quotation mark follows.
+        let address = rest.split('"').next().unwrap();
         server.address = address.parse().unwrap();
         server
     }
@@ -159,6 +161,11 @@ impl Server {
     /// The log so far.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// What it wrote to standard error so far.
+    pub(crate) fn standard_error(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("stderr")).unwrap_or_default()
     }
 
     /// The whole lines of the log that contain `part`.

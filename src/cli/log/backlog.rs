@@ -14,7 +14,9 @@ use std::thread;
 
 use highwater::limits::{LOG_BACKLOG_LINES, LOG_FLUSH_TIMEOUT, LOG_GATHER_TIME};
 
-use super::file;
+use log::Level;
+
+use super::{LogFormat, file, json};
 
 enum Message {
     /// A line, and the number of lines lost right before it.
@@ -30,6 +32,8 @@ enum Message {
 pub(super) struct Handle {
     sender: SyncSender<Message>,
     reopen: Arc<AtomicBool>,
+    /// Lines lost since the start.
+    dropped: Arc<AtomicU64>,
 }
 
 impl Handle {
@@ -69,22 +73,33 @@ pub(super) struct Backlog {
 impl Backlog {
     /// Starts the thread that writes to `sink`, which is `file` if that is
     /// given.
-    pub(super) fn start(sink: impl Write + Send + 'static, file: Option<LogFile>) -> io::Result<Self> {
+    pub(super) fn start(
+        sink: impl Write + Send + 'static,
+        file: Option<LogFile>,
+        format: LogFormat,
+    ) -> io::Result<Self> {
         let (sender, lines) = sync_channel(LOG_BACKLOG_LINES);
         let lost = Arc::new(AtomicU64::new(0));
         let reopen = Arc::new(AtomicBool::new(false));
+        let dropped = Arc::new(AtomicU64::new(0));
         let writer = Writer {
             sink: Box::new(sink),
             lost: Arc::clone(&lost),
             reopen: Arc::clone(&reopen),
             file,
             is_failing: false,
+            format,
+            dropped: Arc::clone(&dropped),
         };
         thread::Builder::new()
             .name("log".into())
             .spawn(move || writer.run(&lines))?;
         Ok(Self {
-            handle: Handle { sender, reopen },
+            handle: Handle {
+                sender,
+                reopen,
+                dropped,
+            },
             line: Vec::new(),
             lost,
         })
@@ -104,6 +119,7 @@ impl Write for Backlog {
             if let Err(TrySendError::Full(_)) = self.handle.sender.try_send(Message::Line(line, lost_before))
             {
                 self.lost.fetch_add(lost_before + 1, Ordering::Relaxed);
+                self.handle.dropped.fetch_add(1, Ordering::Relaxed);
             }
         }
         Ok(data.len())
@@ -123,6 +139,9 @@ struct Writer {
     file: Option<LogFile>,
     /// Whether the last write failed.
     is_failing: bool,
+    format: LogFormat,
+    /// Lines lost since the start.
+    dropped: Arc<AtomicU64>,
 }
 
 /// A log file: its path, and where its failures are reported.
@@ -136,10 +155,18 @@ impl LogFile {
         Self { path, complaints }
     }
 
-    fn complain(&self, sentence: &str) {
-        let path = self.path.display();
+    fn complain(&self, format: LogFormat, sentence: &str) {
+        let sentence = format!("--log-file {}: {sentence}", self.path.display());
         self.complaints
-            .complain(format!("[ERROR] --log-file {path}: {sentence}\n"));
+            .complain(untimed(format, Level::Error, &sentence, "log_file_failed"));
+    }
+}
+
+/// A line of the log about itself. As text it has no time.
+fn untimed(format: LogFormat, level: Level, sentence: &str, event: &str) -> String {
+    match format {
+        LogFormat::Text => format!("[{level}] {sentence}\n"),
+        LogFormat::Json => json::line(level, sentence, event, ""),
     }
 }
 
@@ -169,6 +196,7 @@ impl Writer {
                     self.report_lost(lost_before);
                     if !self.put(&line) {
                         self.lost.fetch_add(1, Ordering::Relaxed);
+                        self.dropped.fetch_add(1, Ordering::Relaxed);
                     }
                 }
                 Message::Flush(done) => {
@@ -196,9 +224,10 @@ impl Writer {
                 self.sink = Box::new(opened);
                 self.is_failing = false;
             }
-            Err(error) => log_file.complain(&format!(
-                "cannot be opened anew: {error}; the lines go on into the file that was open"
-            )),
+            Err(error) => log_file.complain(
+                self.format,
+                &format!("cannot be opened anew: {error}; the lines go on into the file that was open"),
+            ),
         }
     }
 
@@ -212,7 +241,8 @@ impl Writer {
         if lost == 0 {
             return;
         }
-        let line = format!("[WARN] {lost} log lines lost here: they were not taken in time\n");
+        let sentence = format!("{lost} log lines lost here: they were not taken in time");
+        let line = untimed(self.format, Level::Warn, &sentence, "lines_lost");
         if !self.put(line.as_bytes()) {
             self.lost.fetch_add(lost, Ordering::Relaxed);
         }
@@ -222,9 +252,10 @@ impl Writer {
     fn put(&mut self, text: &[u8]) -> bool {
         let outcome = self.sink.write_all(text);
         if let (Err(error), Some(file), false) = (&outcome, &self.file, self.is_failing) {
-            file.complain(&format!(
-                "takes no more lines: {error}; those that are missing are counted"
-            ));
+            file.complain(
+                self.format,
+                &format!("takes no more lines: {error}; those that are missing are counted"),
+            );
         }
         self.is_failing = outcome.is_err();
         outcome.is_ok()
@@ -263,7 +294,7 @@ mod tests {
             open: gate,
             taken: Arc::clone(&taken),
         };
-        (Backlog::start(sink, None).unwrap(), open, taken)
+        (Backlog::start(sink, None, LogFormat::Text).unwrap(), open, taken)
     }
 
     #[test]
@@ -337,9 +368,10 @@ mod tests {
         let to = Handle {
             sender: to,
             reopen: Arc::default(),
+            dropped: Arc::default(),
         };
         let log_file = LogFile::new("full.log".into(), to);
-        let mut backlog = Backlog::start(Full, Some(log_file)).unwrap();
+        let mut backlog = Backlog::start(Full, Some(log_file), LogFormat::Text).unwrap();
         writeln!(backlog, "a").unwrap();
         writeln!(backlog, "b").unwrap();
         let (done, finished) = mpsc::channel();

@@ -6,18 +6,35 @@
 
 mod backlog;
 mod file;
+mod json;
 mod repeats;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
+use clap::ValueEnum;
 use log::LevelFilter;
 use simplelog::{CombinedLogger, Config, ConfigBuilder, SharedLogger, WriteLogger};
+use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
 use backlog::{Backlog, Handle, LogFile};
 pub(crate) use file::RotatedFile;
+use json::JsonLogger;
 use repeats::LimitedLogger;
+
+/// The time of a line: RFC 3339, in UTC, with milliseconds.
+const TIME: &[BorrowedFormatItem<'static>] =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+
+/// How lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// A sentence for people.
+    Text,
+    /// An object for programs.
+    Json,
+}
 
 /// The running log. Keep it to the end of the program, then call
 /// [`finish`](Self::finish).
@@ -65,22 +82,22 @@ impl Log {
     /// The file cannot be opened, or the program has a log already.
     pub(crate) fn start(
         level: LevelFilter,
+        format: LogFormat,
         file: Option<&Path>,
         lines_per_second: usize,
     ) -> Result<Self, LogError> {
-        let to_standard_error = Backlog::start(io::stderr(), None).map_err(LogError::Thread)?;
+        let to_standard_error = Backlog::start(io::stderr(), None, format).map_err(LogError::Thread)?;
         let standard_error = to_standard_error.handle();
-        let mut loggers: Vec<Box<dyn SharedLogger>> =
-            vec![WriteLogger::new(level, config(), to_standard_error)];
+        let mut sinks = vec![to_standard_error];
         let mut file_handle = None;
         if let Some(path) = file {
             let opened = file::open(path).map_err(|error| LogError::File(path.to_owned(), error))?;
             let log_file = LogFile::new(path.to_owned(), standard_error.clone());
-            let to_file = Backlog::start(opened, Some(log_file)).map_err(LogError::Thread)?;
+            let to_file = Backlog::start(opened, Some(log_file), format).map_err(LogError::Thread)?;
             file_handle = Some(to_file.handle());
-            loggers.push(WriteLogger::new(level, config(), to_file));
+            sinks.push(to_file);
         }
-        let limited = LimitedLogger::start(CombinedLogger::new(loggers), lines_per_second);
+        let limited = LimitedLogger::start(CombinedLogger::new(loggers(format, sinks)), lines_per_second);
         let limited = limited.map_err(LogError::Thread)?;
         log::set_logger(limited).map_err(|_| LogError::Taken)?;
         log::set_max_level(level);
@@ -119,12 +136,24 @@ impl Log {
     }
 }
 
+/// Writes to the sinks. The level is that of the whole log.
+fn loggers(format: LogFormat, sinks: Vec<Backlog>) -> Vec<Box<dyn SharedLogger>> {
+    let text = |sink| -> Box<dyn SharedLogger> { WriteLogger::new(LevelFilter::Trace, config(), sink) };
+    match format {
+        LogFormat::Text => sinks.into_iter().map(text).collect(),
+        LogFormat::Json => {
+            let sinks = sinks
+                .into_iter()
+                .map(|sink| -> Box<dyn io::Write + Send> { Box::new(sink) });
+            vec![JsonLogger::new(sinks.collect())]
+        }
+    }
+}
+
 fn config() -> Config {
     let mut builder = ConfigBuilder::new();
     builder
-        .set_time_format_custom(format_description!(
-            "[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z"
-        ))
+        .set_time_format_custom(TIME)
         .set_thread_level(LevelFilter::Off)
         .set_target_level(LevelFilter::Off)
         .set_location_level(LevelFilter::Off)

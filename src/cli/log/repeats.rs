@@ -11,6 +11,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use log::kv::Value;
 use log::{Level, Log, Metadata, Record};
 
 use highwater::limits::LOG_REPEAT_INTERVAL;
@@ -175,6 +176,7 @@ impl LimitedLogger {
                     .target(module)
                     .module_path(Some(module))
                     .args(format_args!("{sentence}"))
+                    .key_values(&[("event", "repeat".into()), ("lines", Value::from(sum.lines))])
                     .build(),
             );
         }

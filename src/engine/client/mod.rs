@@ -338,6 +338,18 @@ pub struct ClientName {
     upstream_of: Option<i32>,
 }
 
+impl ClientName {
+    /// The number of the client, or of the one that this upstream is for.
+    pub(super) fn client_number(self) -> i32 {
+        self.upstream_of.unwrap_or(self.descriptor)
+    }
+
+    /// The number of the upstream, if it is one.
+    pub(super) fn upstream_number(self) -> Option<i32> {
+        self.upstream_of.map(|_| self.descriptor)
+    }
+}
+
 impl fmt::Display for ClientName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.upstream_of {

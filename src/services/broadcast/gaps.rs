@@ -62,6 +62,10 @@ impl Broadcast {
                 .as_secs_f64();
             let (name, lost, action) = (&session.descriptor, episode.lost, episode.action);
             info!(
+                event = "messages_lost",
+                address:% = session.peer,
+                lost_messages = lost,
+                lost_seconds = seconds;
                 "client {name} lost {lost} messages in {seconds:.3} s ({action}) ({})",
                 session.peer
             );

@@ -116,12 +116,12 @@ fn write_lines(mut writer: Box<dyn AccessLogWriter>, waiting: &Receiver<String>,
         if let Err(error) = &outcome
             && !is_failing
         {
-            warn!("cannot write the access log: {error}");
+            warn!(event = "access_log_failed"; "cannot write the access log: {error}");
         }
         is_failing = outcome.is_err();
         let count = dropped.swap(0, Ordering::Relaxed);
         if count > 0 {
-            warn!("access log: {count} lines dropped, more than {BACKLOG_LINES} were waiting");
+            warn!(event = "access_log_lines_lost"; "access log: {count} lines dropped, more than {BACKLOG_LINES} were waiting");
         }
     }
 }

@@ -85,6 +85,7 @@ impl Tunnel {
     fn warn_of_local_ports(&mut self, address: SocketAddr, error: &io::Error, now: Instant) {
         if let Some(unlogged) = self.no_local_port.note(now) {
             warn!(
+                event = "no_local_port";
                 "no local port is free for a connection to {address}: {error}; widen \
                  net.ipv4.ip_local_port_range or give {} more addresses{}",
                 self.target,
@@ -135,6 +136,10 @@ impl Tunnel {
         }
         if let Some(unlogged) = self.not_connected.note(actions.now()) {
             warn!(
+                event = "connect_failed",
+                address:% = peer,
+                reason = "connect failed",
+                waited_seconds = waited.as_secs_f64();
                 "{name} disconnecting: cannot connect to {}: {why}, after {:.3} s{} ({peer})",
                 self.target,
                 waited.as_secs_f64(),
@@ -168,6 +173,7 @@ impl Tunnel {
         let now = actions.now();
         if let Some((outage, _)) = self.not_resolved.recover(now) {
             info!(
+                event = "resolved";
                 "{} resolves again after {:.3} s",
                 self.target,
                 outage.as_secs_f64()
@@ -176,7 +182,7 @@ impl Tunnel {
         if !self.addresses.replace(found) {
             return;
         }
-        info!("{} is at {}", self.target, self.addresses.list());
+        info!(event = "resolved"; "{} is at {}", self.target, self.addresses.list());
         for client in self.waiting_clients() {
             if let Some(mut attempt) = self.take_waiting(client) {
                 attempt.take_up(&self.addresses, now);
@@ -195,7 +201,7 @@ impl Tunnel {
                 false => format!("going on with {}", self.addresses.list()),
             };
             let before = and_before(unlogged);
-            warn!("cannot resolve {}: {error}; {so}{before}", self.target);
+            warn!(event = "resolve_failed"; "cannot resolve {}: {error}; {so}{before}", self.target);
         }
     }
 }

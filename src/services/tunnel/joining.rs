@@ -24,6 +24,7 @@ impl Tunnel {
         }
         if let Some((outage, times)) = self.not_connected.recover(actions.now()) {
             info!(
+                event = "connected";
                 "connected to {} again after {:.3} s; {times} clients were turned away",
                 self.target,
                 outage.as_secs_f64(),

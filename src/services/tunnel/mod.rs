@@ -279,6 +279,7 @@ impl Service for Tunnel {
         let unlogged = self.not_connected.take_unlogged();
         if unlogged > 0 {
             warn!(
+                event = "connect_failed";
                 "cannot connect to {}: {unlogged} more clients were turned away",
                 self.target
             );
