@@ -94,88 +94,161 @@ pub(super) fn unaffected(seen: &Measurement) -> Finding {
             "nobody was answered even before the slow clients joined",
         );
     }
-    let after = seen.healthy.after.unwrap_or(before);
-    let left = Left::of(seen);
-    let recovered = rate(&after, &before) * factor(left.before, left.after);
-    // A machine that was busier afterwards was busier meanwhile; a server that never recovered was harmed.
-    let has_recovered = recovered >= LEAST_RATE_KEPT;
-    let (alone, left_alone) = if has_recovered && rate(&after, &before) < 1.0 {
-        (after, left.after)
-    } else {
-        (before, left.before)
-    };
-    let others = factor(left_alone, left.during);
-    let prober = factor(time_for_healthy(&alone), time_for_healthy(&during));
-    let kept = rate(&during, &alone) * (others * prober).min(MOST_PUT_DOWN_TO_OTHERS);
-    let of_what = match (others > 1.2, prober > 1.2) {
-        (false, false) => "their rate",
-        (true, false) => "the rate that other programs left them",
-        (false, true) => "the rate that filling up slow clients left the prober time for",
-        (true, true) => "the rate that other programs, and filling up slow clients, left the prober time for",
-    };
-    let before = PhaseFigures {
-        p99_us: before.p99_us.max(if has_recovered { after.p99_us } else { 0.0 }),
-        max_us: before.max_us.max(if has_recovered { after.max_us } else { 0.0 }),
-        ..before
-    };
-    let most_p99 = (before.p99_us * MOST_P99_GROWTH).max(HARMLESS_WAIT_US);
-    let longest = LONGEST_WAIT_US.max(2.0 * before.max_us);
-    if left.least() < OTHERS_COUNT_FROM && may_be_others_doing(&during, most_p99, longest) {
-        let reason = format!(
-            "one of them waited {}, but other programs took {:.0} % of the machine meanwhile",
-            micros(during.max_us),
-            (1.0 - left.least()) * 100.0
-        );
-        return question.answer(Outcome::Unknown, Some(kept), reason);
-    }
+    let compared = Compared::of(seen, before, during);
     // First the waits: a server that stands still shows however busy the machine is.
-    let reason = if during.p99_us > most_p99 {
+    let (outcome, reason) = compared
+        .by_waits()
+        .or_else(|| compared.by_rates(&seen.healthy))
+        .unwrap_or_else(|| (Outcome::Pass, compared.as_pass()));
+    match outcome {
+        Outcome::Unknown if before.messages < LEAST_MESSAGES => question.unknown(reason),
+        _ => question.answer(outcome, Some(compared.kept), reason),
+    }
+}
+
+/// The phases held against each other, less what other programs and the prober itself took.
+struct Compared {
+    before: PhaseFigures,
+    during: PhaseFigures,
+    left: Left,
+    /// The part of their rate that healthy clients kept.
+    kept: f64,
+    of_what: &'static str,
+    /// The part of their rate that they had once the slow ones were gone.
+    recovered: f64,
+    /// The longest p99, and the longest wait, that are allowed.
+    most_p99_us: f64,
+    longest_us: f64,
+}
+
+impl Compared {
+    fn of(seen: &Measurement, before: PhaseFigures, during: PhaseFigures) -> Self {
+        let after = seen.healthy.after.unwrap_or(before);
+        let left = Left::of(seen);
+        let recovered = rate(&after, &before) * factor(left.before, left.after);
+        // A machine that was busier afterwards was busier meanwhile; a server that never recovered was harmed.
+        let has_recovered = recovered >= LEAST_RATE_KEPT;
+        let (alone, left_alone) = if has_recovered && rate(&after, &before) < 1.0 {
+            (after, left.after)
+        } else {
+            (before, left.before)
+        };
+        let others = factor(left_alone, left.during);
+        let prober = factor(time_for_healthy(&alone), time_for_healthy(&during));
+        let of_what = match (others > 1.2, prober > 1.2) {
+            (false, false) => "their rate",
+            (true, false) => "the rate that other programs left them",
+            (false, true) => "the rate that filling up slow clients left the prober time for",
+            (true, true) => {
+                "the rate that other programs, and filling up slow clients, left the prober time for"
+            }
+        };
+        let worst = |before_us: f64, after_us: f64| match has_recovered {
+            true => before_us.max(after_us),
+            false => before_us,
+        };
+        let before = PhaseFigures {
+            p99_us: worst(before.p99_us, after.p99_us),
+            max_us: worst(before.max_us, after.max_us),
+            ..before
+        };
+        Self {
+            kept: rate(&during, &alone) * (others * prober).min(MOST_PUT_DOWN_TO_OTHERS),
+            most_p99_us: (before.p99_us * MOST_P99_GROWTH).max(HARMLESS_WAIT_US),
+            longest_us: LONGEST_WAIT_US.max(2.0 * before.max_us),
+            before,
+            during,
+            left,
+            of_what,
+            recovered,
+        }
+    }
+
+    fn has_recovered(&self) -> bool {
+        self.recovered >= LEAST_RATE_KEPT
+    }
+
+    /// The part of the machine that other programs took, in percent.
+    fn others_percent(&self) -> f64 {
+        (1.0 - self.left.least()) * 100.0
+    }
+
+    /// What the waits of healthy clients say, if they were too long.
+    fn by_waits(&self) -> Option<(Outcome, String)> {
+        let during = &self.during;
+        let others_count = self.left.least() < OTHERS_COUNT_FROM;
+        if others_count && may_be_others_doing(during, self.most_p99_us, self.longest_us) {
+            let reason = format!(
+                "one of them waited {}, but other programs took {:.0} % of the machine meanwhile",
+                micros(during.max_us),
+                self.others_percent()
+            );
+            return Some((Outcome::Unknown, reason));
+        }
+        let reason = if during.p99_us > self.most_p99_us {
+            format!(
+                "their p99 went from {} to {}",
+                micros(self.before.p99_us),
+                micros(during.p99_us)
+            )
+        } else if during.max_us > self.longest_us {
+            format!("one of them waited {} for an answer", micros(during.max_us))
+        } else {
+            return None;
+        };
+        Some((Outcome::Fail, reason))
+    }
+
+    /// What their rates say, if they were too low.
+    fn by_rates(&self, healthy: &Healthy) -> Option<(Outcome, String)> {
+        if self.kept >= LEAST_RATE_KEPT && self.has_recovered() {
+            return None;
+        }
+        let others_count = self.left.least() < OTHERS_COUNT_FROM;
+        let unknown = if self.before.messages < LEAST_MESSAGES {
+            format!(
+                "{} answers before the slow ones joined are too few for a rate",
+                self.before.messages
+            )
+        } else if others_count && waited_unevenly(healthy) {
+            "other programs kept the prober itself from a processor more in one phase than in another"
+                .to_owned()
+        } else if others_count && !self.has_recovered() {
+            format!(
+                "their rate did not come back after the slow ones, but other programs took {:.0} % of the machine",
+                self.others_percent()
+            )
+        } else if self.left.least() < LEAST_LEFT {
+            format!(
+                "other programs took {:.0} % of the machine, so that rates tell nothing",
+                self.others_percent()
+            )
+        } else {
+            let reason = match self.kept < LEAST_RATE_KEPT {
+                true => format!(
+                    "they kept {:.0} % of {} while slow ones were there",
+                    self.kept * 100.0,
+                    self.of_what
+                ),
+                false => format!(
+                    "they had {:.0} % of their rate after the slow ones",
+                    self.recovered * 100.0
+                ),
+            };
+            return Some((Outcome::Fail, reason));
+        };
+        Some((Outcome::Unknown, unknown))
+    }
+
+    fn as_pass(&self) -> String {
         format!(
-            "their p99 went from {} to {}",
-            micros(before.p99_us),
-            micros(during.p99_us)
+            "they kept {:.0} % of {}, and p99 went from {} to {}",
+            self.kept * 100.0,
+            self.of_what,
+            micros(self.before.p99_us),
+            micros(self.during.p99_us)
         )
-    } else if during.max_us > longest {
-        format!("one of them waited {} for an answer", micros(during.max_us))
-    } else if before.messages < LEAST_MESSAGES && (kept < LEAST_RATE_KEPT || !has_recovered) {
-        let reason = format!(
-            "{} answers before the slow ones joined are too few for a rate",
-            before.messages
-        );
-        return question.unknown(reason);
-    } else if left.least() < OTHERS_COUNT_FROM
-        && waited_unevenly(&seen.healthy)
-        && (kept < LEAST_RATE_KEPT || !has_recovered)
-    {
-        let reason =
-            "other programs kept the prober itself from a processor more in one phase than in another";
-        return question.answer(Outcome::Unknown, Some(kept), reason);
-    } else if left.least() < LEAST_LEFT && (kept < LEAST_RATE_KEPT || !has_recovered) {
-        let reason = format!(
-            "other programs took {:.0} % of the machine, so that rates tell nothing",
-            (1.0 - left.least()) * 100.0
-        );
-        return question.answer(Outcome::Unknown, Some(kept), reason);
-    } else if kept < LEAST_RATE_KEPT {
-        format!(
-            "they kept {:.0} % of {of_what} while slow ones were there",
-            kept * 100.0
-        )
-    } else if !has_recovered {
-        format!(
-            "they had {:.0} % of their rate after the slow ones",
-            recovered * 100.0
-        )
-    } else {
-        let reason = format!(
-            "they kept {:.0} % of {of_what}, and p99 went from {} to {}",
-            kept * 100.0,
-            micros(before.p99_us),
-            micros(during.p99_us)
-        );
-        return question.answer(Outcome::Pass, Some(kept), reason);
-    };
-    question.answer(Outcome::Fail, Some(kept), reason)
+    }
 }
 
 /// Waits beyond what is allowed of which a busy machine can be the reason: no p99 of a second, and no
@@ -324,6 +397,9 @@ mod tests {
     fn what_other_programs_took_is_not_put_down_to_the_slow_clients() {
         assert_eq!(unaffected_by([1e4, 3e3, 1e4], [10.0, 60.0, 10.0]), Outcome::Pass);
         assert_eq!(unaffected_by([1e4, 3e3, 3e3], [10.0, 60.0, 60.0]), Outcome::Pass);
+        // A machine that was busy all the time may leave a program less and less.
+        assert_eq!(unaffected_by([1e4, 4e3, 4e3], [60.0; 3]), Outcome::Unknown);
+        assert_eq!(unaffected_by([1e4, 4e3, 4e3], [20.0; 3]), Outcome::Fail);
         // As busy as before, and a server that stands still on a machine that got busier.
         assert_eq!(unaffected_by([1e4, 3e3, 1e4], [60.0; 3]), Outcome::Fail);
         assert_eq!(unaffected_by([1e4, 1e2, 1e4], [10.0, 85.0, 10.0]), Outcome::Fail);
