@@ -67,7 +67,7 @@ pub(super) fn served(traits: &Traits, seen: &Measurement) -> Finding {
     )
 }
 
-pub(super) fn unaffected(seen: &Measurement) -> Finding {
+pub(super) fn unaffected(traits: &Traits, seen: &Measurement) -> Finding {
     let question = Question::new(
         "healthy-unaffected",
         "healthy clients are unaffected by slow ones",
@@ -94,7 +94,7 @@ pub(super) fn unaffected(seen: &Measurement) -> Finding {
             "nobody was answered even before the slow clients joined",
         );
     }
-    let compared = Compared::of(seen, before, during);
+    let compared = Compared::of(traits, seen, before, during);
     // First the waits: a server that stands still shows however busy the machine is.
     let (outcome, reason) = compared
         .by_waits()
@@ -116,13 +116,17 @@ struct Compared {
     of_what: &'static str,
     /// The part of their rate that they had once the slow ones were gone.
     recovered: f64,
+    /// The server pushes so rarely that a phase may have met one push more than another.
+    comes_in_bursts: bool,
     /// The longest p99, and the longest wait, that are allowed.
     most_p99_us: f64,
     longest_us: f64,
 }
 
 impl Compared {
-    fn of(seen: &Measurement, before: PhaseFigures, during: PhaseFigures) -> Self {
+    fn of(traits: &Traits, seen: &Measurement, before: PhaseFigures, during: PhaseFigures) -> Self {
+        // What is pushed has no answers to count, only reads, which a busy machine makes fewer and longer.
+        let rate = if traits.verifies { answer_rate } else { byte_rate };
         let after = seen.healthy.after.unwrap_or(before);
         let left = Left::of(seen);
         let recovered = rate(&after, &before) * factor(left.before, left.after);
@@ -161,6 +165,7 @@ impl Compared {
             left,
             of_what,
             recovered,
+            comes_in_bursts: !traits.verifies && before.max_us > before.seconds * 1e6 * LONGEST_GAP,
         }
     }
 
@@ -205,7 +210,12 @@ impl Compared {
             return None;
         }
         let others_count = self.left.least() < OTHERS_COUNT_FROM;
-        let unknown = if self.before.messages < LEAST_MESSAGES {
+        let unknown = if self.comes_in_bursts {
+            format!(
+                "{} passed between two pushes before the slow ones joined: too much for a rate",
+                micros(self.before.max_us)
+            )
+        } else if self.before.messages < LEAST_MESSAGES {
             format!(
                 "{} answers before the slow ones joined are too few for a rate",
                 self.before.messages
@@ -261,6 +271,9 @@ fn may_be_others_doing(during: &PhaseFigures, most_p99: f64, longest: f64) -> bo
 /// A server that is kept from a processor makes a client wait longer by this factor at most.
 const LONGEST_WAIT_BY_OTHERS: f64 = 2.5;
 
+/// A gap between two pushes that is longer than this part of a phase makes the phase's rate a matter of luck.
+const LONGEST_GAP: f64 = 0.2;
+
 /// Below this part of the machine left, other programs may be why the prober waited for a processor.
 const OTHERS_COUNT_FROM: f64 = 0.75;
 /// Parts of two phases, in percent, for which the prober had no processor differ by more than this.
@@ -310,8 +323,12 @@ fn time_for_healthy(phase: &PhaseFigures) -> f64 {
     (1.0 - phase.prober_on_slow_percent / 100.0).clamp(0.01, 1.0)
 }
 
-fn rate(now: &PhaseFigures, before: &PhaseFigures) -> f64 {
+fn answer_rate(now: &PhaseFigures, before: &PhaseFigures) -> f64 {
     now.messages_per_second / before.messages_per_second.max(1e-9)
+}
+
+fn byte_rate(now: &PhaseFigures, before: &PhaseFigures) -> f64 {
+    now.bytes_per_second / before.bytes_per_second.max(1e-9)
 }
 
 #[cfg(test)]
@@ -320,6 +337,20 @@ mod tests {
     use crate::probe::kind::SlowKind;
     use crate::probe::report::measurement::{ServerSeen, SlowClientSeen};
 
+    const VERIFIED: Traits = Traits {
+        name: "test",
+        echoes: true,
+        verifies: true,
+        talks: false,
+        fills: true,
+        head_bytes: 0,
+    };
+
+    const PUSHED: Traits = Traits {
+        verifies: false,
+        ..VERIFIED
+    };
+
     fn unaffected_by(rates: [f64; 3], others: [f64; 3]) -> Outcome {
         judged(rates, others, 1000.0)
     }
@@ -327,7 +358,7 @@ mod tests {
     /// Healthy clients with these rates before, during and after, while other programs took
     /// these parts of the machine, in percent, and one waited so long meanwhile.
     fn judged(rates: [f64; 3], others: [f64; 3], longest_us: f64) -> Outcome {
-        unaffected(&measured(rates, others, longest_us)).outcome
+        unaffected(&VERIFIED, &measured(rates, others, longest_us)).outcome
     }
 
     fn measured(rates: [f64; 3], others: [f64; 3], longest_us: f64) -> Measurement {
@@ -366,7 +397,7 @@ mod tests {
             if let Some(during) = &mut seen.healthy.during {
                 during.prober_on_slow_percent = on_slow_percent;
             }
-            unaffected(&seen).outcome
+            unaffected(&VERIFIED, &seen).outcome
         };
         assert_eq!(outcome(4e3, 0.0), Outcome::Fail);
         assert_eq!(outcome(4e3, 40.0), Outcome::Pass);
@@ -403,6 +434,34 @@ mod tests {
         // As busy as before, and a server that stands still on a machine that got busier.
         assert_eq!(unaffected_by([1e4, 3e3, 1e4], [60.0; 3]), Outcome::Fail);
         assert_eq!(unaffected_by([1e4, 1e2, 1e4], [10.0, 85.0, 10.0]), Outcome::Fail);
+    }
+
+    #[test]
+    fn bytes_are_the_rate_of_a_server_that_pushes_and_bursts_have_none() {
+        let outcome = |bytes: [f64; 3], gap_us: f64| {
+            // Few long reads, where many short ones were before.
+            let mut seen = measured([1e4, 1e3, 1e3], [0.0; 3], gap_us);
+            let Healthy {
+                before,
+                during,
+                after,
+                ..
+            } = &mut seen.healthy;
+            for (phase, bytes) in [before, during, after].into_iter().flatten().zip(bytes) {
+                phase.seconds = 1.0;
+                phase.max_us = gap_us;
+                phase.bytes_per_second = bytes;
+            }
+            unaffected(&PUSHED, &seen).outcome
+        };
+        assert_eq!(outcome([1e6; 3], 1e3), Outcome::Pass);
+        assert_eq!(outcome([1e6, 4e5, 1e6], 1e3), Outcome::Fail);
+        assert_eq!(
+            outcome([1e6, 4e5, 1e6], 3e5),
+            Outcome::Unknown,
+            "a push more or less"
+        );
+        assert_eq!(outcome([1e6; 3], 3e5), Outcome::Pass);
     }
 
     #[test]

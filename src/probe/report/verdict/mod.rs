@@ -52,7 +52,7 @@ pub(crate) fn findings(plan: &Plan, seen: &Measurement) -> Vec<Finding> {
         }
     }
     findings.push(healthy::served(plan.protocol.traits(), seen));
-    findings.push(healthy::unaffected(seen));
+    findings.push(healthy::unaffected(plan.protocol.traits(), seen));
     findings.push(memory::bounded(plan, seen));
     findings.push(memory::nothing_left(seen));
     findings
