@@ -189,15 +189,13 @@ impl Backlog {
     /// Cuts off the oldest messages while more than `most_bytes` are kept and
     /// more than one message. Readers in front of the cut have lost them.
     pub fn cut(&mut self, most_bytes: usize, now: Instant) {
-        while self.messages.len() > 1 && self.bytes() > most_bytes {
-            let position = self.first;
-            let Some(cut) = self.messages.pop_front() else {
+        while self.is_above(most_bytes) {
+            let from = self.readers.range(..=self.first).next_back();
+            let from = from.map(|(&from, _)| from);
+            let Some((channel, count)) = self.cut_run(most_bytes) else {
                 return;
             };
-            self.first += 1;
-            let Some((&from, _)) = self.readers.range(..=position).next_back() else {
-                continue;
-            };
+            let Some(from) = from else { continue };
             if self.gaps.back().is_none_or(|gap| gap.from != from) {
                 self.gaps.push_back(Gap {
                     from,
@@ -205,9 +203,30 @@ impl Backlog {
                 });
             }
             if let Some(gap) = self.gaps.back_mut() {
-                gap.lost.add(&cut.message.channel, 1, now);
+                gap.lost.add(&channel, count, now);
             }
         }
+    }
+
+    fn is_above(&self, most_bytes: usize) -> bool {
+        self.messages.len() > 1 && self.bytes() > most_bytes
+    }
+
+    /// Cuts off messages of one channel up to the next reader, as far as there
+    /// are too many. Answers the channel, and how many were cut.
+    fn cut_run(&mut self, most_bytes: usize) -> Option<(ChannelName, u64)> {
+        let behind = self.first + 1;
+        let next_reader = self.readers.range(behind..).next();
+        let end = next_reader.map_or(u64::MAX, |(&position, _)| position);
+        let channel = self.messages.pop_front()?.message.channel;
+        self.first += 1;
+        let mut count = 1;
+        while self.first < end && self.is_above(most_bytes) && self.messages[0].message.channel == channel {
+            self.messages.pop_front();
+            self.first += 1;
+            count += 1;
+        }
+        Some((channel, count))
     }
 
     /// What the reader at this position has lost so far.

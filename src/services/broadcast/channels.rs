@@ -4,13 +4,14 @@
 //! wait. Refuses to know clients beyond their slots.
 
 use std::collections::HashMap;
+use std::time::Instant;
 
 use bytes::Bytes;
 use slab::Slab;
 
 use super::members::Members;
 use super::memory::Accounted;
-use crate::backpressure::{Action, Backlog, ChannelName};
+use crate::backpressure::{Action, Backlog, ChannelName, Message};
 use crate::protocol::resp::reply::{MessageKind, PUSH, encode_message};
 
 /// Number of a channel, pattern or shard channel.
@@ -138,6 +139,26 @@ impl Topic {
             .flat_map(|logs| logs.iter())
             .any(Backlog::has_readers);
         self.members.is_empty() && self.turn.entries.is_empty() && !waits && self.latest.is_empty()
+    }
+
+    /// Puts the messages of a turn into the logs that somebody reads, and adds
+    /// their bytes to `kept_bytes`.
+    pub(super) fn keep_in_logs(&mut self, mark_bytes: usize, now: Instant, kept_bytes: &mut u64) {
+        let Some(logs) = &mut self.logs else { return };
+        for (index, entry) in self.turn.entries.iter().enumerate() {
+            let log = &mut logs[entry.action as usize];
+            if log.has_readers() {
+                let bytes = self.turn.slice(index);
+                *kept_bytes += bytes.len() as u64;
+                log.push(Message {
+                    sequence: entry.sequence,
+                    channel: entry.channel.clone(),
+                    bytes,
+                });
+            }
+        }
+        logs.iter_mut().for_each(Backlog::trim);
+        logs[Action::DropOldest as usize].cut(mark_bytes, now);
     }
 
     /// Memory that its logs take beside the messages, in bytes.

@@ -68,7 +68,9 @@ impl Broadcast {
             .and_then(|topic| topic.log_if_any(Action::Pause));
         if log.is_some_and(|log| log.bytes() >= self.settings.high_water_mark_bytes) {
             let waiting: Vec<usize> = self.waiting_members(publisher, id).collect();
-            waiting.into_iter().for_each(|slot| self.turn_clocks(slot, now));
+            for slot in waiting {
+                self.turn_clocks(slot, now);
+            }
         }
     }
 

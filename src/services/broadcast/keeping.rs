@@ -10,7 +10,7 @@ use super::channels::{Kind, Topic, TopicId, TurnEntry};
 use super::delivering::{Part, Source};
 use super::session::{Begun, Cursor, Pending};
 use crate::Actions;
-use crate::backpressure::{Action, Backlog, Message};
+use crate::backpressure::Action;
 
 impl Broadcast {
     /// A member did not take all of a topic's batch, or is behind anyway.
@@ -188,21 +188,11 @@ impl Broadcast {
         let Some(topic) = self.channels.get_mut(id) else {
             return;
         };
-        if let Some(logs) = &mut topic.logs {
-            for (index, entry) in topic.turn.entries.iter().enumerate() {
-                let log = &mut logs[entry.action as usize];
-                if log.has_readers() {
-                    let bytes = topic.turn.slice(index);
-                    self.patrol.kept_bytes += bytes.len();
-                    log.push(Message {
-                        sequence: entry.sequence,
-                        channel: entry.channel.clone(),
-                        bytes,
-                    });
-                }
-            }
-            logs.iter_mut().for_each(Backlog::trim);
-            logs[Action::DropOldest as usize].cut(mark_bytes, actions.now());
+        if topic.logs.is_some() {
+            let before = topic.overhead_bytes();
+            topic.keep_in_logs(mark_bytes, actions.now(), &mut self.patrol.kept_bytes);
+            let overhead = self.patrol.overhead_bytes + topic.overhead_bytes();
+            self.patrol.overhead_bytes = overhead.saturating_sub(before);
         }
         topic.turn.clear();
         self.channels.remove_if_unused(id);
@@ -229,7 +219,7 @@ impl Broadcast {
             latest.count += 1;
             if std::mem::replace(&mut latest.turn, turn) != turn {
                 let bytes = topic.turn.slice(index);
-                self.patrol.kept_bytes += bytes.len();
+                self.patrol.kept_bytes += bytes.len() as u64;
                 // A copy, so that one value does not keep a whole turn.
                 latest.bytes = match entries.len() {
                     1 => bytes,

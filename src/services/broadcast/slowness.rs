@@ -1,38 +1,66 @@
 //! Who is too slow, and what happens then.
 //!
-//! Owns the clocks of clients that are behind, and the memory budget. Publishing costs nothing for those who are
-//! behind, so how much they owe is looked at when they take something, every
-//! [`PATROL_INTERVAL`], and after every [`PATROL_BYTES`] that begin to wait.
+//! Owns the clocks of clients that are behind, and the memory budget.
+//! Publishing costs nothing for those who are behind. So each of them is looked
+//! at when it takes something, when a clock of its may have run out, and when
+//! so much was published that it may have reached a limit. In between it is
+//! passed over.
 
 use std::time::{Duration, Instant};
 
 use super::Broadcast;
-use super::channels::TopicId;
-use super::session::{Cursor, Pending};
+use super::channels::{Topic, TopicId};
+use super::owed::Owed;
+use super::session::{Clocks, Cursor, Pending};
 use crate::backpressure::ChannelName;
 use crate::units::format_time;
 use crate::{Actions, SlowReason, Slowness};
 
-/// How often clients that are behind are looked at.
+/// How often the clocks of clients that are behind are compared with the time.
 pub(super) const PATROL_INTERVAL: Duration = Duration::from_millis(50);
-
-/// Bytes that begin to wait after which they are looked at all the same. The
-/// hard limit is exceeded by at most this much.
-const PATROL_BYTES: usize = 256 * 1024;
 
 /// When to look at clients that are behind.
 #[derive(Debug, Default)]
 pub(super) struct Patrol {
     pub(super) clients_behind: usize,
-    /// Bytes that began to wait since the last look.
-    pub(super) kept_bytes: usize,
-    /// Memory of logs beside their messages, at the last look.
-    overhead_bytes: usize,
+    /// Bytes that ever began to wait. Nobody owes more than what was added.
+    pub(super) kept_bytes: u64,
+    /// When to look at the client in each slot; `None`: the next time.
+    looks: Vec<Option<Look>>,
+    /// The least `kept_bytes` at which somebody is due.
+    next_look_bytes: u64,
+    /// Memory of logs beside their messages, or more.
+    pub(super) overhead_bytes: usize,
+}
+
+/// A client is looked at when either comes.
+#[derive(Clone, Copy, Debug)]
+struct Look {
+    at: Instant,
+    kept_bytes: u64,
 }
 
 impl Patrol {
     pub(super) const fn is_needed(&self) -> bool {
         self.clients_behind > 0
+    }
+
+    /// Something about a client has changed: it is due.
+    fn is_changed(&mut self, slot: usize) {
+        if self.looks.len() <= slot {
+            self.looks.resize(slot + 1, None);
+        }
+        self.looks[slot] = None;
+    }
+
+    /// Limits have changed: all are due.
+    pub(super) fn look_at_all(&mut self) {
+        self.looks.fill(None);
+        self.next_look_bytes = 0;
+    }
+
+    fn is_due(&self, slot: usize, now: Instant) -> bool {
+        self.looks[slot].is_none_or(|look| now >= look.at || self.kept_bytes >= look.kept_bytes)
     }
 }
 
@@ -46,6 +74,8 @@ impl Broadcast {
         let clocks = &mut self.sessions[slot].outgoing.clocks;
         clocks.behind_since.get_or_insert(now);
         clocks.silent_since.get_or_insert(now);
+        self.patrol.is_changed(slot);
+        self.patrol.next_look_bytes = 0;
     }
 
     /// A client took so many bytes of what waits for it.
@@ -67,8 +97,9 @@ impl Broadcast {
         };
         if session.outgoing.is_behind() {
             self.turn_clocks(slot, now);
+            self.patrol.is_changed(slot);
         } else {
-            session.outgoing.clocks = super::session::Clocks::default();
+            session.outgoing.clocks = Clocks::default();
             self.states[slot].is_full = false;
             if std::mem::take(&mut self.states[slot].is_behind) {
                 self.patrol.clients_behind -= 1;
@@ -77,7 +108,7 @@ impl Broadcast {
     }
 
     /// Starts and stops the clocks of a client by what waits for it now.
-    pub(super) fn turn_clocks(&mut self, slot: usize, now: Instant) {
+    pub(super) fn turn_clocks(&mut self, slot: usize, now: Instant) -> Owed {
         let owed = self.owed(slot);
         let (limit, mark) = (self.settings.limit_bytes, self.settings.high_water_mark_bytes);
         let outgoing = &mut self.sessions[slot].outgoing;
@@ -98,46 +129,104 @@ impl Broadcast {
         clocks.tried_again &= clocks.over_limit_since.is_some();
         let state = &mut self.states[slot];
         state.is_full = owed.counted_bytes >= mark || (state.is_full && owed.counted_bytes > 0);
+        owed
     }
 
-    /// Looks at everybody who is behind.
+    /// Looks at everybody who is behind and due.
     pub(super) fn patrol(&mut self, actions: &mut Actions<'_>) {
-        self.patrol.kept_bytes = 0;
-        self.patrol.overhead_bytes = self
-            .channels
-            .all()
-            .map(super::channels::Topic::overhead_bytes)
-            .sum();
+        let mut next_look_bytes = u64::MAX;
         for slot in 0..self.states.len() {
-            if self.states[slot].is_behind {
-                self.keep_mark(slot, actions.now());
-                self.turn_clocks(slot, actions.now());
-                self.judge(slot, actions);
+            if self.states[slot].is_behind && self.patrol.is_due(slot, actions.now()) {
+                self.look_at(slot, actions);
             }
+            if self.states[slot].is_behind {
+                let look = self.patrol.looks[slot];
+                next_look_bytes = next_look_bytes.min(look.map_or(u64::MAX, |look| look.kept_bytes));
+            }
+        }
+        self.patrol.next_look_bytes = next_look_bytes;
+    }
+
+    fn look_at(&mut self, slot: usize, actions: &mut Actions<'_>) {
+        let now = actions.now();
+        self.keep_mark(slot, now);
+        let owed = self.turn_clocks(slot, now);
+        self.judge(slot, owed, actions);
+        if self.states[slot].is_behind {
+            let look = Look {
+                at: self.next_deadline(slot, now),
+                kept_bytes: self.patrol.kept_bytes + self.room_of(slot, owed) as u64,
+            };
+            self.patrol.looks[slot] = Some(look);
         }
     }
 
-    /// Looks at them once enough has begun to wait, and keeps the memory
-    /// budget.
+    /// Bytes that may be published before a client can reach another limit.
+    fn room_of(&self, slot: usize, owed: Owed) -> usize {
+        let settings = &self.settings;
+        let until = |limit: usize, bytes: usize| match limit {
+            0 => usize::MAX,
+            limit => limit.saturating_sub(bytes).max(1),
+        };
+        let mut room = until(settings.hard_limit_bytes, owed.counted_bytes);
+        if owed.counted_bytes < settings.limit_bytes {
+            room = room.min(until(settings.limit_bytes, owed.counted_bytes));
+        }
+        // Where several logs or values share a bound.
+        let outgoing = &self.sessions[slot].outgoing;
+        if outgoing.latest.len() > 1 {
+            room = room.min(until(settings.hard_limit_bytes, owed.droppable_bytes));
+        }
+        if outgoing.pending.len() > 1 {
+            room = room.min((settings.high_water_mark_bytes / 4).max(1));
+        }
+        room
+    }
+
+    /// When a clock of a client runs out, if nothing changes.
+    fn next_deadline(&self, slot: usize, now: Instant) -> Instant {
+        const FAR: Duration = Duration::from_secs(3600);
+        let (clocks, settings) = (self.sessions[slot].outgoing.clocks, &self.settings);
+        let last_try = settings.grace.saturating_sub(PATROL_INTERVAL);
+        let grace = if clocks.tried_again {
+            settings.grace
+        } else {
+            last_try
+        };
+        let over = clocks.over_limit_since.filter(|_| !settings.grace.is_zero());
+        [
+            over.and_then(|since| since.checked_add(grace)),
+            clocks
+                .counted_since
+                .and_then(|since| since.checked_add(settings.drain_timeout)),
+            clocks
+                .silent_since
+                .and_then(|since| since.checked_add(settings.drain_timeout)),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+        .unwrap_or(now + FAR)
+    }
+
+    /// Looks at those who may have reached a limit by what was published, and
+    /// keeps the memory budget.
     pub(super) fn watch_memory(&mut self, actions: &mut Actions<'_>) {
-        if self.patrol.kept_bytes >= PATROL_BYTES {
+        if self.patrol.is_needed() && self.patrol.kept_bytes >= self.patrol.next_look_bytes {
             self.patrol(actions);
         }
         if std::mem::take(&mut self.holding.is_to_review) {
             self.review_holds(actions);
         }
-        if !self.patrol.is_needed() {
-            return;
-        }
         for _ in 0..self.states.len() {
-            let waiting = self.memory.total() + self.reply_bytes + self.patrol.overhead_bytes;
-            if waiting <= actions.memory_left() {
+            if !self.patrol.is_needed() || !self.is_over_budget(actions) {
                 return;
             }
             let behind = (0..self.states.len()).filter(|&slot| self.states[slot].is_behind);
             let Some(slot) = behind.max_by_key(|&slot| self.owed(slot).bytes()) else {
                 return;
             };
+            let waiting = self.memory.total() + self.reply_bytes + self.patrol.overhead_bytes;
             let detail = format!(
                 "the longest of {} clients, {waiting} bytes wait in all",
                 self.sessions.len()
@@ -147,57 +236,64 @@ impl Broadcast {
         }
     }
 
-    fn judge(&mut self, slot: usize, actions: &mut Actions<'_>) {
-        let (now, settings) = (actions.now(), &self.settings);
+    fn is_over_budget(&mut self, actions: &Actions<'_>) -> bool {
+        let left = actions.memory_left();
+        let messages = self.memory.total() + self.reply_bytes;
+        if messages + self.patrol.overhead_bytes <= left {
+            return false;
+        }
+        // Now it matters, so it is counted.
+        self.patrol.overhead_bytes = self.channels.all().map(Topic::overhead_bytes).sum();
+        messages + self.patrol.overhead_bytes > left
+    }
+
+    fn judge(&mut self, slot: usize, owed: Owed, actions: &mut Actions<'_>) {
+        let now = actions.now();
         let clocks = self.sessions[slot].outgoing.clocks;
         let age = |clock: Option<Instant>| {
             clock.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
         };
-        let owed = self.owed(slot);
-        let (hard, limit, grace) = (settings.hard_limit_bytes, settings.limit_bytes, settings.grace);
-        // A message is always taken into an empty queue, however long it is.
-        if hard > 0 && owed.counted_bytes > hard && owed.pieces > 1 {
-            let detail = format!("hard limit {hard}");
-            return self.disconnect(slot, SlowReason::HardLimit, clocks.behind_since, &detail, actions);
+        if let Some((reason, since, detail)) = self.broken_rule(clocks, owed, age) {
+            return self.disconnect(slot, reason, since, &detail, actions);
         }
+        let grace = self.settings.grace;
         let over = age(clocks.over_limit_since);
-        if !grace.is_zero() && over >= grace && clocks.tried_again {
-            let detail = format!("limit {limit}");
-            return self.disconnect(
-                slot,
-                SlowReason::WriteTimeout,
-                clocks.over_limit_since,
-                &detail,
-                actions,
-            );
-        }
-        let patience = settings.drain_timeout;
-        if age(clocks.counted_since) >= patience {
-            let detail = format!("not empty for {}", format_time(patience));
-            return self.disconnect(
-                slot,
-                SlowReason::DrainTimeout,
-                clocks.counted_since,
-                &detail,
-                actions,
-            );
-        }
-        if age(clocks.silent_since) >= patience {
-            let detail = format!("took nothing for {}", format_time(patience));
-            return self.disconnect(
-                slot,
-                SlowReason::DrainTimeout,
-                clocks.silent_since,
-                &detail,
-                actions,
-            );
-        }
         if !grace.is_zero() && over + PATROL_INTERVAL >= grace && !clocks.tried_again {
             let session = &mut self.sessions[slot];
             session.outgoing.clocks.tried_again = true;
             actions.call_when_writable(session.id);
             actions.try_again(session.id);
         }
+    }
+
+    /// The first rule that a client breaks, since when, and its number.
+    fn broken_rule(
+        &self,
+        clocks: Clocks,
+        owed: Owed,
+        age: impl Fn(Option<Instant>) -> Duration,
+    ) -> Option<(SlowReason, Option<Instant>, String)> {
+        let settings = &self.settings;
+        let (hard, limit, grace) = (settings.hard_limit_bytes, settings.limit_bytes, settings.grace);
+        let patience = settings.drain_timeout;
+        // A message is always taken into an empty queue, however long it is.
+        if hard > 0 && owed.counted_bytes > hard && owed.pieces > 1 {
+            let detail = format!("hard limit {hard}");
+            return Some((SlowReason::HardLimit, clocks.behind_since, detail));
+        }
+        if !grace.is_zero() && age(clocks.over_limit_since) >= grace && clocks.tried_again {
+            let detail = format!("limit {limit}");
+            return Some((SlowReason::WriteTimeout, clocks.over_limit_since, detail));
+        }
+        if age(clocks.counted_since) >= patience {
+            let detail = format!("not empty for {}", format_time(patience));
+            return Some((SlowReason::DrainTimeout, clocks.counted_since, detail));
+        }
+        if age(clocks.silent_since) >= patience {
+            let detail = format!("took nothing for {}", format_time(patience));
+            return Some((SlowReason::DrainTimeout, clocks.silent_since, detail));
+        }
+        None
     }
 
     /// Disconnects a client that is too slow, and forgets what waits for it.

@@ -174,6 +174,7 @@ impl Broadcast {
                 ..*clocks
             };
         }
+        self.patrol.look_at_all();
     }
 }
 
