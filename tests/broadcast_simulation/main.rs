@@ -2,8 +2,10 @@
 //! the real engine and the real service, driven from a seed.
 //!
 //! After each turn every byte that a subscriber got is checked: messages of a
-//! channel are in order, and what was delivered and what was told as lost make
-//! together what was published. A failure names the seed that repeats it.
+//! channel are in order, none overtakes a message of another channel, and what
+//! was delivered and what was told as lost make together what was published.
+//! Nobody is disconnected without a reason. A failure names the seed that
+//! repeats it.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -11,6 +13,7 @@
 )]
 #![allow(clippy::disallowed_methods, reason = "simulated time needs an origin")]
 
+mod books;
 mod network;
 mod subscriber;
 
@@ -23,6 +26,7 @@ use highwater::engine::Engine;
 use highwater::services::Broadcast;
 use highwater::services::broadcast::Settings;
 
+use books::Books;
 use network::{SimulatedNetwork, World};
 use subscriber::{Behaviour, Subscriber};
 
@@ -36,6 +40,7 @@ const CHANNELS: [(&str, Action); 4] = [
     ("value", Action::Latest),
     ("wait", Action::Pause),
 ];
+const LIMIT_BYTES: usize = 4 * MARK_BYTES;
 
 struct Publisher {
     link: usize,
@@ -52,6 +57,7 @@ struct Simulation {
     now: Instant,
     publishers: Vec<Publisher>,
     subscribers: Vec<Subscriber>,
+    books: Books,
 }
 
 impl Simulation {
@@ -59,7 +65,7 @@ impl Simulation {
         let mut random = fastrand::Rng::with_seed(seed);
         let limits = Limits {
             high_water_mark_bytes: MARK_BYTES,
-            limit_bytes: Some(4 * MARK_BYTES),
+            limit_bytes: Some(LIMIT_BYTES),
             hard_limit_bytes: Some(1 << 20),
             grace: GRACE,
             ..Limits::default()
@@ -89,7 +95,7 @@ impl Simulation {
         });
         let publishers = publishers.collect();
         let subscribers = (0..random.usize(2..7))
-            .map(|_| Subscriber::new(&world, &mut random))
+            .map(|_| Subscriber::new(&world, &mut random, now))
             .collect();
         Self {
             seed,
@@ -99,10 +105,12 @@ impl Simulation {
             now,
             publishers,
             subscribers,
+            books: Books::default(),
         }
     }
 
     fn turn(&mut self) {
+        self.books.turn += 1;
         self.engine.handle_listener();
         for (id, event) in self.world.take_events() {
             self.engine.handle_event(id, event);
@@ -114,9 +122,10 @@ impl Simulation {
     /// Publishers read everything at once, and none waits for longer than the
     /// grace and two looks at the clocks.
     fn read_answers(&mut self) {
-        for publisher in &mut self.publishers {
+        for (publisher, (name, _)) in self.publishers.iter_mut().zip(CHANNELS) {
             let answers = self.world.read(publisher.link, usize::MAX);
             publisher.answered += answers.iter().filter(|&&byte| byte == b':').count() as u64;
+            self.books.processed(name, publisher.answered);
             if publisher.answered == publisher.sent {
                 publisher.waits_since = None;
             }
@@ -179,8 +188,10 @@ impl Simulation {
             return;
         }
         for _ in 0..self.random.usize(1..6) {
-            let payload = format!("{} {}", publisher.sent, "x".repeat(self.random.usize(..300)));
+            let filling = "x".repeat(self.random.usize(..300));
+            let payload = format!("{} {} {filling}", publisher.sent, self.books.turn);
             let name = CHANNELS[index].0;
+            self.books.sent(name, payload.len());
             self.world
                 .send(publisher.link, &command(&["PUBLISH", name, &payload]));
             publisher.sent += 1;
@@ -205,7 +216,7 @@ impl Simulation {
             if subscriber.behaviour == Behaviour::Healthy {
                 subscriber.read_all(&self.world);
             }
-            subscriber.check(&self.world, self.seed);
+            subscriber.check(&self.world, &self.books, self.now, self.seed);
         }
     }
 

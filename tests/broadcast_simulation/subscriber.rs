@@ -1,12 +1,20 @@
 //! A subscriber, and the books that are kept on what it must get.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
+use crate::books::Books;
 use crate::network::World;
-use crate::{CHANNELS, command};
+use crate::{CHANNELS, GRACE, LIMIT_BYTES, command};
 use highwater::backpressure::Action;
 
 const LOST: &str = "__highwater__:lost";
+
+/// Replies that may wait beside messages, in bytes.
+const REPLY_BYTES: usize = 1_000;
+
+/// The default of the drain timeout.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Behaviour {
@@ -39,10 +47,16 @@ pub(crate) struct Subscriber {
     /// Confirmations that have come, by channel: which entry is current.
     current: BTreeMap<&'static str, usize>,
     pub(crate) told: u64,
+    /// The latest turn in which a message was sent that has come.
+    newest_turn: u64,
+    /// It may have owed the limit since then.
+    may_owe_limit_since: Option<Instant>,
+    /// It owed nothing for certain.
+    owed_nothing_at: Instant,
 }
 
 impl Subscriber {
-    pub(crate) fn new(world: &World, random: &mut fastrand::Rng) -> Self {
+    pub(crate) fn new(world: &World, random: &mut fastrand::Rng, now: Instant) -> Self {
         let link = world.connect(random.usize(200..5000));
         if random.bool() {
             world.send(link, &command(&["HELLO", "3"]));
@@ -58,6 +72,9 @@ impl Subscriber {
             due: BTreeMap::new(),
             current: BTreeMap::new(),
             told: 0,
+            newest_turn: 0,
+            may_owe_limit_since: None,
+            owed_nothing_at: now,
         }
     }
 
@@ -120,8 +137,11 @@ impl Subscriber {
     }
 
     /// Checks everything that has come and is complete.
-    pub(crate) fn check(&mut self, world: &World, seed: u64) {
-        self.is_gone = world.is_closed(self.link);
+    pub(crate) fn check(&mut self, world: &World, books: &Books, now: Instant, seed: u64) {
+        let was_gone = std::mem::replace(&mut self.is_gone, world.is_closed(self.link));
+        if self.is_gone && !was_gone {
+            self.check_reason(books, now, seed);
+        }
         assert!(
             !self.is_gone || self.was_slow,
             "seed {seed}: a healthy subscriber was disconnected"
@@ -129,12 +149,69 @@ impl Subscriber {
         let mut used = 0;
         while let Some((parts, length)) = parse(&self.buffer[used..]) {
             used += length;
-            self.take(&parts, seed);
+            self.take(&parts, books, seed);
         }
         self.buffer.drain(..used);
+        self.follow_debt(books, now);
     }
 
-    fn take(&mut self, parts: &[String], seed: u64) {
+    /// What it may owe at most of the channels that count to the limit.
+    fn owed_bytes(&self, books: &Books, channel: &str) -> usize {
+        let Some(all) = self.due.get(channel) else {
+            return 0;
+        };
+        let current = self.current.get(channel).copied().unwrap_or(0);
+        let ranges = all.iter().skip(current).map(|due| {
+            let from = due.next.unwrap_or(due.from.0);
+            (from, due.to.map_or(u64::MAX, |to| to.1))
+        });
+        ranges
+            .map(|(from, to)| books.bytes_between(channel, from, to))
+            .sum()
+    }
+
+    fn follow_debt(&mut self, books: &Books, now: Instant) {
+        let owed = self.owed_bytes(books, "keep") + self.owed_bytes(books, "wait");
+        if owed + REPLY_BYTES < LIMIT_BYTES {
+            self.may_owe_limit_since = None;
+        } else {
+            self.may_owe_limit_since.get_or_insert(now);
+        }
+        if owed == 0 && self.behaviour == Behaviour::Healthy {
+            self.owed_nothing_at = now;
+        }
+    }
+
+    /// It was disconnected: for the limit, for the drain timeout, or because a
+    /// publisher waited for it.
+    fn check_reason(&self, books: &Books, now: Instant, seed: u64) {
+        let over = self
+            .may_owe_limit_since
+            .map_or(Duration::ZERO, |since| now - since);
+        let has_held = self.owed_bytes(books, "wait") > 0;
+        let was_behind = now - self.owed_nothing_at;
+        assert!(
+            over >= GRACE || has_held || was_behind >= DRAIN_TIMEOUT,
+            "seed {seed}: disconnected though it was over the limit for {over:?}, and behind for {was_behind:?}"
+        );
+    }
+
+    /// A message that was published before another has come must not come
+    /// behind it. A value under `latest` takes the place of an older one, so
+    /// it may come before others, and never behind.
+    fn check_place(&mut self, channel: &str, number: u64, sent_in: u64, books: &Books, seed: u64) {
+        let processed_in = books.processed_in(channel, number);
+        assert!(
+            processed_in >= self.newest_turn,
+            "seed {seed}: message {number} of {channel}, published in turn {processed_in}, came behind one of turn {}",
+            self.newest_turn
+        );
+        if channel != "value" {
+            self.newest_turn = self.newest_turn.max(sent_in);
+        }
+    }
+
+    fn take(&mut self, parts: &[String], books: &Books, seed: u64) {
         let name = |text: &str| CHANNELS.iter().map(|(name, _)| *name).find(|name| *name == text);
         match parts.first().map(String::as_str) {
             Some("subscribe") => {
@@ -166,7 +243,10 @@ impl Subscriber {
             }
             Some("message") => {
                 let channel = name(&parts[1]).unwrap();
-                let number: u64 = parts[2].split(' ').next().unwrap().parse().unwrap();
+                let mut words = parts[2].split(' ').map(|word| word.parse::<u64>());
+                let number = words.next().unwrap().unwrap();
+                let sent_in = words.next().unwrap().unwrap();
+                self.check_place(channel, number, sent_in, books, seed);
                 let due = self.present(channel);
                 let first = number.wrapping_sub(due.told_first);
                 match due.next {

@@ -79,44 +79,40 @@ impl Broadcast {
     }
 
     /// Takes messages of one log, until another source has the next.
-    fn take_from_log(&mut self, slot: usize, mut sequence: u64, mut cursor: Cursor, items: &mut Vec<Item>) {
+    fn take_from_log(&mut self, slot: usize, sequence: u64, mut cursor: Cursor, items: &mut Vec<Item>) {
+        let before = items.len();
         loop {
-            let Some(log) = self
-                .channels
-                .get(cursor.topic)
-                .and_then(|topic| topic.log_if_any(cursor.action))
-            else {
+            let topic = self.channels.get(cursor.topic);
+            let Some(log) = topic.and_then(|topic| topic.log_if_any(cursor.action)) else {
                 return;
             };
-            let lost = log.lost(cursor.position);
-            let lost = (!lost.is_empty()).then_some((lost, cursor.action));
-            let found = log
+            let action = Some(cursor.action);
+            let next = log
                 .at(cursor.position)
                 .filter(|(position, _)| *position < cursor.until);
-            let Some((position, message)) = found else {
-                // The client left the topic, and all in front of that was lost.
-                let nothing = Begun {
-                    bytes: Bytes::new(),
-                    action: Some(cursor.action),
-                };
-                return self.push_item(slot, sequence, Pending::Log(cursor), nothing, lost, items);
+            let lost = log.lost(cursor.position);
+            let lost = (!lost.is_empty()).then_some((lost, cursor.action));
+            let Some((position, message)) = next else {
+                if items.len() == before {
+                    // The client left the topic, and all in front of that was lost.
+                    let bytes = Bytes::new();
+                    let nothing = Begun { bytes, action };
+                    self.push_item(slot, sequence, Pending::Log(cursor), nothing, lost, items);
+                }
+                return;
             };
-            let bytes = message.bytes.clone();
-            let begun = Begun {
-                bytes,
-                action: Some(cursor.action),
-            };
-            let next = log.at(position + 1).filter(|(next, _)| *next < cursor.until);
-            let next = next.map(|(_, message)| message.sequence);
-            self.push_item(slot, sequence, Pending::Log(cursor), begun, lost, items);
-            let Some(next) = next else { return };
-            (sequence, cursor.position) = (next, position + 1);
+            // Where the log was cut, its next message may be a later one.
             let pending = &mut self.sessions[slot].outgoing.pending;
-            let another_is_next = pending.first_key_value().is_some_and(|(&first, _)| first < next);
+            let another_is_next =
+                (pending.first_key_value()).is_some_and(|(&first, _)| first < message.sequence);
             if another_is_next || self.scratch.len() >= WRITE_BYTES {
-                pending.insert(next, Pending::Log(cursor));
+                pending.insert(message.sequence, Pending::Log(cursor));
                 return;
             }
+            let (place, bytes) = (message.sequence, message.bytes.clone());
+            let begun = Begun { bytes, action };
+            self.push_item(slot, place, Pending::Log(cursor), begun, lost, items);
+            cursor.position = position + 1;
         }
     }
 
