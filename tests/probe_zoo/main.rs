@@ -37,7 +37,7 @@ use crate::row::{Row, Server};
 use crate::trial::Trial;
 
 /// Rows under way at once: most of a row is waiting, so that two processors bear several.
-const JOBS: usize = 6;
+const JOBS: usize = 12;
 
 /// What the command line asks for.
 #[derive(Default)]

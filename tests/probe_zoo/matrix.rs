@@ -3,7 +3,9 @@
 use std::fmt::Write;
 use std::process::ExitCode;
 
-use crate::row::{FINDINGS, Truth};
+use highwater::probe::FINDINGS;
+
+use crate::row::Truth;
 use crate::trial::{Judged, Outcome, Trial};
 
 /// One in so many findings that could be told may be `unknown`.

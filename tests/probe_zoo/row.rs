@@ -4,21 +4,9 @@
 
 use std::net::TcpListener;
 
-use crate::programs::Program;
+use highwater::probe::FINDINGS;
 
-/// The findings of a probe, in the order of its report.
-pub(crate) const FINDINGS: [&str; 10] = [
-    "stalled-disconnected",
-    "stalled-in-time",
-    "talkers-disconnected",
-    "tricklers-disconnected",
-    "paused-kept",
-    "steady-kept",
-    "healthy-served",
-    "healthy-unaffected",
-    "memory-bounded",
-    "nothing-left-in-kernel",
-];
+use crate::programs::Program;
 
 /// What is true of a server, for one finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,7 +5,9 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 
 use crate::programs::Running;
-use crate::row::{FINDINGS, Row, Server, Truth};
+use highwater::probe::FINDINGS;
+
+use crate::row::{Row, Server, Truth};
 
 /// What the prober said of one finding, and what is true.
 #[derive(Debug, Clone)]
