@@ -20,6 +20,16 @@ pub fn format_size(bytes: usize) -> String {
     bytes.to_string()
 }
 
+/// A size for people: `30.1MiB`, `2.2GiB`; below 1 KiB plain bytes.
+pub(crate) fn format_rounded(bytes: u64) -> String {
+    for (unit, name) in [(1_u64 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")] {
+        if bytes >= unit {
+            return format!("{:.1}{name}", bytes as f64 / unit as f64);
+        }
+    }
+    bytes.to_string()
+}
+
 /// Writes a time the way an option takes it: `5s`, `1m 30s`, `250ms`; no
 /// time at all is `0s`.
 #[must_use]
@@ -55,6 +65,18 @@ mod tests {
             (1025, "1025"),
         ] {
             assert_eq!(format_size(bytes), text);
+        }
+    }
+
+    #[test]
+    fn a_rounded_size_has_one_decimal() {
+        for (bytes, text) in [
+            (999, "999"),
+            (1536, "1.5KiB"),
+            (256 << 20, "256.0MiB"),
+            (5 << 29, "2.5GiB"),
+        ] {
+            assert_eq!(format_rounded(bytes), text);
         }
     }
 

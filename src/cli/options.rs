@@ -111,11 +111,11 @@ pub(crate) struct ServingArgs {
     #[arg(long, value_name = "SIZE", help_heading = SLOW)]
     pub(crate) hard_limit: Option<Size>,
     /// Disconnect the client with the longest queue while all queues together
-    /// hold more than this [default: a quarter of memory]
+    /// hold more than this [default: what memory allows; the log tells]
     #[arg(long, value_name = "SIZE", help_heading = BOUNDS)]
     pub(crate) memory_budget: Option<Size>,
-    /// Refuse more clients than this [default: what the descriptor limit
-    /// allows]
+    /// Refuse more clients than this [default: what descriptors and memory
+    /// allow; the log tells]
     #[arg(long, value_name = "N", help_heading = BOUNDS)]
     pub(crate) max_clients: Option<usize>,
     /// Refuse more clients of one address than this; IPv6 addresses count by

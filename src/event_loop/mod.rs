@@ -3,6 +3,7 @@
 //! Owns mio's poll and the real clock. Refuses to touch clients: the engine
 //! decides what happens in a turn.
 
+mod offer;
 mod remote;
 mod trimmer;
 
@@ -10,16 +11,16 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use log::{info, warn};
+use log::info;
 use mio::{Events, Poll, Token};
 
 pub use remote::Remote;
 
 use crate::engine::{ClientId, Clock, Counters, Engine, Event, Next, Service};
 use crate::error::ServerError;
-use crate::kernel::machine::descriptor_limit;
-use crate::kernel::{KernelNetwork, allocator, machine};
-use crate::limits::{EVENTS_PER_TURN, Limits, RESERVED_DESCRIPTORS};
+use crate::kernel::{KernelNetwork, allocator};
+use crate::limits::{EVENTS_PER_TURN, Limits};
+use offer::Offer;
 use trimmer::Trimmer;
 
 /// Tokens that no client's id can take.
@@ -44,6 +45,7 @@ pub struct EventLoop<S> {
     trimmer: Trimmer,
     remote: Remote,
     addresses: Vec<SocketAddr>,
+    offer: Offer,
 }
 
 impl<S: Service> EventLoop<S> {
@@ -100,15 +102,9 @@ impl<S: Service> EventLoop<S> {
         let addresses = network.local_addrs().map_err(set_up)?;
         let now = Instant::now();
         let service = service(remote.clone());
-        let max_clients = default_max_clients(&limits, service.sockets_per_client());
-        let engine = Engine::new(
-            network,
-            service,
-            &limits,
-            machine::default_memory_budget(),
-            max_clients,
-            now,
-        )?;
+        let offer = Offer::look_up();
+        let (budget_bytes, max_clients) = offer.defaults(&limits, service.sockets_per_client());
+        let engine = Engine::new(network, service, &limits, budget_bytes, max_clients, now)?;
         Ok(Self {
             poll,
             events: Events::with_capacity(EVENTS_PER_TURN),
@@ -117,6 +113,7 @@ impl<S: Service> EventLoop<S> {
             trimmer: Trimmer::new(now),
             remote,
             addresses,
+            offer,
         })
     }
 
@@ -149,6 +146,7 @@ impl<S: Service> EventLoop<S> {
         for address in &self.addresses {
             info!(event = "listening", address:% = address; "listening on {address}");
         }
+        self.offer.log();
         self.engine.log_limits();
         let mut wait = Some(Duration::ZERO);
         loop {
@@ -210,22 +208,6 @@ impl<S: Service> EventLoop<S> {
             (wait, due) => wait.or(due),
         }
     }
-}
-
-/// The number of clients that the descriptors of this process allow.
-fn default_max_clients(limits: &Limits, sockets_per_client: usize) -> usize {
-    let descriptors = descriptor_limit().saturating_sub(RESERVED_DESCRIPTORS);
-    let available = (descriptors / sockets_per_client.max(1)).max(1);
-    if let Some(asked) = limits.max_clients
-        && asked > available
-    {
-        warn!(
-            event = "descriptor_limit";
-            "--max-clients {asked} is more than the {available} that the descriptor limit allows, \
-             with {sockets_per_client} for each; raise it with `ulimit -n`"
-        );
-    }
-    available
 }
 
 #[cfg(test)]

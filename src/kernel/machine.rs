@@ -1,11 +1,15 @@
-//! The limits of this machine: descriptors and memory.
+//! The limits of this machine, and of the container around the process:
+//! descriptors and memory.
 //!
 //! Owns the questions to the system. Refuses to choose limits of a server from
-//! the answers, except the default memory budget.
+//! the answers.
+
+use std::fs::read_to_string;
+use std::path::PathBuf;
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-use crate::limits::{MEMORY_BUDGET_FALLBACK_BYTES, MEMORY_BUDGET_SHARE};
+use super::cgroup;
 
 /// The number of descriptors that this process may have open.
 #[must_use]
@@ -27,14 +31,76 @@ pub fn raise_descriptor_limit() -> std::io::Result<()> {
     Ok(setrlimit(Resource::Nofile, limit)?)
 }
 
-/// A share of this machine's memory for all queues together.
-pub(crate) fn default_memory_budget() -> usize {
-    // The first line reads `MemTotal:       24576000 kB` (proc_meminfo(5)).
-    let total = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-        let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
-        line.split_whitespace().nth(1)?.parse::<usize>().ok()
+/// The memory that this process may use, and what says so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Memory {
+    pub(crate) bytes: u64,
+    /// The file with the limit of a control group; `None` for the machine.
+    pub(crate) limited_by: Option<PathBuf>,
+}
+
+/// The memory of the machine, or of the smallest control group on the way from
+/// that of this process up. `None` if the system does not tell.
+pub(crate) fn memory() -> Option<Memory> {
+    let machine = read_to_string("/proc/meminfo").ok();
+    let machine = machine.as_deref().and_then(parse_total_memory);
+    let mountinfo = read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let groups = read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let limits = cgroup::limit_files(&mountinfo, &groups)
+        .into_iter()
+        .filter_map(|file| {
+            let bytes = cgroup::parse_limit(&read_to_string(&file).ok()?)?;
+            Some(Memory {
+                bytes,
+                limited_by: Some(file),
+            })
+        });
+    let machine = machine.map(|bytes| Memory {
+        bytes,
+        limited_by: None,
     });
-    total.map_or(MEMORY_BUDGET_FALLBACK_BYTES, |kib| {
-        kib.saturating_mul(1024) / MEMORY_BUDGET_SHARE
-    })
+    // The first of several that are equal, so the machine before its groups.
+    machine
+        .into_iter()
+        .chain(limits)
+        .min_by_key(|memory| memory.bytes)
+}
+
+/// Bytes that all TCP sockets of the machine may take.
+pub(crate) fn tcp_memory_bytes() -> Option<u64> {
+    let text = read_to_string("/proc/sys/net/ipv4/tcp_mem").ok()?;
+    Some(parse_tcp_memory_pages(&text)?.saturating_mul(rustix::param::page_size() as u64))
+}
+
+/// The first line reads `MemTotal:       24576000 kB` (proc_meminfo(5)).
+fn parse_total_memory(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find(|line| line.starts_with("MemTotal:"))?;
+    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib.saturating_mul(1024))
+}
+
+/// Three numbers of pages: low, pressure, most (tcp(7)).
+fn parse_tcp_memory_pages(text: &str) -> Option<u64> {
+    text.split_whitespace().nth(2)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_memory_of_a_machine_is_read_as_proc_tells_it() {
+        let meminfo = "MemTotal:       24684148 kB\nMemFree:         6000000 kB\n";
+        assert_eq!(parse_total_memory(meminfo), Some(24_684_148 * 1024));
+        assert_eq!(parse_total_memory("MemFree: 1 kB\n"), None);
+        assert_eq!(parse_tcp_memory_pages("287901\t383868\t575802\n"), Some(575_802));
+        assert_eq!(parse_tcp_memory_pages(""), None);
+    }
+
+    #[test]
+    fn this_machine_has_memory_and_no_group_has_more() {
+        let memory = memory().unwrap();
+        assert!(memory.bytes > 1 << 20);
+        assert!(memory.bytes < 1 << 60, "a group without a limit is no limit");
+    }
 }

@@ -4,6 +4,7 @@
 //! machine allows. Here and only here stands `unsafe`. Refuses to decide.
 
 pub(crate) mod allocator;
+mod cgroup;
 pub(crate) mod machine;
 mod network;
 mod splice_pipe;

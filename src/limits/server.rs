@@ -36,7 +36,7 @@ pub struct Limits {
     /// [`HARD_LIMIT_MARKS`] times the high-water mark.
     pub hard_limit_bytes: Option<usize>,
     /// Bytes that all queues (and unfinished frames) together may hold;
-    /// `None` stands for a quarter of this machine's memory.
+    /// `None` stands for [`Resources::memory_budget_bytes`](super::Resources).
     pub memory_budget_bytes: Option<usize>,
     /// Longest time in which nothing is queued for a client and nothing moves
     /// either way; `None` keeps idle clients.
@@ -47,8 +47,8 @@ pub struct Limits {
     pub stop_timeout: Duration,
     /// Longest wait for the answer of an upstream to one connection.
     pub connect_timeout: Duration,
-    /// Most clients at a time; `None` stands for as many as the descriptor
-    /// limit allows.
+    /// Most clients at a time; `None` stands for as many as descriptors and
+    /// memory allow ([`Resources::max_clients`](super::Resources)).
     pub max_clients: Option<usize>,
     /// Most clients of one address at a time, IPv6 addresses by their /64;
     /// `None` for no such limit.

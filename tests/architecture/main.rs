@@ -161,7 +161,7 @@ fn unsafe_code_stands_in_the_kernel_folder_only() {
 const FROZEN_OPTIONS: [(&str, &str); 4] = [
     ("src/engine/refusals.rs", "--max-clients"),
     ("src/engine/refusals.rs", "--max-clients-per-address"),
-    ("src/event_loop/mod.rs", "--max-clients"),
+    ("src/event_loop/offer.rs", "--max-clients"),
     ("src/services/tunnel/connecting.rs", "--max-clients"),
 ];
 
