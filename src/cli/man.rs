@@ -74,11 +74,14 @@ fn page(command: Command, others: &[String]) -> String {
     without_idle_breaks(&String::from_utf8_lossy(&page)) + &extra
 }
 
-/// Leaves out line breaks (`.br`) beside a blank line (`.sp`), which breaks
-/// the line already; mandoc warns of them.
+/// Leaves out line breaks (`.br`) beside a blank line, which breaks the line
+/// already; mandoc warns of them.
 fn without_idle_breaks(page: &str) -> String {
     let lines: Vec<&str> = page.lines().collect();
-    let is_blank = |index: Option<usize>| index.and_then(|index| lines.get(index)) == Some(&".sp");
+    let is_blank = |index: Option<usize>| {
+        let line = index.and_then(|index| lines.get(index));
+        line.is_some_and(|line| matches!(*line, "" | ".sp"))
+    };
     let kept = lines.iter().enumerate().filter(|(index, line)| {
         let beside_blank = is_blank(index.checked_sub(1)) || is_blank(Some(index + 1));
         **line != ".br" || !beside_blank
