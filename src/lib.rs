@@ -51,6 +51,7 @@
 //! | none | the engine, [`services::Echo`] and [`services::FramedEcho`] |
 //! | `tunnel` | `services::Tunnel` |
 //! | `serve` | `services::Files`: files over HTTP |
+//! | `admin` | `services::Admin`: metrics, clients and a page about a running server |
 //! | `probe` | `probe`: is a server safe from slow clients? |
 //! | `plot` | the timeline of a probe as a picture |
 //! | `cli` (default) | the `highwater` command |
@@ -76,7 +77,8 @@ pub mod units;
 
 pub use backpressure::{Answer, SlowReason};
 pub use engine::{
-    Actions, ClientId, ClientName, Counters, FilePart, FileSource, Prepared, Service, Slowness,
+    Actions, ClientId, ClientList, ClientName, ClientReport, Counters, FilePart, FileSource, Histogram,
+    Measure, MeasureKind, Prepared, Question, Report, Service, Slowness, Snapshot,
 };
 pub use error::{CloseReason, ConnectError, Operation, ServerError};
 pub use event_loop::{EventLoop, Remote};

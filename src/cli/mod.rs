@@ -3,11 +3,10 @@
 //! A subcommand is a variant and an arm here, and a file of its own for its
 //! arguments. What all servers share is in `options` and `serve`.
 
+mod admin;
 mod broadcast;
-mod completions;
 mod echo;
 mod log;
-mod man;
 mod options;
 mod parse;
 mod probe;
@@ -17,15 +16,12 @@ mod serve_files;
 mod signals;
 mod tunnel;
 
-use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
 use broadcast::BroadcastArgs;
-use completions::CompletionsArgs;
 use echo::EchoArgs;
-use man::ManArgs;
 use probe::ProbeArgs;
 use serve_files::ServeArgs;
 use tunnel::TunnelArgs;
@@ -39,27 +35,6 @@ pub(crate) fn run() -> ExitCode {
         Command::Broadcast(args) => broadcast::run(args),
         Command::Serve(args) => serve_files::run(*args),
         Command::Probe(args) => probe::run(&args),
-        Command::Completions(args) => completions::run(&args),
-        Command::Man(args) => man::run(&args),
-    }
-}
-
-/// The whole command line, as clap holds it: from it come completions and
-/// manual pages.
-fn command_line() -> clap::Command {
-    Cli::command()
-}
-
-/// Writes a text that the caller asked for to standard output. A reader that
-/// has seen enough, such as `head`, is no failure.
-fn print(text: &[u8]) -> ExitCode {
-    let mut output = std::io::stdout().lock();
-    match output.write_all(text).and_then(|()| output.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            eprintln!("error: cannot write to standard output: {error}");
-            ExitCode::FAILURE
-        }
-        _ => ExitCode::SUCCESS,
     }
 }
 
@@ -111,20 +86,12 @@ enum Command {
     Serve(Box<ServeArgs>),
     /// Test whether a TCP server survives slow clients.
     Probe(Box<ProbeArgs>),
-    /// Print completions for a shell.
-    ///
-    /// The shell then completes subcommands, options and their values at TAB.
-    Completions(CompletionsArgs),
-    /// Print a manual page.
-    ///
-    /// `highwater man | man -l -` shows it; with a subcommand, the page of that
-    /// one.
-    Man(ManArgs),
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_sound() {

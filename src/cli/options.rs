@@ -13,6 +13,7 @@ use highwater::Limits;
 use highwater::limits;
 use log::LevelFilter;
 
+use super::admin::AdminArgs;
 use super::log::LogFormat;
 use super::parse::{Size, Time};
 
@@ -137,6 +138,9 @@ pub(crate) struct ServingArgs {
     /// reset what is left.
     #[arg(long, value_name = "TIME", default_value_t = Time(limits::STOP_TIMEOUT), help_heading = BOUNDS)]
     pub(crate) stop_timeout: Time,
+    /// How operators look at the server.
+    #[command(flatten)]
+    pub(crate) admin: AdminArgs,
     /// Append the log to this file as well as to standard error. SIGHUP and
     /// SIGUSR1 open it anew.
     #[arg(long, value_name = "PATH", help_heading = LOG)]

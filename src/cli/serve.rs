@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use highwater::{Counters, EventLoop, Limits, Remote, ServerError, Service, raise_descriptor_limit};
 use log::{Level, error, info, log_enabled, warn};
 
+use super::admin::{self, AdminPlan};
 use super::log::{Log, LogError};
 use super::options::{ListenArgs, ServingArgs};
 use super::sentences;
@@ -52,6 +53,12 @@ pub(crate) fn serve<A: Serving>(args: A) -> ExitCode {
         usage(&sentence);
     }
     let addresses = listen.addresses().unwrap_or_else(|sentence| usage(&sentence));
+    let admin = serving.admin.plan().unwrap_or_else(|sentence| usage(&sentence));
+    let limits = if admin.is_some() {
+        admin::reserve(limits)
+    } else {
+        limits
+    };
     let log = match start_log(serving) {
         Ok(log) => log,
         Err(error) => {
@@ -62,7 +69,7 @@ pub(crate) fn serve<A: Serving>(args: A) -> ExitCode {
     if let Err(error) = raise_descriptor_limit() {
         warn!(event = "descriptor_limit"; "the descriptor limit stays as it is: {error}");
     }
-    let code = match run(&addresses, limits, args, log.clone()) {
+    let code = match run(&addresses, limits, args, admin, log.clone()) {
         Ok(counters) => {
             info!(event = "stopped"; "stopped: {}", counters.summary(A::DONE));
             ExitCode::SUCCESS
@@ -90,11 +97,19 @@ fn run<A: Serving>(
     addresses: &[SocketAddr],
     limits: Limits,
     args: A,
+    admin: Option<AdminPlan>,
     log: Log,
 ) -> Result<Counters, ServerError> {
-    let mut server = EventLoop::listen_on(addresses, limits, |remote| args.service(remote))?;
+    let mut server = EventLoop::listen_on(addresses, limits.clone(), |remote| args.service(remote))?;
+    let admin = admin
+        .map(|plan| plan.start(&mut server, &limits, &log))
+        .transpose()?;
     hear_signals(server.remote(), log).map_err(|error| ServerError::EventLoop("hear signals", error))?;
-    server.run()
+    let outcome = server.run();
+    if let Some(admin) = admin {
+        admin.stop();
+    }
+    outcome
 }
 
 /// Wrong usage: one line, exit code 2. The line says what would be right, so

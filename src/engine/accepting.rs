@@ -136,6 +136,9 @@ impl<N: Network> Core<N> {
             return Err(error);
         }
         self.journal.admitted(self.clients.len());
+        if let Some(watch) = &mut self.watch {
+            watch.came(id, self.now);
+        }
         Ok(id)
     }
 

@@ -30,6 +30,11 @@ impl ClientId {
         }
     }
 
+    /// The slot of the client, which others had before and will have later.
+    pub(super) const fn slot(self) -> usize {
+        self.index as usize
+    }
+
     /// Whether the client was inserted at or after `generation`. Wraps: after
     /// 2^31 insertions an old client looks new.
     pub(super) const fn is_since(self, generation: u32) -> bool {
@@ -114,6 +119,21 @@ impl<C> ClientTable<C> {
             };
             (id, &slot.client)
         })
+    }
+
+    /// How many slots there are, those without a client included.
+    pub(super) fn slots(&self) -> usize {
+        self.slots.capacity()
+    }
+
+    /// The client of a slot.
+    pub(super) fn at_slot(&self, slot: usize) -> Option<(ClientId, &C)> {
+        let found = self.slots.get(slot)?;
+        let id = ClientId {
+            index: u32::try_from(slot).ok()?,
+            generation: found.generation,
+        };
+        Some((id, &found.client))
     }
 
     /// Gives the memory of vacated slots at the end back to the allocator.

@@ -20,6 +20,7 @@ use super::ready_list::ReadyList;
 use super::refusals::Refusals;
 use super::silence::Silence;
 use super::timers::{Entry, Timer, Timers};
+use super::watch::Watch;
 use crate::backpressure::SlowReason;
 use crate::error::CloseReason;
 use crate::limits::Limits;
@@ -71,6 +72,8 @@ pub(super) struct Core<N: Network> {
     pub(super) refusals: Refusals,
     pub(super) stop: Stop,
     pub(super) silence: Silence,
+    /// What an operator may ask for, if anybody may.
+    pub(super) watch: Option<Box<Watch>>,
     /// What is left of the answers under way.
     pub(super) files: FileSends,
     /// The client that the service hears to be closed, and how many bytes its
@@ -138,6 +141,7 @@ impl<N: Network> Core<N> {
         limits: Limits,
         memory_budget_bytes: usize,
         max_clients: usize,
+        role: &'static str,
         slow_upstream_advice: Option<String>,
         now: Instant,
     ) -> Self {
@@ -151,10 +155,11 @@ impl<N: Network> Core<N> {
             timers: Timers::new(&limits),
             budget: Budget::new(memory_budget_bytes),
             marked: VecDeque::new(),
-            journal: Journal::new(slow_upstream_advice, limits.limit_bytes(), now),
+            journal: Journal::new(role, slow_upstream_advice, limits.limit_bytes(), now),
             refusals: Refusals::new(max_clients, limits.max_clients_per_address, now),
             stop: Stop::No,
             silence: Silence::default(),
+            watch: None,
             files: FileSends::default(),
             departed: None,
             moved_bytes: 0,
@@ -239,6 +244,16 @@ impl<N: Network> Core<N> {
         if client.phase == Phase::Closed {
             return;
         }
+        if let Some(since) = client.clocks.since(SlowReason::WriteTimeout) {
+            let over_limit = self.now.saturating_duration_since(since);
+            self.journal.back_below_limit(over_limit);
+        }
+        if self.watch.is_some() {
+            self.keep_departure(id, &reason);
+        }
+        let Some(client) = self.clients.get_mut(id) else {
+            return;
+        };
         client.phase = Phase::Closed;
         if client.file != FileState::None || client.is_watched {
             client.file = FileState::None;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use log::Level;
 
 use super::client::Client;
+use super::histogram::Histogram;
 use super::network::Stream;
 use super::refusals::Full;
 use super::service::Slowness;
@@ -83,6 +84,22 @@ impl Counters {
         self.slow_clients[reason as usize]
     }
 
+    /// How many clients were closed for each reason, by its
+    /// [`word`](CloseReason::word). Those of a full address count as refused.
+    pub fn closed_by_reason(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let slow = SlowReason::ALL.map(|reason| (reason.word(), self.slow(reason)));
+        slow.into_iter().chain([
+            ("end not acknowledged", self.unacknowledged_clients),
+            ("rejected", self.rejected_clients),
+            ("idle", self.idle_clients),
+            ("half-closed", self.half_closed_clients),
+            ("server stopped", self.stopped_clients),
+            ("reset", self.reset_clients),
+            ("failed", self.failed_clients),
+            ("finished", self.finished_clients),
+        ])
+    }
+
     const fn count_closed(&mut self, reason: &CloseReason) {
         let counter = match reason {
             CloseReason::Finished => &mut self.finished_clients,
@@ -144,22 +161,39 @@ impl Counters {
 /// The counters of one engine, and its part of the log.
 pub(super) struct Journal {
     counters: Counters,
+    /// What stands in front of names.
+    role: &'static str,
     started: Instant,
     /// The limit in force, in bytes.
     limit_bytes: usize,
+    over_limit_episodes: u64,
+    over_limit: Histogram,
     /// What the log says of an upstream that was too slow.
     slow_upstream_advice: String,
 }
 
 impl Journal {
-    pub(super) fn new(slow_upstream_advice: Option<String>, limit_bytes: usize, now: Instant) -> Self {
+    pub(super) fn new(
+        role: &'static str,
+        slow_upstream_advice: Option<String>,
+        limit_bytes: usize,
+        now: Instant,
+    ) -> Self {
         Self {
             counters: Counters::default(),
+            role,
             started: now,
             limit_bytes,
+            over_limit_episodes: 0,
+            over_limit: Histogram::default(),
             slow_upstream_advice: slow_upstream_advice
                 .map_or_else(String::new, |advice| format!("; {advice}")),
         }
+    }
+
+    /// The name of a client in the log.
+    fn name<S: Stream>(&self, client: &Client<S>) -> String {
+        format!("{}{}", self.role, client.name())
     }
 
     pub(super) const fn counters(&self) -> &Counters {
@@ -200,7 +234,8 @@ impl Journal {
 
     /// The queue of a client has reached the limit. A fast client that moves
     /// much data gets there all the time, so not every time is logged.
-    pub(super) fn blocked<S: Stream>(&self, client: &mut Client<S>, now: Instant) {
+    pub(super) fn blocked<S: Stream>(&mut self, client: &mut Client<S>, now: Instant) {
+        self.over_limit_episodes += 1;
         let elapsed = now.saturating_duration_since(self.started);
         let Some(unlogged) = client.blocked_log.admit(elapsed, LOG_REPEAT_INTERVAL) else {
             return;
@@ -216,10 +251,23 @@ impl Journal {
             client,
             [queued_bytes = client.queue.len(), limit_bytes = limit_bytes],
             "{} write blocked: {} bytes queued, over the limit of {limit_bytes}{repeated} ({})",
-            client.name(),
+            self.name(client),
             client.queue.len(),
             client.peer,
         );
+    }
+
+    /// A client is no longer over the limit, or gone, after so long.
+    pub(super) fn back_below_limit(&mut self, over_limit: Duration) {
+        self.over_limit.observe(over_limit);
+    }
+
+    pub(super) const fn over_limit_episodes(&self) -> u64 {
+        self.over_limit_episodes
+    }
+
+    pub(super) const fn over_limit(&self) -> &Histogram {
+        &self.over_limit
     }
 
     /// A rule disconnects a client; `detail` has the number of that rule.
@@ -255,7 +303,7 @@ impl Journal {
                 limit_bytes = self.limit_bytes
             ],
             "{} {reason}, disconnecting: slow for {:.3} s, {} bytes queued (peak {}), {detail}, {} sent, {}{advice} ({})",
-            client.name(),
+            self.name(client),
             slow.slow_for.as_secs_f64(),
             slow.waiting_bytes,
             slow.peak_bytes,
@@ -273,7 +321,7 @@ impl Journal {
             client,
             [silent_seconds = silence.as_secs_f64()],
             "{} sent no ACK for {} ms: receive buffer enlarged, in case our kernel dropped its ACKs ({})",
-            client.name(),
+            self.name(client),
             silence.as_millis(),
             client.peer,
         );
@@ -288,7 +336,7 @@ impl Journal {
             client,
             [reason = "idle", silent_seconds = silence.as_secs_f64()],
             "{} idle, closing in order: no byte moved for {:.3} s ({})",
-            client.name(),
+            self.name(client),
             silence.as_secs_f64(),
             client.peer,
         );
@@ -298,7 +346,7 @@ impl Journal {
     pub(super) fn closed<S: Stream>(&mut self, client: &Client<S>, reason: &CloseReason) {
         self.counters.sent_bytes += client.sent_bytes;
         self.counters.count_closed(reason);
-        let (name, peer): (_, SocketAddr) = (client.name(), client.peer);
+        let (name, peer): (_, SocketAddr) = (self.name(client), client.peer);
         let word = reason.word();
         let (received, sent) = (client.received_bytes, client.sent_bytes);
         match reason {

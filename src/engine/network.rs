@@ -175,6 +175,12 @@ pub trait Stream: Read + Write {
         let _ = bytes;
     }
 
+    /// Memory that the kernel holds for this connection, in bytes: unread, not
+    /// acknowledged, and set aside.
+    fn kernel_bytes(&self) -> u64 {
+        0
+    }
+
     /// The peer's window, if it is known.
     fn peer_window(&self) -> Option<PeerWindow> {
         None

@@ -142,6 +142,19 @@ pub trait Service {
         None
     }
 
+    /// What stands in front of the name of a client in the log, such as
+    /// `admin `. A service that has a role beside another one says nothing of
+    /// its own start and stop.
+    fn role(&self) -> &'static str {
+        ""
+    }
+
+    /// What the service counts, for the metrics of the server. Names and labels
+    /// must not depend on clients.
+    fn measures(&self) -> Vec<Measure> {
+        Vec::new()
+    }
+
     /// The time between two calls of [`ticked`](Self::ticked); `None`, the
     /// default, for no calls. Asked in every turn, so a service may want ticks
     /// for a while only. Less than
@@ -171,6 +184,31 @@ pub trait Service {
 /// nothing.
 pub struct Actions<'a> {
     commands: &'a mut dyn Commands,
+}
+
+/// One number that a service counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Measure {
+    /// Its name, without prefix and without `_total`, such as `deliveries`.
+    pub name: &'static str,
+    /// One sentence about it, without a full stop.
+    pub help: &'static str,
+    /// Whether it can fall.
+    pub kind: MeasureKind,
+    /// What tells numbers of one name apart, such as `("status", "404")`.
+    /// Measures of one name stand behind each other.
+    pub label: Option<(&'static str, String)>,
+    /// The number.
+    pub value: u64,
+}
+
+/// Whether a measure can fall.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MeasureKind {
+    /// It only grows.
+    Counter,
+    /// It goes up and down.
+    Gauge,
 }
 
 /// How slow a client was when a rule disconnected it.

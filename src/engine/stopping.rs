@@ -42,13 +42,15 @@ impl<N: Network, S: Service> Engine<N, S> {
     fn begin_stop(&mut self) {
         self.accept_backlog();
         let time = self.core.limits.stop_timeout;
-        info!(
-            event = "stopping",
-            clients = self.core.client_count();
-            "stopping: {} clients have {} to finish",
-            self.core.client_count(),
-            format_time(time)
-        );
+        if !self.has_role() {
+            info!(
+                event = "stopping",
+                clients = self.core.client_count();
+                "stopping: {} clients have {} to finish",
+                self.core.client_count(),
+                format_time(time)
+            );
+        }
         self.core.stop = Stop::Draining {
             by: self.core.now + time,
         };
@@ -98,6 +100,10 @@ impl<N: Network, S: Service> Engine<N, S> {
 }
 
 impl<N: Network> Core<N> {
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stop != Stop::No
+    }
+
     /// Asks for a stop in order. Further calls change nothing.
     pub(super) fn stop(&mut self) {
         if self.stop == Stop::No {

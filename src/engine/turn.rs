@@ -60,6 +60,7 @@ impl<N: Network, S: Service> Engine<N, S> {
                 limits.clone(),
                 budget,
                 max_clients,
+                service.role(),
                 service.slow_upstream_advice(),
                 now,
             ),
@@ -72,6 +73,11 @@ impl<N: Network, S: Service> Engine<N, S> {
             next_tick: None,
             woken: false,
         })
+    }
+
+    /// Whether the service stands beside that of the program.
+    pub(crate) fn has_role(&self) -> bool {
+        !self.service.role().is_empty()
     }
 
     /// Writes a line with all limits in force.
@@ -133,6 +139,7 @@ impl<N: Network, S: Service> Engine<N, S> {
         self.sweep();
         self.seat_newcomers(all_served);
         self.advance_stop();
+        self.advance_inspection();
         self.arm_tick();
         self.core.weed_timers();
         self.next()
@@ -228,7 +235,7 @@ impl<N: Network, S: Service> Engine<N, S> {
         let until = begun + TURN_BUDGET_ALL_BYTES;
         let moved = self.core.moved_bytes;
         match lane {
-            Lane::Interactive | Lane::Moderate => until,
+            Lane::Interactive => until,
             Lane::New => until.min(moved + TURN_BUDGET_NEW_BYTES),
             Lane::Bulk if self.core.timers.has_slow_due(self.core.now) => moved,
             Lane::Bulk => until,
@@ -268,7 +275,8 @@ impl<N: Network, S: Service> Engine<N, S> {
         };
         let has_more =
             !self.core.ready.is_empty() || !self.core.marked.is_empty() || !self.newcomers.is_empty();
-        if has_more || self.acceptor.is_due(now) {
+        let is_asked = self.core.watch.as_ref().is_some_and(|watch| watch.is_asked());
+        if has_more || is_asked || self.acceptor.is_due(now) {
             return Next::WaitFor(Duration::ZERO);
         }
         let deadline = self.core.next_deadline().map(|due| due.min(now + LONGEST_WAIT));

@@ -220,6 +220,7 @@ impl<N: Network> Core<N> {
             return Sent::Empty;
         };
         let before = client.queue.len();
+        let over_limit_since = client.clocks.since(SlowReason::WriteTimeout);
         let mut outcome = Ok(Sent::Waiting);
         while client.readiness.is_writable() && !client.queue.is_empty() {
             let left = client.queue.len();
@@ -235,6 +236,12 @@ impl<N: Network> Core<N> {
         self.budget.shrink(sent_bytes);
         self.moved_bytes += sent_bytes as u64;
         client.clocks.queue_changed(&self.limits, &client.queue, self.now);
+        if let Some(since) = over_limit_since
+            && client.clocks.since(SlowReason::WriteTimeout).is_none()
+        {
+            let over_limit = self.now.saturating_duration_since(since);
+            self.journal.back_below_limit(over_limit);
+        }
         outcome.unwrap_or_else(|error| {
             self.mark_closed(id, CloseReason::Failed(Operation::Write, error));
             Sent::Waiting

@@ -3,6 +3,7 @@
 //! Owns mio's poll and the real clock. Refuses to touch clients: the engine
 //! decides what happens in a turn.
 
+mod beat;
 mod offer;
 mod remote;
 mod trimmer;
@@ -19,7 +20,8 @@ pub use remote::Remote;
 use crate::engine::{ClientId, Clock, Counters, Engine, Event, Next, Service};
 use crate::error::ServerError;
 use crate::kernel::{KernelNetwork, allocator};
-use crate::limits::{EVENTS_PER_TURN, Limits};
+use crate::limits::{EVENTS_PER_TURN, Limits, RESERVED_DESCRIPTORS};
+use beat::Beat;
 use offer::Offer;
 use trimmer::Trimmer;
 
@@ -46,6 +48,8 @@ pub struct EventLoop<S> {
     remote: Remote,
     addresses: Vec<SocketAddr>,
     offer: Offer,
+    /// Set while the loop is watched.
+    beat: Option<Beat>,
 }
 
 impl<S: Service> EventLoop<S> {
@@ -104,6 +108,11 @@ impl<S: Service> EventLoop<S> {
         let service = service(remote.clone());
         let offer = Offer::look_up();
         let (budget_bytes, max_clients) = offer.defaults(&limits, service.sockets_per_client());
+        let mut limits = limits;
+        if limits.reserved_descriptors > RESERVED_DESCRIPTORS {
+            // Somebody counts on what is kept back.
+            limits.max_clients = limits.max_clients.map(|asked| asked.min(max_clients));
+        }
         let engine = Engine::new(network, service, &limits, budget_bytes, max_clients, now)?;
         Ok(Self {
             poll,
@@ -114,6 +123,7 @@ impl<S: Service> EventLoop<S> {
             remote,
             addresses,
             offer,
+            beat: None,
         })
     }
 
@@ -127,6 +137,16 @@ impl<S: Service> EventLoop<S> {
     #[must_use]
     pub fn local_addrs(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// Keeps what an operator may ask for by [`Remote::ask`]: who is connected,
+    /// who has left and why, how late the loop is. The loop then wakes ten times
+    /// a second, and remembers the last clients that left for each reason
+    /// ([`GONE_CLIENTS`](crate::limits::GONE_CLIENTS)).
+    #[expect(clippy::disallowed_methods, reason = "the event loop owns the clock")]
+    pub fn watch(&mut self) {
+        self.engine.watch();
+        self.beat = Some(Beat::new(Instant::now()));
     }
 
     /// A handle by which other threads and signal handlers reach this loop.
@@ -143,11 +163,13 @@ impl<S: Service> EventLoop<S> {
     /// The kernel refuses to wait for events. No client can cause that.
     #[expect(clippy::disallowed_methods, reason = "the event loop owns the clock")]
     pub fn run(&mut self) -> Result<Counters, ServerError> {
-        for address in &self.addresses {
-            info!(event = "listening", address:% = address; "listening on {address}");
+        if !self.engine.has_role() {
+            for address in &self.addresses {
+                info!(event = "listening", address:% = address; "listening on {address}");
+            }
+            self.offer.log();
+            self.engine.log_limits();
         }
-        self.offer.log();
-        self.engine.log_limits();
         let mut wait = Some(Duration::ZERO);
         loop {
             if let Err(error) = self.poll.poll(&mut self.events, wait)
@@ -155,14 +177,34 @@ impl<S: Service> EventLoop<S> {
             {
                 return Err(ServerError::EventLoop("wait for events", error));
             }
-            let now = self.clock.advance(Instant::now(), wait);
+            let real = Instant::now();
+            let now = self.clock.advance(real, wait);
             self.dispatch();
+            self.look_at_watch(real);
             match self.engine.turn(now) {
                 Next::Stopped => return Ok(*self.engine.counters()),
                 Next::WaitFor(time) => wait = Some(time),
                 Next::Wait => wait = None,
             }
             wait = self.give_memory_back(now, wait);
+            if let Some(beat) = &self.beat {
+                wait = Some(beat.shorten(wait, real));
+            }
+        }
+    }
+
+    /// Takes what operators ask, and notes how late the loop is.
+    fn look_at_watch(&mut self, real: Instant) {
+        let Some(beat) = &mut self.beat else {
+            return;
+        };
+        if let Some(lag) = beat.late(real) {
+            self.engine.observe_lag(lag);
+        }
+        if self.remote.is_asked() {
+            for (question, reply) in self.remote.take_questions() {
+                self.engine.inspect(question, reply);
+            }
         }
     }
 

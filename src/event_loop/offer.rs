@@ -7,7 +7,7 @@ use std::fmt;
 use log::{info, warn};
 
 use crate::kernel::machine::{self, Memory};
-use crate::limits::{Limits, RESERVED_DESCRIPTORS, Resources};
+use crate::limits::{Limits, Resources};
 use crate::units::format_rounded;
 
 /// What the system offers.
@@ -29,7 +29,7 @@ impl Offer {
     /// The memory budget, and the most clients, where `limits` leave them open.
     pub(super) fn defaults(&self, limits: &Limits, sockets_per_client: usize) -> (usize, usize) {
         let resources = Resources {
-            descriptors: self.descriptors.saturating_sub(RESERVED_DESCRIPTORS),
+            descriptors: self.descriptors.saturating_sub(limits.reserved_descriptors),
             memory_bytes: self.memory.as_ref().map(|memory| memory.bytes),
             tcp_memory_bytes: self.tcp_memory_bytes,
         };

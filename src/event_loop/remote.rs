@@ -3,12 +3,15 @@
 //! Owns the flags, and the waker that ends a wait. Refuses to act: the loop
 //! takes the flags and hands them to the engine.
 
+use std::fmt;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use log::warn;
 use mio::{Registry, Token, Waker};
+
+use crate::engine::{Question, Reply, Report};
 
 /// Reaches an event loop from another thread. Clone it freely.
 #[derive(Clone, Debug)]
@@ -17,10 +20,20 @@ pub struct Remote {
     flags: Arc<Flags>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Flags {
     stop: AtomicBool,
+    /// A stop was asked for at any time.
+    is_stopping: AtomicBool,
     wake: AtomicBool,
+    asked: AtomicBool,
+    questions: Mutex<Vec<(Question, Reply)>>,
+}
+
+impl fmt::Debug for Flags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Flags").finish_non_exhaustive()
+    }
 }
 
 impl Remote {
@@ -34,6 +47,7 @@ impl Remote {
 
     /// Asks the server to stop in order, as SIGTERM does.
     pub fn stop(&self) {
+        self.flags.is_stopping.store(true, Ordering::Release);
         self.flags.stop.store(true, Ordering::Release);
         self.ring();
     }
@@ -43,6 +57,37 @@ impl Remote {
     pub fn wake(&self) {
         self.flags.wake.store(true, Ordering::Release);
         self.ring();
+    }
+
+    /// Whether [`stop`](Self::stop) was called.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.flags.is_stopping.load(Ordering::Acquire)
+    }
+
+    /// Asks a server that is [watched](crate::EventLoop::watch). `reply` gets
+    /// the answer after a few turns, on the thread of the loop: it must not wait.
+    pub fn ask(&self, question: Question, reply: impl FnOnce(Report) + Send + 'static) {
+        if let Ok(mut questions) = self.flags.questions.lock() {
+            questions.push((question, Box::new(reply)));
+        }
+        self.flags.asked.store(true, Ordering::Release);
+        self.ring();
+    }
+
+    /// Whether somebody has asked something that was not taken yet.
+    pub(super) fn is_asked(&self) -> bool {
+        self.flags.asked.load(Ordering::Relaxed)
+    }
+
+    /// What was asked. Nothing while another thread adds to it: the loop does
+    /// not wait for that thread, but comes back.
+    pub(super) fn take_questions(&self) -> Vec<(Question, Reply)> {
+        let Ok(mut questions) = self.flags.questions.try_lock() else {
+            return Vec::new();
+        };
+        self.flags.asked.store(false, Ordering::Release);
+        std::mem::take(&mut questions)
     }
 
     /// Whether a stop was asked for since this was last called.

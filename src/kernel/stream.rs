@@ -176,6 +176,10 @@ impl Stream for KernelStream {
         };
     }
 
+    fn kernel_bytes(&self) -> u64 {
+        tcp_info::kernel_bytes(self.stream.as_fd()).unwrap_or(0)
+    }
+
     fn peer_window(&self) -> Option<PeerWindow> {
         tcp_info::peer_window(self.stream.as_fd())
     }

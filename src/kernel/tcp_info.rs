@@ -182,6 +182,19 @@ pub(crate) fn dropped_segments(socket: BorrowedFd<'_>) -> u32 {
     u32::from_ne_bytes(words[32..].try_into().unwrap())
 }
 
+/// Memory that the kernel holds for a socket: unread bytes (first word), bytes
+/// not acknowledged (sixth), and what it has set aside (fifth).
+pub(crate) fn kernel_bytes(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut words = [0; 9 * size_of::<u32>()];
+    let length = get_option(socket, libc::SOL_SOCKET, SO_MEMINFO, &mut words)?;
+    let word = |index: usize| {
+        let bytes = words[..length].get(4 * index..4 * index + 4);
+        let word = bytes.map_or([0; 4], |word| [word[0], word[1], word[2], word[3]]);
+        u64::from(u32::from_ne_bytes(word))
+    };
+    Ok(word(0) + word(4) + word(5))
+}
+
 /// Whether the connection is over, by a reset or by two acknowledged ends.
 pub(crate) fn is_closed(socket: BorrowedFd<'_>) -> bool {
     raw(socket).is_ok_and(|info| info.byte(offset::STATE) == Some(STATE_CLOSED))

@@ -186,12 +186,6 @@ pub const TURN_BUDGET_ALL_BYTES: u64 = 1024 * 1024;
 /// each of thousands that connect at once may be about to saturate.
 pub const TURN_BUDGET_NEW_BYTES: u64 = TURN_BUDGET_ALL_BYTES / 4;
 
-/// Bytes moved in its last turn from which a client is served after those with
-/// small messages. Copying so much takes less than the system calls of a message;
-/// 16,000 bytes take twice as long, and 1,500 clients with such messages then
-/// made the p99 of small ones 3.4 ms; with 20,000 bytes, as bulk, it was 1.0.
-pub const MODERATE_TURN_BYTES: u64 = 4 * 1024;
-
 /// Bytes moved in its last turn from which a client is served as bulk. While
 /// 5,000 clients connected and saturated within half a second, 50 others with
 /// messages of 64 bytes waited for at most 21 to 32 ms; with one lane for all it
@@ -277,6 +271,18 @@ pub const LOG_LINES_PER_SECOND: usize = 10;
 /// Shortest time between two log lines of one kind about one client, or of one
 /// kind about the listener. Events in between are summed up.
 pub const LOG_REPEAT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Clients that have left and are kept for an operator, for each reason. One
+/// takes some 200 bytes: all reasons together at most 3 MB.
+pub const GONE_CLIENTS: usize = 1000;
+
+/// Most clients that an operator's question looks at in one turn. Each costs up
+/// to two system calls of 0.6 us.
+pub const INSPECTED_CLIENTS_PER_TURN: usize = 128;
+
+/// Time between two beats of a loop that is watched; how late one comes is the
+/// loop's lag.
+pub const BEAT_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Silence after which the kernel asks whether the peer is still there
 /// (`TCP_KEEPIDLE`). Nothing else tells that a peer vanished while both sides were

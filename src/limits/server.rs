@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::{
     ACK_CHECK_GRACE_SHARE, CONNECT_TIMEOUT, DRAIN_TIMEOUT, GRACE, HALF_CLOSED_TIMEOUT, HARD_LIMIT_MARKS,
     HIGH_WATER_MARK_BYTES, LONGEST_PROGRESS_INTERVAL, PROGRESS_LOOKS, RECEIVE_BUFFER_BYTES,
-    SHORTEST_PROGRESS_INTERVAL, SMALLEST_READ_BYTES, SPLICE_FROM_BYTES, STOP_TIMEOUT, UNSENT_BYTES,
-    UPSTREAM_GRACE,
+    RESERVED_DESCRIPTORS, SHORTEST_PROGRESS_INTERVAL, SMALLEST_READ_BYTES, SPLICE_FROM_BYTES, STOP_TIMEOUT,
+    UNSENT_BYTES, UPSTREAM_GRACE,
 };
 
 /// The limits of one server. [`Limits::default`] gives every default; change
@@ -53,6 +53,8 @@ pub struct Limits {
     /// Most clients of one address at a time, IPv6 addresses by their /64;
     /// `None` for no such limit.
     pub max_clients_per_address: Option<usize>,
+    /// Descriptors that are kept back from clients.
+    pub reserved_descriptors: usize,
     /// Unsent bytes that the kernel may hold for a client
     /// (`TCP_NOTSENT_LOWAT`); 0 leaves the kernel's own default.
     pub unsent_bytes: usize,
@@ -82,6 +84,7 @@ impl Default for Limits {
             connect_timeout: CONNECT_TIMEOUT,
             max_clients: None,
             max_clients_per_address: None,
+            reserved_descriptors: RESERVED_DESCRIPTORS,
             unsent_bytes: UNSENT_BYTES,
             receive_buffer_bytes: RECEIVE_BUFFER_BYTES,
             splice_from_bytes: SPLICE_FROM_BYTES,

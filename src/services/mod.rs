@@ -3,6 +3,8 @@
 //! Each service sees only [`Actions`](crate::Actions): no socket,
 //! no mio, no clock.
 
+#[cfg(feature = "admin")]
+pub mod admin;
 pub mod broadcast;
 mod echo;
 #[cfg(feature = "serve")]
@@ -11,6 +13,8 @@ mod framed_echo;
 #[cfg(feature = "tunnel")]
 mod tunnel;
 
+#[cfg(feature = "admin")]
+pub use admin::{Admin, AdminConfig};
 pub use broadcast::Broadcast;
 pub use echo::Echo;
 #[cfg(feature = "serve")]

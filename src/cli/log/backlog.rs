@@ -56,6 +56,11 @@ impl Handle {
         }
     }
 
+    /// Lines lost since the start.
+    pub(super) fn dropped_lines(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
     /// Adds a line if there is room: a full backlog has other lines that tell
     /// of trouble.
     fn complain(&self, line: String) {

@@ -114,6 +114,12 @@ impl Log {
         self.file.is_some() || file::has_rotated()
     }
 
+    /// Lines that the sinks have lost so far.
+    pub(crate) fn dropped_lines(&self) -> u64 {
+        let sinks = self.file.iter().chain([&self.standard_error]);
+        sinks.map(Handle::dropped_lines).sum()
+    }
+
     /// Has the log files opened anew before the next line is written to them.
     /// Answers whether there is one. Never waits.
     pub(crate) fn reopen(&self) -> bool {

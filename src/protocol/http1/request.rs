@@ -53,6 +53,12 @@ pub struct Request<'b> {
     pub if_unmodified_since: Option<Cow<'b, str>>,
     /// `Accept-Encoding`.
     pub accept_encoding: Option<Cow<'b, str>>,
+    /// `Host`.
+    pub host: Option<Cow<'b, str>>,
+    /// `Accept`.
+    pub accept: Option<Cow<'b, str>>,
+    /// `Authorization`.
+    pub authorization: Option<&'b [u8]>,
     /// `Referer`, for the log.
     pub referer: Option<&'b [u8]>,
     /// `User-Agent`, for the log.
@@ -141,6 +147,9 @@ impl<'b> Request<'b> {
             if_modified_since: fields.text("if-modified-since"),
             if_unmodified_since: fields.text("if-unmodified-since"),
             accept_encoding: fields.text("accept-encoding"),
+            host: fields.text("host"),
+            accept: fields.text("accept"),
+            authorization: fields.first("authorization"),
             referer: fields.first("referer"),
             user_agent: fields.first("user-agent"),
         })

@@ -1,0 +1,175 @@
+//! The metrics: each has something that moves it.
+
+use std::io::{Read, Write};
+use std::process::{Command, Stdio};
+
+use crate::operator::{Watched, request, sample};
+use crate::support::server::Server;
+use crate::support::sockets::{Buffers, connect, connect_with, fill_up_to, ping, reset};
+use crate::support::{PATIENCE, holds_within};
+
+#[test]
+fn clients_bytes_and_seats_are_counted() {
+    let watched = Watched::start("echo", &["--max-clients", "2"]);
+    assert_eq!(
+        watched.sample("highwater_clients"),
+        0.0,
+        "operators are no clients"
+    );
+    assert_eq!(watched.sample("highwater_max_clients"), 2.0);
+    let mut one = connect(watched.server.address());
+    let mut other = connect(watched.server.address());
+    ping(&mut one, b"one");
+    ping(&mut other, b"other");
+    assert_eq!(watched.sample("highwater_clients"), 2.0);
+    assert_eq!(watched.sample("highwater_accepted_clients_total"), 2.0);
+    assert_eq!(watched.sample("highwater_received_bytes_total"), 8.0);
+    assert_eq!(watched.sample("highwater_sent_bytes_total"), 8.0);
+    let mut refused = connect(watched.server.address());
+    let _ = refused.read(&mut [0]);
+    watched.wait_for("highwater_refused_clients_total", 1.0);
+    drop(one);
+    watched.wait_for("highwater_disconnects_total{reason=\"finished\"}", 1.0);
+    reset(other);
+    watched.wait_for("highwater_disconnects_total{reason=\"failed\"}", 1.0);
+    assert_eq!(
+        watched.sample("highwater_sent_bytes_total"),
+        8.0,
+        "also of those who left"
+    );
+    assert_eq!(watched.sample("highwater_accepted_clients_total"), 2.0);
+    assert_eq!(watched.sample("highwater_accept_failures_total"), 0.0);
+    watched.wait_for("highwater_loop_lag_seconds_count", 1.0);
+    assert!(watched.sample("process_open_fds") > 5.0);
+    assert!(watched.sample("process_resident_memory_bytes") > 1e6);
+    assert!(watched.sample("process_start_time_seconds") > 1.7e9);
+}
+
+#[test]
+fn a_slow_client_is_seen_while_it_is_slow_and_counted_when_it_is_gone() {
+    let watched = Watched::start("echo", &["--grace", "3s", "--memory-budget", "64MiB"]);
+    let mut stalled = connect_with(watched.server.address(), Buffers::SMALL);
+    fill_up_to(&mut stalled, 160 << 10);
+    watched.wait_for("highwater_over_limit_episodes_total", 1.0);
+    assert!(watched.sample("highwater_queued_bytes") >= 65_536.0);
+    assert!(watched.sample("highwater_kernel_bytes") >= 16_384.0);
+    assert_eq!(watched.sample("highwater_memory_budget_bytes"), 67_108_864.0);
+    watched.wait_for("highwater_disconnects_total{reason=\"write timeout\"}", 1.0);
+    assert_eq!(watched.sample("highwater_over_limit_seconds_count"), 1.0);
+    assert!(watched.sample("highwater_over_limit_seconds_sum") >= 3.0);
+    assert_eq!(
+        watched.sample("highwater_over_limit_seconds_bucket{le=\"2.5\"}"),
+        0.0
+    );
+    assert_eq!(watched.sample("highwater_queued_bytes"), 0.0);
+}
+
+#[test]
+fn upstreams_are_counted_and_those_that_cannot_be_reached() {
+    let upstream = Server::echo(&[]);
+    let to = upstream.address().to_string();
+    let watched = Watched::start("tunnel", &["--to", &to, "--connect-timeout", "300ms"]);
+    let mut client = connect(watched.server.address());
+    ping(&mut client, b"through");
+    assert_eq!(watched.sample("highwater_upstreams"), 1.0);
+    assert_eq!(
+        watched.sample("highwater_clients"),
+        1.0,
+        "an upstream is no client"
+    );
+    assert_eq!(watched.sample("highwater_upstream_connects_total"), 1.0);
+    upstream.stop();
+    let _lost = connect(watched.server.address());
+    watched.wait_for("highwater_upstream_connect_failures_total", 1.0);
+}
+
+#[test]
+fn a_loop_that_stands_still_shows_as_lag_and_lost_lines_are_counted() {
+    let watched = Watched::start("echo", &[]);
+    watched.wait_for("highwater_loop_lag_seconds_count", 1.0);
+    let slow = |watched: &Watched| {
+        watched.sample("highwater_loop_lag_seconds_count")
+            - watched.sample("highwater_loop_lag_seconds_bucket{le=\"0.5\"}")
+    };
+    let before = slow(&watched);
+    watched.server.signal(rustix::process::Signal::STOP);
+    std::thread::sleep(std::time::Duration::from_millis(900));
+    watched.server.signal(rustix::process::Signal::CONT);
+    assert!(holds_within(PATIENCE, || slow(&watched) > before));
+    assert_eq!(watched.sample("highwater_log_lines_dropped_total"), 0.0);
+}
+
+#[test]
+fn lines_that_standard_error_does_not_take_are_counted() {
+    let (unread, stderr) = std::io::pipe().unwrap();
+    let server = Server::echo_writing_to(
+        &["--admin", "127.0.0.1:0", "--log-level", "trace"],
+        Stdio::null(),
+        Stdio::from(stderr),
+    );
+    let watched = Watched::of(server);
+    let dropped = |watched: &Watched| watched.sample("highwater_log_lines_dropped_total");
+    let fills = holds_within(PATIENCE, || {
+        for _ in 0..500 {
+            let mut client = connect(watched.server.address());
+            ping(&mut client, b"!");
+            reset(client);
+        }
+        dropped(&watched) > 0.0
+    });
+    assert!(fills, "no line was lost");
+    drop(unread);
+}
+
+#[test]
+fn both_formats_say_the_same_and_promtool_has_nothing_to_add() {
+    let watched = Watched::start("echo", &[]);
+    let mut client = connect(watched.server.address());
+    ping(&mut client, b"counted");
+    let ask = |accept: &str| {
+        request(
+            watched.admin,
+            &format!("GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\n"),
+        )
+    };
+    let open = ask("application/openmetrics-text; version=1.0.0");
+    let text = ask("text/plain");
+    assert!(
+        open.head.contains("application/openmetrics-text; version=1.0.0"),
+        "{open:?}"
+    );
+    assert!(open.body.ends_with("# EOF\n"));
+    assert!(text.head.contains("text/plain; version=0.0.4"), "{text:?}");
+    // OpenMetrics writes bounds as `1.0`, the other format as `1`.
+    let names = |body: &str| -> Vec<String> {
+        let lines = body.lines().filter(|line| !line.starts_with('#'));
+        let mut names: Vec<_> = lines
+            .map(|line| line.rsplit_once(' ').unwrap().0.replace(".0\"}", "\"}"))
+            .collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(&open.body), names(&text.body));
+    assert_eq!(sample(&open.body, "highwater_received_bytes_total"), Some(7.0));
+    assert!(!text.body.contains("127.0.0.1"), "no address is a label");
+    let Ok(mut promtool) = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+    else {
+        println!("skipped: promtool is not installed");
+        return;
+    };
+    promtool
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(text.body.as_bytes())
+        .unwrap();
+    let output = promtool.wait_with_output().unwrap();
+    let told =
+        String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && told.is_empty(), "{told}");
+}
