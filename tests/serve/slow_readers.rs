@@ -110,6 +110,23 @@ fn a_stop_lets_an_answer_finish_and_resets_a_stalled_one() {
 }
 
 #[test]
+fn a_file_that_only_the_disk_has_comes_whole() {
+    let site = Site::new(&[]);
+    let file = std::fs::File::open(site.path().join("large.bin")).unwrap();
+    file.sync_all().unwrap();
+    for round in 0..2 {
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+        let mut readers: Vec<_> = (0..4).map(|_| site.client()).collect();
+        for reader in &mut readers {
+            reader.send(GET_LARGE);
+        }
+        for reader in &mut readers {
+            assert!(reader.answer().body == pattern(LARGE_BYTES), "round {round}");
+        }
+    }
+}
+
+#[test]
 fn stalled_readers_cost_next_to_no_memory() {
     let site = Site::new(&[]);
     site.get("/large.bin", "");

@@ -65,12 +65,12 @@ impl Ranges {
         }
         let total_bytes = parts
             .iter()
-            .fold(0, |sum: u64, part| sum.saturating_add(part.len()));
+            .try_fold(0, |sum: u64, part| sum.checked_add(part.len()));
         match parts.len() {
             _ if specs == 0 => Self::Whole,
             0 => Self::Unsatisfiable,
             1 => Self::Parts(parts),
-            _ if total_bytes > size_bytes => Self::Whole,
+            _ if total_bytes.is_none_or(|total_bytes| total_bytes > size_bytes) => Self::Whole,
             _ => Self::Parts(parts),
         }
     }
@@ -164,6 +164,7 @@ mod tests {
     #[test]
     fn a_set_that_costs_more_than_the_whole_is_answered_with_the_whole() {
         assert_eq!(Ranges::parse("bytes=0-,0-", 100), Ranges::Whole);
+        assert_eq!(Ranges::parse("bytes=9-,0-", u64::MAX), Ranges::Whole);
         let many = |count: usize| format!("bytes={}", vec!["0-0"; count].join(","));
         assert_eq!(Ranges::parse(&many(MAX_RANGES + 1), 100), Ranges::Whole);
         assert!(matches!(Ranges::parse(&many(MAX_RANGES), 100), Ranges::Parts(_)));

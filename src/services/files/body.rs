@@ -42,7 +42,7 @@ pub(super) struct Source<'a> {
 impl Source<'_> {
     /// One range.
     pub(super) fn range(self, range: ByteRange) -> Body {
-        let file = self.readers.source(self.file, range.end, self.client);
+        let file = self.readers.source(self.file, self.client);
         if range.len() <= SMALL_FILE_BYTES {
             let mut bytes = vec![0; usize::try_from(range.len()).unwrap_or(0)];
             if range.is_empty() || file.read_now(&mut bytes, range.first) {
@@ -56,8 +56,7 @@ impl Source<'_> {
     /// names what stands between them.
     pub(super) fn multipart(self, ranges: &[ByteRange], kind: &str) -> (Body, String) {
         let boundary = boundary();
-        let end = ranges.iter().map(|range| range.end).max().unwrap_or(0);
-        let file = Arc::new(self.readers.source(self.file, end, self.client));
+        let file = Arc::new(self.readers.source(self.file, self.client));
         let mut parts = Vec::with_capacity(2 * ranges.len() + 1);
         for (index, &range) in ranges.iter().enumerate() {
             let line_end = if index == 0 { "" } else { "\r\n" };

@@ -9,7 +9,6 @@ use std::fs::File;
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
@@ -21,12 +20,16 @@ use crate::{ClientId, FileSource, Prepared, Remote};
 /// way at once.
 const READERS: usize = 4;
 
-/// Bytes that are looked at, or fetched, at once.
+/// Bytes that are looked at, or fetched, at once. Windows lie at multiples of
+/// this: clients of one file fetch the same ones, and leave no holes in them.
 const WINDOW_BYTES: u64 = 512 * 1024;
 
 /// Distance of the places in a window at which is looked whether they are in
 /// memory.
 const LOOK_EVERY_BYTES: u64 = 64 * 1024;
+
+/// File systems that have all in memory: tmpfs and ramfs (statfs(2)).
+const IN_MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
 
 /// Threads that fetch pages, for all clients of one server.
 #[derive(Debug)]
@@ -83,14 +86,13 @@ impl Readers {
         std::mem::take(&mut lock(&self.shared.done))
     }
 
-    /// A file for one client, of which bytes before `end` are to be sent.
-    pub(super) fn source(&self, file: File, end: u64, client: ClientId) -> ColdFile {
+    /// A file for one client.
+    pub(super) fn source(&self, file: File, client: ClientId) -> ColdFile {
         ColdFile {
             pages: Arc::new(Pages {
                 file,
-                warm_until: AtomicU64::new(0),
+                warm: Mutex::default(),
             }),
-            end,
             client,
             shared: self.shared.clone(),
         }
@@ -119,6 +121,10 @@ impl Shared {
                 }
             };
             drop(jobs);
+            // Nobody else has the file: its client is gone.
+            if Arc::strong_count(&job.file) == 1 {
+                continue;
+            }
             job.fetch(&mut buffer);
             lock(&self.done).push(job.client);
             self.remote.wake();
@@ -130,7 +136,7 @@ impl Job {
     /// Reads the window. Where reading fails, sending will tell.
     fn fetch(&self, buffer: &mut [u8]) {
         let mut at = self.offset;
-        let end = self.offset + WINDOW_BYTES;
+        let end = window_end(self.offset);
         while at < end {
             match self.file.file.read_at(buffer, at) {
                 Ok(count @ 1..) => at += count as u64,
@@ -139,37 +145,85 @@ impl Job {
                 Err(_) => break,
             }
         }
-        self.file.warm_until.store(end, Ordering::Release);
+        *lock(&self.file.warm) = Warm {
+            from: self.offset,
+            until: end,
+            is_new: true,
+        };
     }
+}
+
+/// Where the window around `offset` ends.
+const fn window_end(offset: u64) -> u64 {
+    (offset / WINDOW_BYTES + 1) * WINDOW_BYTES
 }
 
 #[derive(Debug)]
 struct Pages {
     file: File,
-    /// Bytes before this offset were seen in memory.
-    warm_until: AtomicU64,
+    warm: Mutex<Warm>,
+}
+
+/// Bytes that were in memory when they were looked at last, or fetched.
+#[derive(Debug, Default)]
+struct Warm {
+    from: u64,
+    until: u64,
+    /// Nothing of them was sent yet.
+    is_new: bool,
+}
+
+/// Whether a page is in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Presence {
+    There,
+    NotThere,
+    /// The file system cannot tell: overlays, network file systems, FUSE.
+    Unknown,
 }
 
 impl Pages {
-    /// Whether the pages from `offset` on are in memory, as far as single
-    /// places in them tell.
-    fn is_warm(&self, offset: u64, end: u64) -> bool {
-        let mut at = offset;
-        while at < end {
-            if !self.has_page(at) {
-                return false;
-            }
-            at += LOOK_EVERY_BYTES;
-        }
-        end == offset || self.has_page(end - 1)
-    }
-
-    fn has_page(&self, offset: u64) -> bool {
+    /// Looks at the page at `offset`.
+    fn look(&self, offset: u64) -> Presence {
         let mut byte = [0];
         let mut slices = [IoSliceMut::new(&mut byte)];
-        let read = rustix::io::preadv2(&self.file, &mut slices, offset, ReadWriteFlags::NOWAIT);
-        // A file system that cannot tell is taken to be fast.
-        !matches!(read, Err(Errno::AGAIN))
+        match rustix::io::preadv2(&self.file, &mut slices, offset, ReadWriteFlags::NOWAIT) {
+            Err(Errno::AGAIN) => Presence::NotThere,
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) if self.is_in_memory() => Presence::There,
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Presence::Unknown,
+            // What else is wrong, sending will tell.
+            _ => Presence::There,
+        }
+    }
+
+    /// How many bytes from `offset` on can be sent without waiting for a disk,
+    /// as far as single places tell.
+    fn ready_bytes(&self, offset: u64) -> u64 {
+        let mut warm = lock(&self.warm);
+        if (warm.from..warm.until).contains(&offset) {
+            // A slow client may come back when its pages are gone again. But
+            // what was fetched just now is sent, though memory is so short that
+            // pages go as fast as they come.
+            let is_new = std::mem::take(&mut warm.is_new);
+            if is_new || self.look(offset) != Presence::NotThere {
+                return warm.until - offset;
+            }
+        }
+        let end = window_end(offset);
+        let mut places = (offset..end).step_by(LOOK_EVERY_BYTES as usize).chain([end - 1]);
+        if !places.all(|place| self.look(place) == Presence::There) {
+            return 0;
+        }
+        *warm = Warm {
+            from: offset,
+            until: end,
+            is_new: false,
+        };
+        end - offset
+    }
+
+    fn is_in_memory(&self) -> bool {
+        rustix::fs::fstatfs(&self.file).is_ok_and(|facts| IN_MEMORY.contains(&(facts.f_type as u64)))
     }
 }
 
@@ -177,7 +231,6 @@ impl Pages {
 #[derive(Debug)]
 pub(super) struct ColdFile {
     pages: Arc<Pages>,
-    end: u64,
     client: ClientId,
     shared: Arc<Shared>,
 }
@@ -187,8 +240,13 @@ impl ColdFile {
     pub(super) fn read_now(&self, buffer: &mut [u8], offset: u64) -> bool {
         let length = buffer.len();
         let mut slices = [IoSliceMut::new(buffer)];
-        let read = rustix::io::preadv2(&self.pages.file, &mut slices, offset, ReadWriteFlags::NOWAIT);
-        read.is_ok_and(|count| count == length)
+        match rustix::io::preadv2(&self.pages.file, &mut slices, offset, ReadWriteFlags::NOWAIT) {
+            Ok(count) => count == length,
+            Err(Errno::OPNOTSUPP) if self.pages.is_in_memory() => {
+                self.pages.file.read_exact_at(buffer, offset).is_ok()
+            }
+            Err(_) => false,
+        }
     }
 }
 
@@ -202,26 +260,9 @@ impl FileSource for ColdFile {
     }
 
     fn prepare(&self, offset: u64, length_bytes: u64) -> Prepared {
-        let is_shorter = |size: u64| size < self.end;
-        if self
-            .pages
-            .file
-            .metadata()
-            .map_or(true, |facts| is_shorter(facts.len()))
-        {
-            return Prepared::Changed;
-        }
-        let warm_until = self.pages.warm_until.load(Ordering::Acquire);
-        if offset + length_bytes <= warm_until {
-            return Prepared::Ready(length_bytes);
-        }
-        if offset < warm_until {
-            return Prepared::Ready(warm_until - offset);
-        }
-        let end = (offset + WINDOW_BYTES).min(self.end);
-        if self.pages.is_warm(offset, end) {
-            self.pages.warm_until.store(end, Ordering::Release);
-            return Prepared::Ready(length_bytes);
+        let ready_bytes = self.pages.ready_bytes(offset);
+        if ready_bytes > 0 {
+            return Prepared::Ready(ready_bytes.min(length_bytes));
         }
         lock(&self.shared.jobs).waiting.push_back(Job {
             file: self.pages.clone(),
@@ -230,5 +271,81 @@ impl FileSource for ColdFile {
         });
         self.shared.more.notify_one();
         Prepared::Waiting
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::{Advice, fadvise};
+
+    fn pages(file: File) -> Arc<Pages> {
+        Arc::new(Pages {
+            file,
+            warm: Mutex::default(),
+        })
+    }
+
+    fn fetch(file: &Arc<Pages>, offset: u64) {
+        let job = Job {
+            file: file.clone(),
+            client: ClientId::from_token(1),
+            offset,
+        };
+        job.fetch(&mut vec![0; 64 * 1024]);
+    }
+
+    #[test]
+    fn pages_that_a_disk_has_are_fetched_window_by_window() {
+        let named = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(named.path(), vec![1; 2 * WINDOW_BYTES as usize]).unwrap();
+        let file = pages(named.reopen().unwrap());
+        assert_eq!(
+            file.ready_bytes(1000),
+            WINDOW_BYTES - 1000,
+            "just written, so in memory"
+        );
+        file.file.sync_all().unwrap();
+        fadvise(&file.file, 0, None, Advice::DontNeed).unwrap();
+        if file.look(1000) == Presence::There {
+            eprintln!(
+                "skipped: the file system of {} keeps all in memory",
+                named.path().display()
+            );
+            return;
+        }
+        assert_eq!(
+            file.ready_bytes(1000),
+            0,
+            "they are gone, and were seen there before"
+        );
+        fetch(&file, 1000);
+        assert_eq!(file.ready_bytes(1000), WINDOW_BYTES - 1000);
+        let next = WINDOW_BYTES + WINDOW_BYTES / 2;
+        fadvise(&file.file, next, None, Advice::DontNeed).unwrap();
+        assert_eq!(
+            file.ready_bytes(WINDOW_BYTES),
+            0,
+            "the end of its window is not there"
+        );
+        fetch(&file, WINDOW_BYTES);
+        fadvise(&file.file, 0, None, Advice::DontNeed).unwrap();
+        assert_eq!(
+            file.ready_bytes(WINDOW_BYTES),
+            WINDOW_BYTES,
+            "what was fetched is sent once"
+        );
+        assert_eq!(file.ready_bytes(WINDOW_BYTES + 1), 0, "and then looked at again");
+    }
+
+    #[test]
+    fn where_the_file_system_cannot_tell_every_window_is_fetched_first() {
+        let file = pages(File::open("/proc/self/status").unwrap());
+        assert_eq!(file.look(0), Presence::Unknown);
+        assert_eq!(file.ready_bytes(0), 0);
+        fetch(&file, 0);
+        assert_eq!(file.ready_bytes(0), WINDOW_BYTES);
+        assert_eq!(file.ready_bytes(100), WINDOW_BYTES - 100);
+        assert_eq!(file.ready_bytes(WINDOW_BYTES), 0, "the next window");
     }
 }
