@@ -28,7 +28,7 @@ failed_tests() {
 
 copy
 echo "without a fault:"
-if ! run --lib --test simulation --test broadcast_simulation; then
+if ! run --lib --test simulation --test broadcast_simulation --test files_simulation; then
     echo "  the tests fail already: $(failed_tests)"
     exit 1
 fi
@@ -55,6 +55,7 @@ for name in "${faults[@]}"; do
     # Faults of one service show in its own simulation.
     simulation=simulation
     [[ $name == *-broadcast-* ]] && simulation=broadcast_simulation
+    [[ $name == *-serve-* ]] && simulation=files_simulation
     run --test $simulation || status=$?
     seen=$simulation
     if [ $status = 0 ]; then

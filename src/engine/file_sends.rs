@@ -22,6 +22,8 @@ pub(super) struct Watch {
     /// When its timer was armed last.
     pub(super) armed: Instant,
     pub(super) progress: Instant,
+    /// The peer had not acknowledged everything at the last look.
+    pub(super) is_owed: bool,
     pub(super) acknowledged_bytes: u64,
 }
 

@@ -114,6 +114,7 @@ impl<N: Network> Core<N> {
         let watch = Watch {
             armed: now,
             progress: now,
+            is_owed: true,
             acknowledged_bytes: client.acknowledged_bytes(),
         };
         self.files.watches.insert(id, watch);
@@ -134,7 +135,9 @@ impl<N: Network> Core<N> {
             self.files.watches.remove(&id);
             return;
         }
-        if acknowledged_bytes > watch.acknowledged_bytes || owed_bytes == 0 {
+        // A peer that owed nothing at the last look may owe since just now only.
+        let is_new = !std::mem::replace(&mut watch.is_owed, owed_bytes > 0);
+        if acknowledged_bytes > watch.acknowledged_bytes || owed_bytes == 0 || is_new {
             watch.acknowledged_bytes = acknowledged_bytes;
             watch.progress = now;
         }
