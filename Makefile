@@ -68,6 +68,10 @@ fuzz: tools ## Fuzz each parser and the queue for FUZZ_SECONDS=300 each
 	set -e; for target in frame sizes_and_times send_queue http_request http_ranges; do \
 	    cargo fuzz run --sanitizer none $$target -- -max_total_time=$(FUZZ_SECONDS) -max_len=2048; done
 
+.PHONY: http-tests
+http-tests: build ## Have curl, wget, aria2, h2load, REDbot, Chromium and slowhttptest judge `serve`
+	scripts/http-tests.sh
+
 .PHONY: zoo
 zoo: tools ## Hold the prober against servers whose truth is known; write docs/zoo.md
 	cargo test --test probe_zoo -- --write docs/zoo.md
