@@ -314,6 +314,53 @@ fn while_clients_are_due_to_go_of_those_who_flood_one_has_its_turn() {
     );
 }
 
+/// Many clients send messages of one length, each again once it is answered. The
+/// most bytes that the server moves between a small message and its answer.
+fn bytes_before_a_small_answer(message_bytes: usize) -> usize {
+    const CLIENTS: usize = 1500;
+    const ROUNDS: usize = 100;
+    let mut bench = Bench::with(CLIENTS + 1);
+    let small = CLIENTS;
+    for client in 0..=CLIENTS {
+        bench.send(client, if client == small { MESSAGE } else { message_bytes });
+    }
+    while (0..=CLIENTS).any(|client| bench.echoed(client) == 0) {
+        bench.take_turn();
+    }
+    let mut sent = vec![message_bytes; CLIENTS];
+    let mut most_bytes = 0;
+    for round in 2..2 + ROUNDS {
+        bench.send(small, MESSAGE);
+        let moved = |bench: &Bench| (0..CLIENTS).map(|client| bench.echoed(client)).sum::<usize>();
+        let before = moved(&bench);
+        while bench.echoed(small) < round * MESSAGE {
+            for (client, sent) in sent.iter_mut().enumerate() {
+                if bench.echoed(client) == *sent {
+                    bench.send(client, message_bytes);
+                    *sent += message_bytes;
+                }
+            }
+            bench.take_turn();
+        }
+        most_bytes = most_bytes.max(moved(&bench) - before);
+    }
+    most_bytes
+}
+
+#[test]
+fn a_small_message_waits_no_longer_beside_many_of_16000_bytes_than_beside_many_of_20000() {
+    let (moderate, bulk) = (
+        bytes_before_a_small_answer(16_000),
+        bytes_before_a_small_answer(20_000),
+    );
+    println!("{moderate} bytes beside 16,000, {bulk} beside 20,000");
+    assert!(bulk <= 2 * TURN_BUDGET_ALL_BYTES as usize, "{bulk}");
+    assert!(
+        moderate * 2 <= bulk * 3,
+        "{moderate} beside 16,000, {bulk} beside 20,000"
+    );
+}
+
 /// Closes every client as soon as it comes.
 struct Dismissal;
 

@@ -5,8 +5,10 @@
 
 mod admin;
 mod broadcast;
+mod completions;
 mod echo;
 mod log;
+mod man;
 mod options;
 mod parse;
 mod probe;
@@ -16,12 +18,15 @@ mod serve_files;
 mod signals;
 mod tunnel;
 
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use broadcast::BroadcastArgs;
+use completions::CompletionsArgs;
 use echo::EchoArgs;
+use man::ManArgs;
 use probe::ProbeArgs;
 use serve_files::ServeArgs;
 use tunnel::TunnelArgs;
@@ -35,6 +40,27 @@ pub(crate) fn run() -> ExitCode {
         Command::Broadcast(args) => broadcast::run(args),
         Command::Serve(args) => serve_files::run(*args),
         Command::Probe(args) => probe::run(&args),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
+    }
+}
+
+/// The whole command line, as clap holds it: from it come completions and
+/// manual pages.
+fn command_line() -> clap::Command {
+    Cli::command()
+}
+
+/// Writes a text that the caller asked for to standard output. A reader that
+/// has seen enough, such as `head`, is no failure.
+fn print(text: &[u8]) -> ExitCode {
+    let mut output = std::io::stdout().lock();
+    match output.write_all(text).and_then(|()| output.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            eprintln!("error: cannot write to standard output: {error}");
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::SUCCESS,
     }
 }
 
@@ -86,12 +112,20 @@ enum Command {
     Serve(Box<ServeArgs>),
     /// Test whether a TCP server survives slow clients.
     Probe(Box<ProbeArgs>),
+    /// Print completions for a shell.
+    ///
+    /// The shell then completes subcommands, options and their values at TAB.
+    Completions(CompletionsArgs),
+    /// Print a manual page.
+    ///
+    /// `highwater man | man -l -` shows it; with a subcommand, the page of that
+    /// one.
+    Man(ManArgs),
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_sound() {

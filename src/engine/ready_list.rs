@@ -1,22 +1,26 @@
 //! Clients with work that no edge will announce, in the order in which they
 //! are served.
 //!
-//! Owns three lanes: clients whose last turn moved little, newcomers, and
-//! clients whose last turn moved much. Every turn serves them in this order.
-//! The wait of a client with small messages therefore grows neither with the
-//! number of bulk clients nor with that of newcomers, who may become such.
+//! Owns four lanes: clients whose last turn moved little, those whose last turn
+//! moved more, newcomers, and clients whose last turn moved much. Every turn
+//! serves them in this order. The wait of a client with small messages therefore
+//! grows neither with the number of those with larger ones nor with that of
+//! newcomers, who may become such.
 //! Refuses to know what a client is, and how many of each lane a turn serves.
 
 use std::collections::VecDeque;
 
 use super::client_table::ClientId;
-use crate::limits::BULK_TURN_BYTES;
+use crate::limits::{BULK_TURN_BYTES, MODERATE_TURN_BYTES};
 
 /// In which lane a client waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lane {
     /// Its last turn that moved anything moved little.
     Interactive,
+    /// That turn moved more, which takes longer than a small message, and less
+    /// than bulk.
+    Moderate,
     /// It has had no turn that moved anything.
     New,
     /// Its last turn that moved anything moved much.
@@ -25,7 +29,7 @@ pub(super) enum Lane {
 
 impl Lane {
     /// Every lane, in the order in which they are served.
-    pub(super) const ALL: [Self; 3] = [Self::Interactive, Self::New, Self::Bulk];
+    pub(super) const ALL: [Self; 4] = [Self::Interactive, Self::Moderate, Self::New, Self::Bulk];
 }
 
 /// A client's place on the ready list, kept with the client.
@@ -51,7 +55,8 @@ impl Place {
     pub(super) const fn after_turn(&mut self, moved_bytes: u64) {
         match moved_bytes {
             0 => {}
-            1..BULK_TURN_BYTES => self.lane = Lane::Interactive,
+            1..MODERATE_TURN_BYTES => self.lane = Lane::Interactive,
+            MODERATE_TURN_BYTES..BULK_TURN_BYTES => self.lane = Lane::Moderate,
             _ => self.lane = Lane::Bulk,
         }
     }

@@ -235,7 +235,7 @@ impl<N: Network, S: Service> Engine<N, S> {
         let until = begun + TURN_BUDGET_ALL_BYTES;
         let moved = self.core.moved_bytes;
         match lane {
-            Lane::Interactive => until,
+            Lane::Interactive | Lane::Moderate => until,
             Lane::New => until.min(moved + TURN_BUDGET_NEW_BYTES),
             Lane::Bulk if self.core.timers.has_slow_due(self.core.now) => moved,
             Lane::Bulk => until,

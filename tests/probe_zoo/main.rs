@@ -17,6 +17,7 @@
 #![allow(clippy::disallowed_methods, reason = "these servers wait by the real clock")]
 
 mod echo;
+mod encrypted;
 mod http;
 mod matrix;
 mod patience;
@@ -117,7 +118,13 @@ fn serve(rows: &[Row], name: &str) -> ExitCode {
     let Server::Small(server) = row.server.clone() else {
         return ExitCode::FAILURE;
     };
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    // Elsewhere, the address comes after the server.
+    let address = if row.is_elsewhere {
+        "0.0.0.0:0"
+    } else {
+        "127.0.0.1:0"
+    };
+    let listener = TcpListener::bind(address).unwrap();
     println!("{}", listener.local_addr().unwrap().port());
     std::io::stdout().flush().unwrap();
     thread::spawn(move || server.serve(listener));

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::net::{TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -23,6 +23,7 @@ const START_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A server that ends with its value.
 pub(crate) struct Running {
+    pub(crate) host: Ipv4Addr,
     pub(crate) port: u16,
     child: Child,
     _directory: Option<tempfile::TempDir>,
@@ -71,6 +72,7 @@ impl Program {
             .spawn()
             .map_err(|error| format!("{}: {error}", self.needs))?;
         let mut running = Running {
+            host: Ipv4Addr::LOCALHOST,
             port,
             child,
             _directory: Some(directory),
@@ -84,8 +86,48 @@ impl Running {
     /// One of the small servers, in a process of its own.
     pub(crate) fn small(name: &str) -> Result<Self, String> {
         let program = std::env::current_exe().map_err(|error| error.to_string())?;
-        let mut child = Command::new(program)
-            .args(["--serve", name])
+        let mut command = Command::new(program);
+        command.args(["--serve", name]);
+        Self::spawn(name, command)
+    }
+
+    /// One of the small servers, in a network namespace that leads here by a pair of devices; both
+    /// vanish with its process. `None` where this machine does not allow it.
+    pub(crate) fn elsewhere(name: &str) -> Result<Option<Self>, String> {
+        let may = rustix::process::geteuid().is_root() && find("ip").is_some() && find("nsenter").is_some();
+        if !may
+            || !Command::new("unshare")
+                .args(["--net", "true"])
+                .status()
+                .is_ok_and(|status| status.success())
+        {
+            return Ok(None);
+        }
+        let program = std::env::current_exe().map_err(|error| error.to_string())?;
+        let mut command = Command::new("unshare");
+        command.arg("--net").arg(program).args(["--serve", name]);
+        let mut running = Self::spawn(name, command)?;
+        let pid = running.child.id();
+        // Each server has a network of four addresses of its own.
+        let [_, _, high, low] = ((pid & 0x3fff) << 2).to_be_bytes();
+        let [ours, theirs] = [1, 2].map(|host| Ipv4Addr::new(10, 213, high, low + host));
+        let (device, pid) = (format!("zoo{pid}"), pid.to_string());
+        let inside = ["nsenter", "--target", &pid, "--net"];
+        let ip = |before: &[&str], arguments: String| run(before, &format!("ip {arguments}"));
+        ip(
+            &[],
+            format!("link add {device} type veth peer name zoo netns {pid}"),
+        )?;
+        ip(&[], format!("address add {ours}/30 dev {device}"))?;
+        ip(&[], format!("link set {device} up"))?;
+        ip(&inside, format!("address add {theirs}/30 dev zoo"))?;
+        ip(&inside, "link set zoo up".to_owned())?;
+        running.host = theirs;
+        Ok(Some(running))
+    }
+
+    fn spawn(name: &str, mut command: Command) -> Result<Self, String> {
+        let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .process_group(0)
@@ -97,6 +139,7 @@ impl Running {
             .map_err(|error| error.to_string())?;
         let port = said.trim().parse();
         let running = Self {
+            host: Ipv4Addr::LOCALHOST,
             port: port.unwrap_or(0),
             child,
             _directory: None,
@@ -386,4 +429,18 @@ pub(crate) fn mosquitto(directory: &Path, port: u16) -> Command {
     let mut mosquitto = command("mosquitto");
     mosquitto.arg("-c").arg(path);
     mosquitto
+}
+
+/// Runs a command, behind the words of another that leads to where it shall run.
+fn run(before: &[&str], line: &str) -> Result<(), String> {
+    let words: Vec<&str> = before.iter().copied().chain(line.split(' ')).collect();
+    let output = Command::new(words[0]).args(&words[1..]).output();
+    match output {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(format!(
+            "{line}: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        )),
+        Err(error) => Err(format!("{line}: {error}")),
+    }
 }

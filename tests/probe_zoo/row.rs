@@ -84,6 +84,8 @@ pub(crate) struct Row {
     /// What differs from the default, and why.
     overrides: Vec<(&'static str, Truth, &'static str)>,
     pub(crate) refused: Refusal,
+    /// It runs in a network namespace of its own.
+    pub(crate) is_elsewhere: bool,
     /// Why the prober judges this row wrongly, as long as it does.
     pub(crate) known_wrong: Option<&'static str>,
 }
@@ -124,6 +126,7 @@ impl Row {
             why,
             overrides: Vec::new(),
             refused: None,
+            is_elsewhere: false,
             known_wrong: None,
         }
     }
@@ -162,6 +165,12 @@ impl Row {
     pub(crate) fn but(mut self, finding: &'static str, truth: Truth, reason: &'static str) -> Self {
         assert!(FINDINGS.contains(&finding), "{finding}");
         self.overrides.push((finding, truth, reason));
+        self
+    }
+
+    /// The server runs in a network namespace of its own, where this machine allows that.
+    pub(crate) fn elsewhere(mut self) -> Self {
+        self.is_elsewhere = true;
         self
     }
 

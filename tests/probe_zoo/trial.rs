@@ -1,5 +1,6 @@
 //! One row put to the test: its server started, probed as a user would, and judged.
 
+use std::net::SocketAddr;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
@@ -119,6 +120,10 @@ impl Trial {
 
 fn outcome(row: &Row) -> Result<Outcome, String> {
     let running = match &row.server {
+        Server::Small(_) if row.is_elsewhere => match Running::elsewhere(row.name)? {
+            Some(running) => running,
+            None => return Ok(Outcome::Skipped("root, ip and unshare")),
+        },
         Server::Small(_) => Running::small(row.name)?,
         Server::Program(program) => match program.start()? {
             Some(running) => running,
@@ -127,7 +132,7 @@ fn outcome(row: &Row) -> Result<Outcome, String> {
     };
     let output = Command::new(env!("CARGO_BIN_EXE_highwater"))
         .arg("probe")
-        .arg(format!("127.0.0.1:{}", running.port))
+        .arg(SocketAddr::from((running.host, running.port)).to_string())
         .args(row.command())
         .arg("--json")
         .stdin(Stdio::null())

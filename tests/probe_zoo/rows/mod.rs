@@ -6,6 +6,7 @@ mod echo;
 mod http;
 mod programs;
 mod push;
+mod reach;
 
 use crate::row::Row;
 
@@ -14,6 +15,7 @@ pub(crate) fn all() -> Vec<Row> {
         http::rows(),
         push::rows(),
         echo::rows(),
+        reach::rows(),
         defended::rows(),
         bad::rows(),
         programs::rows(),
