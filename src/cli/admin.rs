@@ -3,7 +3,7 @@
 //! Owns the options, the token file and the thread. Refuses to answer: the
 //! library's service does.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::thread::{self, JoinHandle};
@@ -100,12 +100,21 @@ pub(crate) fn reserve(limits: Limits) -> Limits {
 
 /// The loop that answers operators, on its thread.
 pub(crate) struct AdminThread {
-    remote: Remote,
+    /// Reaches that loop.
+    pub(crate) remote: Remote,
+    /// Its listening sockets once more, for a successor.
+    pub(crate) copies: Vec<TcpListener>,
     thread: JoinHandle<()>,
 }
 
 impl AdminPlan {
-    /// Begins to answer operators about `server`.
+    /// The address that was asked for.
+    pub(crate) const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Begins to answer operators about `server`, on `listeners` if there are
+    /// any, else on the address.
     ///
     /// # Errors
     ///
@@ -114,11 +123,14 @@ impl AdminPlan {
         self,
         server: &mut EventLoop<S>,
         limits: &Limits,
+        listeners: Vec<TcpListener>,
         log: &Log,
     ) -> Result<AdminThread, ServerError> {
         server.watch();
         let (asked, log) = (server.remote(), log.clone());
-        let mut operators = EventLoop::listen_with(self.address, of_operators(limits), |own| {
+        let own = [self.address];
+        let addresses: &[SocketAddr] = if listeners.is_empty() { &own } else { &[] };
+        let mut operators = EventLoop::listen_through(listeners, addresses, of_operators(limits), |own| {
             let config = AdminConfig {
                 server: asked,
                 token: self.token,
@@ -129,6 +141,8 @@ impl AdminPlan {
         let address = operators.local_addr();
         info!(event = "admin", address:% = address; "admin page on http://{address}/");
         let remote = operators.remote();
+        let copies = operators.clone_listeners();
+        let copies = copies.map_err(|error| ServerError::EventLoop("copy its listening sockets", error))?;
         let answer = move || {
             if let Err(failure) = operators.run() {
                 error!(event = "failure"; "the admin page has ended: {failure}");
@@ -136,7 +150,11 @@ impl AdminPlan {
         };
         let thread = thread::Builder::new().name("admin".into()).spawn(answer);
         let thread = thread.map_err(|error| ServerError::EventLoop("start the admin thread", error))?;
-        Ok(AdminThread { remote, thread })
+        Ok(AdminThread {
+            remote,
+            copies,
+            thread,
+        })
     }
 }
 

@@ -3,12 +3,15 @@
 //! A subcommand is a variant and an arm here, and a file of its own for its
 //! arguments. What all servers share is in `options` and `serve`.
 
+mod activation;
 mod admin;
 mod broadcast;
 mod completions;
 mod echo;
+mod listening;
 mod log;
 mod man;
+mod notify;
 mod options;
 mod parse;
 mod probe;
@@ -16,6 +19,9 @@ mod sentences;
 mod serve;
 mod serve_files;
 mod signals;
+mod sockets;
+mod stopper;
+mod take_over;
 mod tunnel;
 
 use std::io::{ErrorKind, Write};

@@ -141,6 +141,10 @@ pub(crate) struct ServingArgs {
     /// How operators look at the server.
     #[command(flatten)]
     pub(crate) admin: AdminArgs,
+    /// Take the listening sockets over from the server that answers at this
+    /// path, and answer there for the next one: a restart loses no connection.
+    #[arg(long, value_name = "PATH", help_heading = "Restarts")]
+    pub(crate) take_over: Option<PathBuf>,
     /// Append the log to this file as well as to standard error. SIGHUP and
     /// SIGUSR1 open it anew.
     #[arg(long, value_name = "PATH", help_heading = LOG)]

@@ -3,17 +3,22 @@
 //!
 //! Refuses to know what the server does.
 
-use std::net::SocketAddr;
 use std::process::ExitCode;
 
-use highwater::{Counters, EventLoop, Limits, Remote, ServerError, Service, raise_descriptor_limit};
+use highwater::{Counters, EventLoop, Limits, Remote, Service, raise_descriptor_limit};
 use log::{Level, error, info, log_enabled, warn};
 
-use super::admin::{self, AdminPlan};
+use super::activation::passed_sockets;
+use super::admin::{self, AdminPlan, AdminThread};
+use super::listening::Listening;
 use super::log::{Log, LogError};
+use super::notify::Notify;
 use super::options::{ListenArgs, ServingArgs};
 use super::sentences;
 use super::signals::hear_signals;
+use super::sockets::Sockets;
+use super::stopper::Stopper;
+use super::take_over::Offer;
 
 /// A subcommand that serves: what it asks for besides what all servers share.
 pub(crate) trait Serving {
@@ -59,6 +64,14 @@ pub(crate) fn serve<A: Serving>(args: A) -> ExitCode {
     } else {
         limits
     };
+    // Before the log starts its threads.
+    let passed = match passed_sockets() {
+        Ok(passed) => passed,
+        Err(sentence) => {
+            eprintln!("error: {sentence}");
+            return ExitCode::FAILURE;
+        }
+    };
     let log = match start_log(serving) {
         Ok(log) => log,
         Err(error) => {
@@ -69,13 +82,18 @@ pub(crate) fn serve<A: Serving>(args: A) -> ExitCode {
     if let Err(error) = raise_descriptor_limit() {
         warn!(event = "descriptor_limit"; "the descriptor limit stays as it is: {error}");
     }
-    let code = match run(&addresses, limits, args, admin, log.clone()) {
+    let (asked, take_over) = (
+        admin.as_ref().map(AdminPlan::address),
+        serving.take_over.as_deref(),
+    );
+    let outcome = Listening::find(passed, addresses, asked, take_over)
+        .and_then(|listening| run(listening, limits, args, admin, &log));
+    let code = match outcome {
         Ok(counters) => {
             info!(event = "stopped"; "stopped: {}", counters.summary(A::DONE));
             ExitCode::SUCCESS
         }
-        Err(failure) => {
-            let sentence = sentences::of_server(&failure);
+        Err(sentence) => {
             if log_enabled!(Level::Error) {
                 error!(event = "failure"; "{sentence}");
             } else {
@@ -94,22 +112,78 @@ fn start_log(serving: &ServingArgs) -> Result<Log, LogError> {
 }
 
 fn run<A: Serving>(
-    addresses: &[SocketAddr],
+    listening: Listening,
     limits: Limits,
     args: A,
     admin: Option<AdminPlan>,
-    log: Log,
-) -> Result<Counters, ServerError> {
-    let mut server = EventLoop::listen_on(addresses, limits.clone(), |remote| args.service(remote))?;
-    let admin = admin
-        .map(|plan| plan.start(&mut server, &limits, &log))
-        .transpose()?;
-    hear_signals(server.remote(), log).map_err(|error| ServerError::EventLoop("hear signals", error))?;
-    let outcome = server.run();
+    log: &Log,
+) -> Result<Counters, String> {
+    let notify = Notify::from_environment()?;
+    let path = args.shared().1.take_over.clone();
+    let Sockets {
+        serving,
+        admin: for_admin,
+    } = listening.sockets;
+    let server = EventLoop::listen_through(serving, &listening.addresses, limits.clone(), |remote| {
+        args.service(remote)
+    });
+    let mut server = server.map_err(|error| sentences::of_server(&error))?;
+    let admin = admin.map(|plan| plan.start(&mut server, &limits, for_admin, log));
+    let mut admin = admin.transpose().map_err(|error| sentences::of_server(&error))?;
+    let copies = copies(&mut server, admin.as_mut(), path.is_some())?;
+    let stopper = Stopper::new(
+        server.remote(),
+        admin.as_ref().map(|admin| admin.remote.clone()),
+        notify.clone(),
+        listening.is_activated,
+        copies,
+    );
+    hear_signals(stopper.clone(), notify.clone(), log.clone())
+        .map_err(|error| format!("cannot hear signals: {error}"))?;
+    if let Some(interval) = notify.interval() {
+        let notify = notify.clone();
+        server.set_heartbeat(interval, move |clients, counters| notify.beat(clients, counters));
+    }
+    let offer = path.as_deref().map(Offer::prepare).transpose()?;
+    // From here on connections wait for this process: the loop is about to run.
+    if let Some(predecessor) = listening.predecessor {
+        predecessor.say_accepting()?;
+    }
+    let offer = offer.map(|offer| offer.publish(stopper));
+    notify.ready(&status(&server));
+    let outcome = server.run().map_err(|error| sentences::of_server(&error));
+    if let Some(offer) = offer {
+        offer.remove();
+    }
     if let Some(admin) = admin {
         admin.stop();
     }
     outcome
+}
+
+/// The listening sockets once more, for a successor. Without a path nobody
+/// asks for them, and a copy would keep a socket listening.
+fn copies<S: Service>(
+    server: &mut EventLoop<S>,
+    admin: Option<&mut AdminThread>,
+    is_asked_for: bool,
+) -> Result<Sockets, String> {
+    let admin = admin.map(|admin| std::mem::take(&mut admin.copies));
+    if !is_asked_for {
+        return Ok(Sockets::default());
+    }
+    let serving = server
+        .clone_listeners()
+        .map_err(|error| format!("--take-over: the listening sockets cannot be copied: {error}"))?;
+    Ok(Sockets {
+        serving,
+        admin: admin.unwrap_or_default(),
+    })
+}
+
+fn status<S: Service>(server: &EventLoop<S>) -> String {
+    let addresses: Vec<_> = server.local_addrs().iter().map(ToString::to_string).collect();
+    format!("listening on {}", addresses.join(", "))
 }
 
 /// Wrong usage: one line, exit code 2. The line says what would be right, so

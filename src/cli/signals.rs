@@ -3,17 +3,18 @@
 
 use std::thread;
 
-use highwater::Remote;
 use log::{info, warn};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
 use super::log::Log;
+use super::notify::Notify;
+use super::stopper::Stopper;
 
 /// Stops the server in order at the first SIGINT or SIGTERM, and exits at the
 /// second. Without a log file SIGHUP ends the program, as it does when a
 /// terminal is closed.
-pub(crate) fn hear_signals(remote: Remote, log: Log) -> std::io::Result<()> {
+pub(crate) fn hear_signals(stopper: Stopper, notify: Notify, log: Log) -> std::io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR1])?;
     if log.has_file() {
         signals.add_signal(SIGHUP)?;
@@ -22,12 +23,8 @@ pub(crate) fn hear_signals(remote: Remote, log: Log) -> std::io::Result<()> {
         let mut stopping = false;
         for signal in signals.forever() {
             match signal {
-                SIGHUP | SIGUSR1 if log.reopen() => {
-                    info!(event = "log_reopened"; "signal: opening the log file anew")
-                }
-                SIGHUP | SIGUSR1 => {
-                    info!(event = "log_reopened"; "signal: no log file to open anew; --log-file names one")
-                }
+                SIGHUP => notify.while_reloading(|| reopen(&log)),
+                SIGUSR1 => reopen(&log),
                 _ if stopping => {
                     warn!(event = "second_signal"; "second signal: exiting now");
                     log.finish();
@@ -35,7 +32,7 @@ pub(crate) fn hear_signals(remote: Remote, log: Log) -> std::io::Result<()> {
                 }
                 _ => {
                     stopping = true;
-                    remote.stop();
+                    stopper.stop();
                 }
             }
         }
@@ -44,4 +41,12 @@ pub(crate) fn hear_signals(remote: Remote, log: Log) -> std::io::Result<()> {
         .name("signals".into())
         .spawn(wait_for_signals)?;
     Ok(())
+}
+
+fn reopen(log: &Log) {
+    if log.reopen() {
+        info!(event = "log_reopened"; "signal: opening the log file anew");
+    } else {
+        info!(event = "log_reopened"; "signal: no log file to open anew; --log-file names one");
+    }
 }

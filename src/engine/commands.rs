@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::client::{Client, ClientName};
 use super::client_table::ClientId;
-use super::core::Core;
+use super::core::{Core, Successor};
 use super::file::FilePart;
 use super::network::{Network, Stream};
 use super::service::{Commands, Slowness};
@@ -131,6 +131,6 @@ impl<N: Network> Commands for Core<N> {
     }
 
     fn stop(&mut self) {
-        Self::stop(self);
+        Self::stop(self, Successor::None);
     }
 }

@@ -37,7 +37,7 @@ impl<N: Network> Core<N> {
         address: SocketAddr,
         upstream_of: UpstreamOf,
     ) -> Result<ClientId, ConnectError> {
-        if matches!(self.stop, Stop::Draining { by } if self.now >= by) {
+        if matches!(self.stop, Stop::Draining { by, .. } if self.now >= by) {
             return Err(ConnectError::Stopping);
         }
         let stream = self.network.connect(address)?;

@@ -88,11 +88,22 @@ pub(super) struct Core<N: Network> {
 pub(super) enum Stop {
     No,
     /// Somebody asked for it; the next turn begins it.
-    Asked,
+    Asked(Successor),
     /// Conversations may go on until then.
     Draining {
         by: Instant,
+        successor: Successor,
     },
+}
+
+/// Whether another process accepts on the same listening sockets after this
+/// server has stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Successor {
+    /// Nobody: connections that wait are served by this server or by none.
+    None,
+    /// Connections that wait are left to it, and no client has to hurry.
+    Accepts,
 }
 
 /// The memory budget: the sum of all queues, and of all bytes that services

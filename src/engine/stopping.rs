@@ -11,11 +11,11 @@ use log::info;
 use super::client::readiness::Event;
 use super::client::{Ending, Input, Phase};
 use super::client_table::ClientId;
-use super::core::{Core, Engine, Stop};
+use super::core::{Core, Engine, Stop, Successor};
 use super::network::{Network, Stream};
 use super::service::{Actions, Service};
 use crate::error::CloseReason;
-use crate::limits::{BACKLOG_CONNECTIONS, STOP_SILENCE};
+use crate::limits::{BACKLOG_CONNECTIONS, FAREWELL, STOP_SILENCE};
 use crate::units::format_time;
 
 impl<N: Network, S: Service> Engine<N, S> {
@@ -23,24 +23,31 @@ impl<N: Network, S: Service> Engine<N, S> {
     pub(super) fn advance_stop(&mut self) {
         match self.core.stop {
             Stop::No => return,
-            Stop::Asked => self.begin_stop(),
-            Stop::Draining { by } if self.core.now >= by => {
+            Stop::Asked(successor) => self.begin_stop(successor),
+            Stop::Draining { by, .. } if self.core.now >= by => {
                 for id in self.core.ids() {
                     self.core.mark_closed(id, CloseReason::Stopped);
                 }
             }
-            Stop::Draining { .. } => {
+            Stop::Draining { by, successor } => {
+                let closes_silent = self.core.closes_silent(by, successor);
                 for id in self.core.ids() {
                     self.core.advance_end(id);
-                    self.close_if_silent(id);
+                    if closes_silent {
+                        self.close_if_silent(id);
+                    }
                 }
             }
         }
         self.sweep();
     }
 
-    fn begin_stop(&mut self) {
-        self.accept_backlog();
+    fn begin_stop(&mut self, successor: Successor) {
+        match successor {
+            Successor::None => self.accept_backlog(),
+            // Its own newcomers are in no backlog any more.
+            Successor::Accepts => self.seat_newcomers_at_once(),
+        }
         let time = self.core.limits.stop_timeout;
         if !self.has_role() {
             info!(
@@ -53,6 +60,7 @@ impl<N: Network, S: Service> Engine<N, S> {
         }
         self.core.stop = Stop::Draining {
             by: self.core.now + time,
+            successor,
         };
         self.core.network.stop_listening();
         self.acceptor.stop();
@@ -105,9 +113,19 @@ impl<N: Network> Core<N> {
     }
 
     /// Asks for a stop in order. Further calls change nothing.
-    pub(super) fn stop(&mut self) {
+    pub(super) fn stop(&mut self, successor: Successor) {
         if self.stop == Stop::No {
-            self.stop = Stop::Asked;
+            self.stop = Stop::Asked(successor);
+        }
+    }
+
+    /// Whether a client that has been silent is closed now. Where another
+    /// process goes on accepting there is no hurry: a client whose first bytes
+    /// come late, because its machine is busy, is answered all the same.
+    fn closes_silent(&self, by: Instant, successor: Successor) -> bool {
+        match successor {
+            Successor::None => true,
+            Successor::Accepts => self.now + FAREWELL >= by,
         }
     }
 

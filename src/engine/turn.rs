@@ -12,7 +12,7 @@ use super::acceptor::Acceptor;
 use super::client::Phase;
 use super::client::readiness::Event;
 use super::client_table::ClientId;
-use super::core::{Core, Engine, Stop};
+use super::core::{Core, Engine, Stop, Successor};
 use super::journal::Counters;
 use super::network::Network;
 use super::newcomers::Newcomers;
@@ -123,7 +123,15 @@ impl<N: Network, S: Service> Engine<N, S> {
     /// Begins to stop: accepts nobody new, and lets conversations go on for at
     /// most the stop timeout. Further calls change nothing.
     pub fn stop(&mut self) {
-        self.core.stop();
+        self.core.stop(Successor::None);
+    }
+
+    /// Begins to stop as [`stop`](Self::stop) does, while another process
+    /// accepts on the same listening sockets: connections that wait are left to
+    /// it. Clients are served until they end; those that are silent see an
+    /// orderly end in the last second of the stop timeout.
+    pub fn hand_over(&mut self) {
+        self.core.stop(Successor::Accepts);
     }
 
     /// Takes one turn at the charged instant `now`.
@@ -271,7 +279,7 @@ impl<N: Network, S: Service> Engine<N, S> {
         let stop_poll = match self.core.stop {
             Stop::Draining { .. } if self.core.clients.len() == 0 => return Next::Stopped,
             Stop::Draining { .. } => Some(now + STOP_POLL),
-            Stop::No | Stop::Asked => None,
+            Stop::No | Stop::Asked(_) => None,
         };
         let has_more =
             !self.core.ready.is_empty() || !self.core.marked.is_empty() || !self.newcomers.is_empty();

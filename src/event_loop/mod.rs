@@ -4,12 +4,13 @@
 //! decides what happens in a turn.
 
 mod beat;
+mod heartbeat;
 mod offer;
 mod remote;
 mod trimmer;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use log::info;
@@ -22,6 +23,7 @@ use crate::error::ServerError;
 use crate::kernel::{KernelNetwork, allocator};
 use crate::limits::{EVENTS_PER_TURN, Limits, RESERVED_DESCRIPTORS};
 use beat::Beat;
+use heartbeat::Heartbeat;
 use offer::Offer;
 use trimmer::Trimmer;
 
@@ -45,6 +47,7 @@ pub struct EventLoop<S> {
     engine: Engine<KernelNetwork, S>,
     clock: Clock,
     trimmer: Trimmer,
+    heartbeat: Option<Heartbeat>,
     remote: Remote,
     addresses: Vec<SocketAddr>,
     offer: Offer,
@@ -84,8 +87,25 @@ impl<S: Service> EventLoop<S> {
     /// # Errors
     ///
     /// As [`listen`](Self::listen), or there is no address.
-    #[expect(clippy::disallowed_methods, reason = "the event loop owns the clock")]
     pub fn listen_on(
+        addresses: &[SocketAddr],
+        limits: Limits,
+        service: impl FnOnce(Remote) -> S,
+    ) -> Result<Self, ServerError> {
+        Self::listen_through(Vec::new(), addresses, limits, service)
+    }
+
+    /// Accepts from `listeners`, sockets that listen already, and listens on
+    /// `addresses` beside them. A service manager or a server that is replaced
+    /// passes such sockets, and connections that wait in them lose nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`listen`](Self::listen), or there is neither a listener nor an
+    /// address.
+    #[expect(clippy::disallowed_methods, reason = "the event loop owns the clock")]
+    pub fn listen_through(
+        listeners: Vec<TcpListener>,
         addresses: &[SocketAddr],
         limits: Limits,
         service: impl FnOnce(Remote) -> S,
@@ -95,13 +115,13 @@ impl<S: Service> EventLoop<S> {
         let poll = Poll::new().map_err(set_up)?;
         let registry = poll.registry().try_clone().map_err(set_up)?;
         let remote = Remote::new(poll.registry(), WAKER).map_err(set_up)?;
-        if addresses.is_empty() {
+        if addresses.is_empty() && listeners.is_empty() {
             return Err(set_up(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 "there is no address to listen on",
             )));
         }
-        let network = KernelNetwork::listen(registry, LISTENER, addresses, &limits)
+        let network = KernelNetwork::listen(registry, LISTENER, listeners, addresses, &limits)
             .map_err(|(address, error)| ServerError::Listen(address, error))?;
         let addresses = network.local_addrs().map_err(set_up)?;
         let now = Instant::now();
@@ -120,6 +140,7 @@ impl<S: Service> EventLoop<S> {
             engine,
             clock: Clock::new(now),
             trimmer: Trimmer::new(now),
+            heartbeat: None,
             remote,
             addresses,
             offer,
@@ -147,6 +168,25 @@ impl<S: Service> EventLoop<S> {
     pub fn watch(&mut self) {
         self.engine.watch();
         self.beat = Some(Beat::new(Instant::now()));
+    }
+
+    /// The listening sockets once more, for another process that accepts on
+    /// them. A socket listens until every copy of it is closed.
+    ///
+    /// # Errors
+    ///
+    /// Descriptors have run out.
+    pub fn clone_listeners(&mut self) -> io::Result<Vec<TcpListener>> {
+        self.engine.network().clone_listeners()
+    }
+
+    /// Has `beat` called on the thread of this loop about once in `interval`,
+    /// between two turns, with the number of connections and the counters. It
+    /// must not block. A loop that hangs beats no more, so a watchdog that
+    /// misses the beat is right to start the server anew.
+    #[expect(clippy::disallowed_methods, reason = "the event loop owns the clock")]
+    pub fn set_heartbeat(&mut self, interval: Duration, beat: impl FnMut(usize, &Counters) + Send + 'static) {
+        self.heartbeat = Some(Heartbeat::new(interval, Instant::now(), beat));
     }
 
     /// A handle by which other threads and signal handlers reach this loop.
@@ -190,6 +230,10 @@ impl<S: Service> EventLoop<S> {
             if let Some(beat) = &self.beat {
                 wait = Some(beat.shorten(wait, real));
             }
+            if let Some(heartbeat) = &mut self.heartbeat {
+                let until = heartbeat.beat(real, self.engine.client_count(), self.engine.counters());
+                wait = Some(wait.map_or(until, |wait| wait.min(until)));
+            }
         }
     }
 
@@ -216,6 +260,9 @@ impl<S: Service> EventLoop<S> {
                 WAKER => {
                     if self.remote.take_stop() {
                         self.engine.stop();
+                    }
+                    if self.remote.take_hand_over() {
+                        self.engine.hand_over();
                     }
                     if self.remote.take_wake() {
                         self.engine.handle_wake();

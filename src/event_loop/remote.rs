@@ -25,6 +25,7 @@ struct Flags {
     stop: AtomicBool,
     /// A stop was asked for at any time.
     is_stopping: AtomicBool,
+    hand_over: AtomicBool,
     wake: AtomicBool,
     asked: AtomicBool,
     questions: Mutex<Vec<(Question, Reply)>>,
@@ -52,6 +53,16 @@ impl Remote {
         self.ring();
     }
 
+    /// Asks the server to stop as [`stop`](Self::stop) does, and to leave the
+    /// connections that wait to another process, which accepts on the same
+    /// listening sockets. Clients are served until they end, for at most
+    /// [`Limits::stop_timeout`](crate::Limits).
+    pub fn hand_over(&self) {
+        self.flags.is_stopping.store(true, Ordering::Release);
+        self.flags.hand_over.store(true, Ordering::Release);
+        self.ring();
+    }
+
     /// Has [`Service::woken`](crate::engine::Service::woken) called soon, once
     /// for any number of calls.
     pub fn wake(&self) {
@@ -59,7 +70,7 @@ impl Remote {
         self.ring();
     }
 
-    /// Whether [`stop`](Self::stop) was called.
+    /// Whether [`stop`](Self::stop) or [`hand_over`](Self::hand_over) was called.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
         self.flags.is_stopping.load(Ordering::Acquire)
@@ -93,6 +104,11 @@ impl Remote {
     /// Whether a stop was asked for since this was last called.
     pub(super) fn take_stop(&self) -> bool {
         self.flags.stop.swap(false, Ordering::AcqRel)
+    }
+
+    /// Whether handing over was asked for since this was last called.
+    pub(super) fn take_hand_over(&self) -> bool {
+        self.flags.hand_over.swap(false, Ordering::AcqRel)
     }
 
     /// Whether a wake was asked for since this was last called.

@@ -33,8 +33,9 @@ pub(crate) struct KernelNetwork {
 }
 
 impl KernelNetwork {
-    /// Listens on every one of `addresses`. With port 0 the kernel chooses the
-    /// port of the first, and the others take the same.
+    /// Accepts from `passed`, sockets that listen already, and listens on every
+    /// one of `addresses`. With port 0 the kernel chooses the port of the first,
+    /// and the others take the same.
     ///
     /// # Errors
     ///
@@ -43,16 +44,19 @@ impl KernelNetwork {
     pub(crate) fn listen(
         registry: Registry,
         token: mio::Token,
+        passed: Vec<std::net::TcpListener>,
         addresses: &[SocketAddr],
         limits: &Limits,
     ) -> Result<Self, (SocketAddr, io::Error)> {
         let mut network = Self {
-            listeners: Vec::with_capacity(addresses.len()),
+            listeners: Vec::with_capacity(passed.len() + addresses.len()),
             next: 0,
             registry,
             unsent_bytes: limits.unsent_bytes,
             pipe: None,
         };
+        network.adopt_all(token, passed)?;
+        let adopted = network.listeners.len();
         for _ in 1..LISTEN_ATTEMPTS {
             match network.bind_all(token, addresses) {
                 // A port that is free at one address may be taken at another.
@@ -61,7 +65,7 @@ impl KernelNetwork {
                         && address.port() == 0
                         && address != addresses[0] =>
                 {
-                    network.listeners.clear();
+                    network.listeners.truncate(adopted);
                 }
                 outcome => return outcome.map(|()| network),
             }
@@ -69,12 +73,52 @@ impl KernelNetwork {
         network.bind_all(token, addresses).map(|()| network)
     }
 
+    /// Takes sockets that another program bound, and gives them our options:
+    /// connections that it accepted keep theirs.
+    fn adopt_all(
+        &mut self,
+        token: mio::Token,
+        passed: Vec<std::net::TcpListener>,
+    ) -> Result<(), (SocketAddr, io::Error)> {
+        for listener in passed {
+            let address = listener
+                .local_addr()
+                .unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)));
+            let listener = self.adopt(token, listener).map_err(|error| (address, error))?;
+            self.listeners.push(listener);
+        }
+        Ok(())
+    }
+
+    fn adopt(&self, token: mio::Token, listener: std::net::TcpListener) -> io::Result<TcpListener> {
+        listener.set_nonblocking(true)?;
+        let socket = SockRef::from(&listener);
+        set_options(SockRef::from(&listener), self.unsent_bytes)?;
+        // Once more, for the length of the backlog.
+        socket.listen(BACKLOG_CONNECTIONS)?;
+        let mut listener = TcpListener::from_std(listener);
+        self.registry.register(&mut listener, token, Interest::READABLE)?;
+        Ok(listener)
+    }
+
+    /// The listening sockets once more.
+    pub(crate) fn clone_listeners(&self) -> io::Result<Vec<std::net::TcpListener>> {
+        let copies = self.listeners.iter().map(|listener| {
+            let copy = listener.as_fd().try_clone_to_owned()?;
+            Ok(copy.into())
+        });
+        copies.collect()
+    }
+
     fn bind_all(
         &mut self,
         token: mio::Token,
         addresses: &[SocketAddr],
     ) -> Result<(), (SocketAddr, io::Error)> {
-        let has_v4 = addresses.iter().any(SocketAddr::is_ipv4);
+        let has_v4 = addresses.iter().any(SocketAddr::is_ipv4)
+            || self
+                .local_addrs()
+                .is_ok_and(|adopted| adopted.iter().any(SocketAddr::is_ipv4));
         for &address in addresses {
             let mut bound = address;
             if bound.port() == 0
@@ -195,7 +239,8 @@ mod tests {
     fn network(addresses: &[SocketAddr]) -> (mio::Poll, KernelNetwork) {
         let poll = mio::Poll::new().unwrap();
         let registry = poll.registry().try_clone().unwrap();
-        let network = KernelNetwork::listen(registry, mio::Token(0), addresses, &Limits::default());
+        let network =
+            KernelNetwork::listen(registry, mio::Token(0), Vec::new(), addresses, &Limits::default());
         (poll, network.unwrap())
     }
 

@@ -50,6 +50,10 @@ pub const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// of it is queued or unread, and it is no part of a pair.
 pub const STOP_SILENCE: Duration = Duration::from_millis(300);
 
+/// Time before the end of the stop timeout in which silent clients are closed in
+/// order, where another process goes on accepting. Before it nobody has to hurry.
+pub const FAREWELL: Duration = Duration::from_secs(1);
+
 /// Longest time without an empty queue. Catches clients that trickle and
 /// clients that stay below the limit. Twelve graces: a client that still has
 /// something queued after a minute is not coming back.
@@ -289,6 +293,28 @@ pub const INSPECTED_CLIENTS_PER_TURN: usize = 128;
 /// Time between two beats of a loop that is watched; how late one comes is the
 /// loop's lag.
 pub const BEAT_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Longest time between two messages to the service manager about how many
+/// clients are served.
+pub const STATUS_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Longest wait until the service manager takes a message that must not be
+/// lost. The event loop never waits for it.
+pub const NOTIFY_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Most listening sockets that a service manager or a predecessor may pass.
+pub const MAX_PASSED_SOCKETS: usize = 64;
+
+/// Longest wait for the other side's next message when listening sockets change
+/// hands.
+pub const TAKE_OVER_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Longest time from the listening sockets to the message that the successor
+/// accepts on them.
+pub const TAKE_OVER_START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Most programs that may ask for the listening sockets at the same time.
+pub const MAX_TAKE_OVER_CALLERS: usize = 4;
 
 /// Silence after which the kernel asks whether the peer is still there
 /// (`TCP_KEEPIDLE`). Nothing else tells that a peer vanished while both sides were

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
@@ -21,6 +22,23 @@ pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_highwater");
 /// Lifts the limit of repeated lines, as tests count them. Options of a test
 /// come later and win.
 const ALL_LINES: &str = "--log-rate=0";
+
+/// The command with sockets that it inherits at descriptors 3 and 4. They come
+/// as its standard streams, since nothing else passes through without `unsafe`.
+pub(crate) fn activated(sockets: Vec<OwnedFd>) -> Command {
+    let count = sockets.len();
+    assert!((1..=2).contains(&count), "{count} sockets");
+    let script = format!(
+        "exec 3<&0 4>&1 0</dev/null 1>/dev/null; LISTEN_FDS={count} LISTEN_PID=$$ exec \"$0\" \"$@\""
+    );
+    let mut sockets = sockets.into_iter();
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", &script, BINARY])
+        .stdin(sockets.next().map_or_else(Stdio::null, Stdio::from))
+        .stdout(sockets.next().map_or_else(Stdio::null, Stdio::from));
+    command
+}
 
 /// A running `highwater`, which is killed when this is dropped.
 pub(crate) struct Server {
@@ -48,6 +66,21 @@ impl Server {
     /// `sh -c 'ulimit -n 64; exec "$0" "$@"' BINARY` does).
     pub(crate) fn start_by(launcher: Command, subcommand: &str, options: &[&str]) -> Self {
         Self::launch(launcher, subcommand, "0", options)
+    }
+
+    /// As [`start`](Self::start), with at most two listening sockets that it
+    /// inherits as a service manager passes them.
+    pub(crate) fn start_with_sockets(subcommand: &str, sockets: Vec<OwnedFd>, options: &[&str]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("log");
+        let mut command = activated(sockets);
+        command
+            .arg(subcommand)
+            .args([ALL_LINES, "--log-file"])
+            .arg(&log)
+            .args(options)
+            .stderr(File::create(directory.path().join("stderr")).unwrap());
+        Self::watch(command, log, directory)
     }
 
     /// As [`start`](Self::start), on this port, which the caller knows to be

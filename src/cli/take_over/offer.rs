@@ -1,0 +1,166 @@
+//! The predecessor's side: who asks at the path, and what is answered.
+//!
+//! Owns the path and its socket. Each caller has a thread, and there are few:
+//! the event loop hears of a caller only when it accepts. A caller that hangs
+//! up, speaks nonsense or never starts changes nothing.
+
+use std::fs::Metadata;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use highwater::limits::{
+    ACCEPT_RETRY, MAX_TAKE_OVER_CALLERS, TAKE_OVER_ANSWER_TIMEOUT, TAKE_OVER_START_TIMEOUT,
+};
+use log::{info, warn};
+use socket2::Socket;
+
+use super::channel::{Channel, Unpublished};
+use super::{ACCEPTING, REFUSED, REQUEST, SOCKETS, YOURS};
+use crate::cli::stopper::Stopper;
+
+/// A path at which this server will be found by its successor.
+#[derive(Debug)]
+pub(crate) struct Offer {
+    path: PathBuf,
+    socket: Unpublished,
+}
+
+/// The path at which callers are answered.
+#[derive(Debug)]
+pub(crate) struct Published {
+    path: PathBuf,
+    metadata: Option<Metadata>,
+}
+
+impl Offer {
+    /// Makes the socket for `path`, while another server may answer there.
+    ///
+    /// # Errors
+    ///
+    /// One sentence, if no socket can be made there.
+    pub(crate) fn prepare(path: &Path) -> Result<Self, String> {
+        let socket = Unpublished::listen(path).map_err(|error| {
+            format!(
+                "--take-over {}: {error}; name a path in a folder that you may write to",
+                path.display()
+            )
+        })?;
+        let path = path.to_owned();
+        Ok(Self { path, socket })
+    }
+
+    /// Answers callers from now on, on threads of its own. A failure costs the
+    /// next restart its smoothness, and no client anything.
+    pub(crate) fn publish(self, stopper: Stopper) -> Published {
+        let Self { path, socket } = self;
+        let answering = socket.publish(&path).and_then(|socket| {
+            let answering = move || answer_callers(&socket, &stopper);
+            thread::Builder::new()
+                .name("take-over".to_owned())
+                .spawn(answering)
+        });
+        if let Err(error) = answering {
+            warn!(event = "take_over"; "nobody can take over at {}: {error}", path.display());
+        }
+        let metadata = std::fs::symlink_metadata(&path).ok();
+        Published { path, metadata }
+    }
+}
+
+impl Published {
+    /// Removes the path, unless a successor has put its own there.
+    pub(crate) fn remove(&self) {
+        let place = |found: &Metadata| (found.dev(), found.ino());
+        let found = std::fs::symlink_metadata(&self.path).ok();
+        if found.as_ref().map(place) == self.metadata.as_ref().map(place) {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn answer_callers(socket: &Socket, stopper: &Stopper) {
+    let callers = Arc::new(());
+    loop {
+        let caller = match socket.accept() {
+            Ok((caller, _)) => caller,
+            Err(error) => {
+                warn!(event = "take_over"; "cannot hear who wants to take over: {error}");
+                thread::sleep(Duration::max(ACCEPT_RETRY, TAKE_OVER_ANSWER_TIMEOUT));
+                continue;
+            }
+        };
+        if Arc::strong_count(&callers) > MAX_TAKE_OVER_CALLERS {
+            warn!(event = "take_over"; "turned a caller of --take-over away: {MAX_TAKE_OVER_CALLERS} are being answered");
+            continue;
+        }
+        let (stopper, seat) = (stopper.clone(), Arc::clone(&callers));
+        let answering = move || {
+            answer(caller, &stopper);
+            drop(seat);
+        };
+        if let Err(error) = thread::Builder::new()
+            .name("take-over".to_owned())
+            .spawn(answering)
+        {
+            warn!(event = "take_over"; "cannot answer a caller of --take-over: {error}");
+        }
+    }
+}
+
+/// The whole conversation with one caller.
+fn answer(caller: Socket, stopper: &Stopper) {
+    let channel = match Channel::new(caller) {
+        Ok(channel) => channel,
+        Err(error) => {
+            warn!(event = "take_over"; "refused a caller of --take-over: {error}");
+            return;
+        }
+    };
+    let pid = channel.pid;
+    match hand_over(&channel, stopper) {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::Other => {
+            info!(event = "take_over"; "process {pid} asked to take over, too late: {error}");
+            let _ = channel.send(&format!("{REFUSED}{error}"), &[]);
+        }
+        Err(error) => {
+            warn!(event = "take_over"; "process {pid} has not taken over, going on as before: {error}");
+            let _ = channel.send(&format!("{REFUSED}{error}"), &[]);
+        }
+    }
+}
+
+fn hand_over(channel: &Channel, stopper: &Stopper) -> io::Result<()> {
+    let pid = channel.pid;
+    expect(channel, REQUEST, TAKE_OVER_ANSWER_TIMEOUT)?;
+    let stops = || io::Error::other("the server stops already");
+    let sent = stopper.with_sockets(|sockets| {
+        let (names, descriptors): (Vec<_>, Vec<_>) = sockets.named().unzip();
+        channel.send(&format!("{SOCKETS}\n{}", names.join("\n")), &descriptors)
+    });
+    sent.ok_or_else(stops)??;
+    info!(event = "take_over"; "process {pid} asked for the listening sockets, and has them");
+    expect(channel, ACCEPTING, TAKE_OVER_START_TIMEOUT)?;
+    if !stopper.hand_over() {
+        return Err(stops());
+    }
+    info!(event = "take_over"; "process {pid} accepts now: leaving it the listening sockets");
+    channel.send(YOURS, &[])
+}
+
+/// Waits for these very words.
+fn expect(channel: &Channel, words: &str, timeout: Duration) -> io::Result<()> {
+    let message = channel.receive(timeout)?;
+    if message.text == words {
+        return Ok(());
+    }
+    let said: String = message.text.chars().take(40).collect();
+    Err(io::Error::new(
+        ErrorKind::InvalidData,
+        format!("it said {said:?}, and not {words:?}"),
+    ))
+}

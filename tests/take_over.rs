@@ -1,0 +1,379 @@
+//! A restart that loses no connection: the successor gets the listening sockets
+//! of the server that runs, which serves its clients to their end.
+#![cfg(feature = "cli")]
+#![allow(clippy::unwrap_used, reason = "a test that fails should say so at once")]
+#![allow(clippy::disallowed_methods, reason = "these tests run against the real clock")]
+
+mod support;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use socket2::{Domain, SockAddr, Socket, Type};
+use support::server::{BINARY, Server};
+use support::sockets::{connect, ping};
+use support::{PATIENCE, wait_until};
+
+/// A folder with a path for the socket.
+struct Place {
+    folder: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("take-over")
+    }
+
+    fn start(&self, options: &[&str]) -> Server {
+        let path = self.path();
+        Server::echo(&[&["--take-over", path.to_str().unwrap()], options].concat())
+    }
+
+    /// A server that ends by itself, with what it says.
+    fn output(&self, options: &[&str]) -> Output {
+        let mut command = Command::new(BINARY);
+        command
+            .args(["echo", "--port", "0", "--take-over"])
+            .arg(self.path());
+        command.args(options).output().unwrap()
+    }
+
+    /// A caller that is no server.
+    fn call(&self) -> Socket {
+        let socket = Socket::new(Domain::UNIX, Type::SEQPACKET, None).unwrap();
+        socket.connect(&SockAddr::unix(self.path()).unwrap()).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket
+    }
+}
+
+/// Clients that connect at an even rate, each with one question; some think
+/// for longer than a silence counts at a stop.
+struct Load {
+    stop: Arc<AtomicBool>,
+    connections: Arc<AtomicUsize>,
+    threads: Vec<JoinHandle<Vec<String>>>,
+}
+
+const LOAD_THREADS: usize = 8;
+const CONNECTIONS_PER_SECOND: u32 = 1000;
+
+impl Load {
+    fn start(address: SocketAddr) -> Self {
+        let (stop, connections) = (Arc::default(), Arc::default());
+        let threads = (0..LOAD_THREADS).map(|thread| {
+            let (stop, connections) = (Arc::clone(&stop), Arc::clone(&connections));
+            thread::spawn(move || {
+                let think = Duration::from_millis(if thread == 0 { 600 } else { 0 });
+                drive(address, think, &stop, &connections)
+            })
+        });
+        let threads = threads.collect();
+        Self {
+            stop,
+            connections,
+            threads,
+        }
+    }
+
+    /// Ends it. Answers how many connections there were, and every trouble.
+    fn finish(self) -> (usize, Vec<String>) {
+        self.stop.store(true, Ordering::Relaxed);
+        let troubles = self.threads.into_iter().flat_map(|thread| thread.join().unwrap());
+        let troubles = troubles.collect();
+        (self.connections.load(Ordering::Relaxed), troubles)
+    }
+}
+
+fn drive(address: SocketAddr, think: Duration, stop: &AtomicBool, connections: &AtomicUsize) -> Vec<String> {
+    let interval = Duration::from_secs(1) * LOAD_THREADS as u32 / CONNECTIONS_PER_SECOND;
+    let mut troubles = Vec::new();
+    let mut due = Instant::now();
+    while !stop.load(Ordering::Relaxed) {
+        if let Err(trouble) = converse(address, think) {
+            troubles.push(trouble);
+        }
+        connections.fetch_add(1, Ordering::Relaxed);
+        due = (due + interval).max(Instant::now() - interval);
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+    }
+    troubles
+}
+
+fn converse(address: SocketAddr, think: Duration) -> Result<(), String> {
+    let at = |step: &str, error: std::io::Error| format!("{step}: {error}");
+    let mut client = TcpStream::connect(address).map_err(|error| at("connect", error))?;
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    thread::sleep(think);
+    client
+        .write_all(b"is it there?")
+        .map_err(|error| at("write", error))?;
+    let mut back = [0; 12];
+    client.read_exact(&mut back).map_err(|error| at("read", error))?;
+    client
+        .shutdown(std::net::Shutdown::Write)
+        .map_err(|error| at("end", error))?;
+    match client.read(&mut back) {
+        Ok(0) => Ok(()),
+        Ok(more) => Err(format!("{more} bytes too many")),
+        Err(error) => Err(at("last read", error)),
+    }
+}
+
+/// Restarts in a test; `HIGHWATER_RESTARTS=20` for more.
+fn restarts() -> usize {
+    let asked = std::env::var("HIGHWATER_RESTARTS").ok();
+    asked.map_or(4, |count| count.parse().unwrap())
+}
+
+#[test]
+fn no_connection_is_lost_over_restarts_by_take_over() {
+    let place = Place::new();
+    // A machine that does other things may take long over a conversation.
+    let options = ["--stop-timeout", "30s"];
+    let mut server = place.start(&options);
+    let address = server.address();
+    let load = Load::start(address);
+    for restart in 0..restarts() {
+        thread::sleep(Duration::from_millis(300));
+        let successor = place.start(&options);
+        assert_eq!(successor.address(), address, "restart {restart}");
+        let taken = successor.wait_for_line("has left its listening sockets to us");
+        assert!(
+            taken.contains(&format!("process {}", server.pid().as_raw_nonzero())),
+            "{taken}"
+        );
+        server.wait_for_line("accepts now: leaving it the listening sockets");
+        assert!(server.wait_for_exit().success());
+        let summary = server.wait_for_line("stopped: ");
+        assert!(summary.contains(" 0 at the stop; 0 refused"), "{summary}");
+        server = successor;
+    }
+    let (connections, troubles) = load.finish();
+    println!("{} restarts, {connections} connections", restarts());
+    assert!(connections > 100, "only {connections} connections");
+    assert!(
+        troubles.is_empty(),
+        "{} of {connections}: {troubles:?}",
+        troubles.len()
+    );
+    server.stop();
+    assert!(
+        !place.path().exists(),
+        "the path of a server that has ended is removed"
+    );
+}
+
+#[test]
+fn no_connection_is_lost_over_restarts_under_socket_activation() {
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let start = || {
+        let copy = OwnedFd::from(socket.try_clone().unwrap());
+        Server::start_with_sockets("echo", vec![copy], &["--stop-timeout", "30s"])
+    };
+    let mut server = start();
+    let load = Load::start(address);
+    for _ in 0..restarts() {
+        thread::sleep(Duration::from_millis(300));
+        // The service manager starts the next one when the first has ended.
+        server.signal(Signal::TERM);
+        assert!(server.wait_for_exit().success());
+        let summary = server.wait_for_line("stopped: ");
+        assert!(summary.contains(" 0 at the stop; 0 refused"), "{summary}");
+        server = start();
+    }
+    let (connections, troubles) = load.finish();
+    println!("{} restarts, {connections} connections", restarts());
+    assert!(connections > 100, "only {connections} connections");
+    assert!(
+        troubles.is_empty(),
+        "{} of {connections}: {troubles:?}",
+        troubles.len()
+    );
+    server.stop();
+}
+
+#[test]
+fn a_caller_that_hangs_up_or_speaks_nonsense_changes_nothing() {
+    let place = Place::new();
+    let server = place.start(&[]);
+    let mut client = connect(server.address());
+    drop(place.call());
+    server.wait_for_line("it hung up");
+    let nonsense = place.call();
+    nonsense.send(b"GET / HTTP/1.1\r\n").unwrap();
+    server.wait_for_line("it said \"GET / HTTP/1.1");
+    let binary = place.call();
+    binary.send(&[0xff; 64]).unwrap();
+    server.wait_for_line("its message is no text");
+    let long = place.call();
+    long.send(&[b'x'; 5000]).unwrap();
+    server.wait_for_line("its message is too long");
+    // One that has the sockets, and ends before it accepts.
+    let gives_up = place.call();
+    gives_up.send(b"highwater take-over 1").unwrap();
+    server.wait_for_line("asked for the listening sockets, and has them");
+    drop(gives_up);
+    server.wait_for_lines(2, "it hung up");
+    for line in server.lines_with("has not taken over") {
+        assert!(line.contains("going on as before"), "{line}");
+    }
+    ping(&mut client, b"as before");
+    ping(&mut connect(server.address()), b"as before");
+    let successor = place.start(&[]);
+    assert_eq!(successor.address(), server.address());
+    drop(client);
+    assert!(server.wait_for_exit().success());
+}
+
+#[test]
+fn callers_that_say_nothing_take_few_seats_and_keep_no_successor_out_for_long() {
+    let place = Place::new();
+    let server = place.start(&[]);
+    let silent: Vec<_> = (0..5).map(|_| place.call()).collect();
+    server.wait_for_line("turned a caller of --take-over away: 4 are being answered");
+    ping(&mut connect(server.address()), b"not stalled");
+    server.wait_for_lines(4, "has not taken over");
+    drop(silent);
+    place.start(&[]);
+    assert!(server.wait_for_exit().success());
+}
+
+#[test]
+fn a_successor_that_cannot_start_changes_nothing() {
+    let place = Place::new();
+    let server = place.start(&[]);
+    // An address that no machine has.
+    let failed = place.output(&["--host", "127.0.0.1", "--host", "192.0.2.1"]);
+    assert_eq!(failed.status.code(), Some(1), "{failed:?}");
+    server.wait_for_line("has not taken over, going on as before: it hung up");
+    ping(&mut connect(server.address()), b"as before");
+    let successor = place.start(&[]);
+    assert_eq!(successor.address(), server.address());
+    ping(&mut connect(server.address()), b"the successor");
+    assert!(server.wait_for_exit().success());
+}
+
+#[test]
+fn a_server_that_stops_already_is_not_taken_over() {
+    let place = Place::new();
+    let server = place.start(&["--stop-timeout", "30s"]);
+    let mut client = connect(server.address());
+    let slow = place.call();
+    slow.send(b"highwater take-over 1").unwrap();
+    server.wait_for_line("and has them");
+    // So that it does not end at once.
+    let busy = std::sync::Arc::new(AtomicBool::new(true));
+    let goes_on = Arc::clone(&busy);
+    let talking = thread::spawn(move || {
+        while goes_on.load(Ordering::Relaxed) {
+            ping(&mut client, b"busy");
+            thread::sleep(Duration::from_millis(20));
+        }
+    });
+    server.signal(Signal::TERM);
+    server.wait_for_line("stopping: ");
+    slow.send(b"accepting").unwrap();
+    server.wait_for_line("asked to take over, too late: the server stops already");
+    let refused = place.output(&[]);
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("the server stops already"), "{said}");
+    busy.store(false, Ordering::Relaxed);
+    talking.join().unwrap();
+    assert!(server.wait_for_exit().success());
+}
+
+#[test]
+fn a_stale_path_is_no_obstacle_and_any_other_file_is_left_alone() {
+    let place = Place::new();
+    let server = place.start(&[]);
+    let mode = fs::metadata(place.path()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    server.signal(Signal::KILL);
+    server.wait_for_exit();
+    assert!(place.path().exists(), "a killed server leaves it");
+    let next = place.start(&[]);
+    next.wait_for_line("no server to take over from");
+    ping(&mut connect(next.address()), b"it starts");
+    next.stop();
+    fs::write(place.path(), "precious").unwrap();
+    let refused = place.output(&[]);
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(said.contains("another kind of file"), "{said}");
+    assert_eq!(fs::read_to_string(place.path()).unwrap(), "precious");
+    let names = fs::read_dir(place.folder.path()).unwrap().count();
+    assert_eq!(names, 1, "nothing is left beside it");
+}
+
+#[test]
+fn addresses_that_the_successor_does_not_name_are_left_and_new_ones_are_listened_on() {
+    let place = Place::new();
+    let first = place.start(&["--host", "127.0.0.1", "--host", "127.0.0.2"]);
+    let second = place.start(&["--host", "127.0.0.3", "--host", "127.0.0.1"]);
+    assert_eq!(second.address(), first.address());
+    second.wait_for_line(&format!(
+        "leaving 127.0.0.2:{}, which is not asked for any more: see --host",
+        first.port()
+    ));
+    assert!(first.wait_for_exit().success());
+    let address = |host: [u8; 4]| SocketAddr::from((host, first.port()));
+    ping(&mut connect(address([127, 0, 0, 1])), b"taken over");
+    ping(&mut connect(address([127, 0, 0, 3])), b"new");
+    assert!(TcpStream::connect(address([127, 0, 0, 2])).is_err());
+}
+
+/// Runs the server as the user nobody; `None` if this is not root.
+fn as_nobody(path: &Path) -> Option<Output> {
+    if fs::metadata("/proc/self").unwrap().uid() != 0 {
+        eprintln!("skipped: only root can run a program as another user");
+        return None;
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--clear-groups", "--", BINARY]);
+    command.args(["echo", "--port", "0", "--take-over"]).arg(path);
+    Some(command.output().unwrap())
+}
+
+#[test]
+fn another_user_gets_nothing() {
+    let place = Place::new();
+    let server = place.start(&[]);
+    let open = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
+    open(place.folder.path());
+    let Some(output) = as_nobody(&place.path()) else {
+        return;
+    };
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("Permission denied"), "{said}");
+    // Even if somebody opened the socket to all.
+    open(&place.path());
+    let output = as_nobody(&place.path()).unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("runs as user 0 and not as user 65534"), "{said}");
+    server.wait_for_line("refused a caller of --take-over: the other side runs as user 65534");
+    ping(&mut connect(server.address()), b"as before");
+    wait_until("nobody asked with success", || {
+        server.lines_with("and has them").is_empty()
+    });
+}
