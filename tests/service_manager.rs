@@ -113,6 +113,24 @@ fn the_manager_hears_when_it_accepts_reloads_and_stops() {
 }
 
 #[test]
+fn a_reload_without_a_log_file_ends_nobody_under_a_manager() {
+    let manager = Manager::new(false);
+    let mut command = Command::new(BINARY);
+    command.args(["echo", "--port", "0", "--log-level", "off"]);
+    command.env("NOTIFY_SOCKET", &manager.variable);
+    let mut server = Ended(command.spawn().unwrap());
+    let pid = rustix::process::Pid::from_child(&server.0);
+    let signal = |signal| rustix::process::kill_process(pid, signal).unwrap();
+    manager.wait_for("READY=1");
+    signal(Signal::HUP);
+    manager.wait_for("RELOADING=1");
+    manager.wait_for("READY=1");
+    signal(Signal::TERM);
+    manager.wait_for("STOPPING=1");
+    assert!(server.0.wait().unwrap().success());
+}
+
+#[test]
 fn the_loop_beats_for_the_manager_that_watches_it_and_for_no_other() {
     let manager = Manager::new(false);
     let server = manager.start(&[("WATCHDOG_USEC", "200000")], &[]);
@@ -203,6 +221,9 @@ fn answer(address: SocketAddr, request: &[u8], length: usize) -> Vec<u8> {
     bytes
 }
 
+/// Subcommand, options, request, answer.
+type Row<'a> = (&'a str, Vec<&'a str>, &'a [u8], &'a [u8]);
+
 #[test]
 fn every_service_serves_on_all_sockets_that_it_is_passed() {
     let upstream = Server::echo(&[]);
@@ -210,7 +231,7 @@ fn every_service_serves_on_all_sockets_that_it_is_passed() {
     let folder = tempfile::tempdir().unwrap();
     let files = folder.path().to_str().unwrap();
     let frame = b"\0\0\0\x02hi";
-    let services: [(&str, Vec<&str>, &[u8], &[u8]); 5] = [
+    let services: [Row<'_>; 5] = [
         ("echo", vec![], b"plain", b"plain"),
         ("echo", vec!["--framing", "length"], frame, frame),
         ("tunnel", vec!["--to", &to], b"through", b"through"),

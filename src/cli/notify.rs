@@ -67,6 +67,11 @@ impl Notify {
         })
     }
 
+    /// Whether somebody listens.
+    pub(crate) const fn has_manager(&self) -> bool {
+        self.manager.is_some()
+    }
+
     /// The server accepts; `status` is one line about where.
     pub(crate) fn ready(&self, status: &str) {
         self.enter(SERVING);

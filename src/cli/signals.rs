@@ -12,11 +12,11 @@ use super::notify::Notify;
 use super::stopper::Stopper;
 
 /// Stops the server in order at the first SIGINT or SIGTERM, and exits at the
-/// second. Without a log file SIGHUP ends the program, as it does when a
-/// terminal is closed.
+/// second. Without a log file and a service manager SIGHUP ends the program, as
+/// it does when a terminal is closed.
 pub(crate) fn hear_signals(stopper: Stopper, notify: Notify, log: Log) -> std::io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR1])?;
-    if log.has_file() {
+    if log.has_file() || notify.has_manager() {
         signals.add_signal(SIGHUP)?;
     }
     let wait_for_signals = move || {
