@@ -48,6 +48,7 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 
 use self::channels::{Channels, TopicId};
+use self::commands::BufferLimits;
 use self::holding::Holding;
 use self::memory::Accounted;
 use self::session::{Session, TurnReplies};
@@ -95,6 +96,8 @@ pub struct Broadcast {
     next_number: i64,
     /// A transaction runs.
     in_exec: bool,
+    /// What CONFIG SET said of clients that are no subscribers.
+    other_classes: [BufferLimits; 2],
 }
 
 /// What the end of a turn needs to know of a client.
@@ -143,6 +146,7 @@ impl Broadcast {
             started: None,
             next_number: 1,
             in_exec: false,
+            other_classes: BufferLimits::DEFAULTS,
         }
     }
 

@@ -44,7 +44,8 @@ pub(super) fn list(this: &mut Broadcast, slot: usize, arguments: Arguments<'_>, 
         );
     }
     let mut text = String::new();
-    let slots: Vec<usize> = this.sessions.iter().map(|(slot, _)| slot).collect();
+    let mut slots: Vec<usize> = this.sessions.iter().map(|(slot, _)| slot).collect();
+    slots.sort_unstable_by_key(|&slot| this.sessions[slot].number);
     for other in slots {
         let session = &this.sessions[other];
         let is_pubsub = session.all_subscriptions() > 0;

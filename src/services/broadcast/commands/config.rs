@@ -4,13 +4,45 @@
 //! the limit and the grace of subscribers. Refuses options that mean nothing
 //! here, as Redis refuses those that it does not know.
 
+use std::fmt;
 use std::time::Duration;
 
 use super::super::session::Clocks;
-use super::super::{Broadcast, Statistics};
+use super::super::{Broadcast, Settings, Statistics};
 use crate::Actions;
 use crate::protocol::glob;
 use crate::protocol::resp::{Arguments, parse_integer};
+
+/// What CONFIG GET shows of a class that means nothing here: clients that are
+/// no subscribers are not read while replies wait for them.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) struct BufferLimits {
+    hard: usize,
+    soft: usize,
+    seconds: u64,
+}
+
+impl BufferLimits {
+    /// Redis's defaults of the classes `normal` and `replica`.
+    pub(in super::super) const DEFAULTS: [Self; 2] = [
+        Self {
+            hard: 0,
+            soft: 0,
+            seconds: 0,
+        },
+        Self {
+            hard: 256 << 20,
+            soft: 64 << 20,
+            seconds: 60,
+        },
+    ];
+}
+
+impl fmt::Display for BufferLimits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.hard, self.soft, self.seconds)
+    }
+}
 
 impl Broadcast {
     fn options(&self) -> Vec<(&'static str, String)> {
@@ -22,7 +54,9 @@ impl Broadcast {
             (
                 "client-output-buffer-limit",
                 format!(
-                    "normal 0 0 0 slave 268435456 67108864 60 pubsub {} {} {}",
+                    "normal {} slave {} pubsub {} {} {}",
+                    self.other_classes[0],
+                    self.other_classes[1],
                     settings.hard_limit_bytes,
                     settings.limit_bytes,
                     settings.grace.as_secs(),
@@ -64,10 +98,11 @@ pub(super) fn set(this: &mut Broadcast, slot: usize, arguments: Arguments<'_>, _
     let pairs: Vec<&[u8]> = arguments.from(2).collect();
     // All or nothing, as in Redis.
     let mut changed = this.settings.clone();
+    let mut classes = this.other_classes;
     for pair in pairs.chunks(2) {
         let (name, value) = (String::from_utf8_lossy(pair[0]).to_lowercase(), pair[1]);
         let outcome = match &*name {
-            "client-output-buffer-limit" => parse_buffer_limits(value, &mut changed),
+            "client-output-buffer-limit" => parse_buffer_limits(value, &mut changed, &mut classes),
             "protected-mode" => match &*value.to_ascii_lowercase() {
                 b"yes" => {
                     changed.is_protected = true;
@@ -110,6 +145,7 @@ pub(super) fn set(this: &mut Broadcast, slot: usize, arguments: Arguments<'_>, _
             this.settings.grace,
         );
     this.settings = changed;
+    this.other_classes = classes;
     if has_new_limits {
         this.restart_clocks();
     }
@@ -117,7 +153,11 @@ pub(super) fn set(this: &mut Broadcast, slot: usize, arguments: Arguments<'_>, _
 }
 
 /// `CLASS HARD SOFT SECONDS`, any number of times.
-fn parse_buffer_limits(value: &[u8], settings: &mut super::super::Settings) -> Result<(), String> {
+fn parse_buffer_limits(
+    value: &[u8],
+    settings: &mut Settings,
+    other_classes: &mut [BufferLimits; 2],
+) -> Result<(), String> {
     const WRONG_NUMBER: &str = "Wrong number of arguments in buffer limit configuration.";
     let words: Vec<&[u8]> = value
         .split(|&byte| byte == b' ')
@@ -137,10 +177,13 @@ fn parse_buffer_limits(value: &[u8], settings: &mut super::super::Settings) -> R
                 "Error in hard, soft or soft_seconds setting in buffer limit configuration.".to_owned(),
             );
         };
+        let seconds = seconds.unsigned_abs().min(u64::from(u32::MAX));
         if class == b"pubsub" {
             settings.hard_limit_bytes = hard;
             settings.limit_bytes = soft;
-            settings.grace = Duration::from_secs(seconds.unsigned_abs().min(u64::from(u32::MAX)));
+            settings.grace = Duration::from_secs(seconds);
+        } else {
+            other_classes[usize::from(class != b"normal")] = BufferLimits { hard, soft, seconds };
         }
     }
     Ok(())

@@ -13,6 +13,7 @@ mod pubsub;
 mod table;
 mod transaction;
 
+pub(super) use self::config::BufferLimits;
 use self::table::{COMMANDS, Command, NotFound, find};
 use super::Broadcast;
 use super::session::{Input, Replies};

@@ -36,6 +36,8 @@ pub(super) struct Command {
     pub(super) in_subscription: bool,
     /// It runs at once, also after MULTI.
     pub(super) in_transaction: bool,
+    /// It may stand alone, or be followed by the name of a subcommand.
+    has_subcommands: bool,
 }
 
 const fn command(name: &'static str, arity: i32, run: Handler) -> Command {
@@ -55,6 +57,7 @@ impl Command {
             needs_no_login: false,
             in_subscription: false,
             in_transaction: false,
+            has_subcommands: false,
         }
     }
 
@@ -69,6 +72,11 @@ impl Command {
             Run::Alone(run) => run(this, slot, arguments, actions),
             Run::For(kind, run) => run(this, slot, kind, arguments, actions),
         }
+    }
+
+    const fn with_subcommands(mut self) -> Self {
+        self.has_subcommands = true;
+        self
     }
 
     const fn without_login(mut self) -> Self {
@@ -132,7 +140,7 @@ pub(super) const COMMANDS: &[Command] = &[
     command("config|resetstat", 2, config::reset_statistics),
     command("config|help", 2, catalogue::config_help),
     command("info", -1, info::info),
-    command("command", -1, catalogue::list),
+    command("command", -1, catalogue::list).with_subcommands(),
     command("command|count", 2, catalogue::count),
     command("command|docs", -2, catalogue::docs),
     command("multi", 1, transaction::multi).in_transaction(),
@@ -155,23 +163,24 @@ pub(super) enum NotFound {
 pub(super) fn find(arguments: Arguments<'_>) -> Result<&'static Command, NotFound> {
     let is = |row: &Command, name: &[u8]| row.name.as_bytes().eq_ignore_ascii_case(name);
     let name = arguments.at(0);
-    let container = |row: &&Command| {
-        row.name
-            .split_once('|')
-            .is_some_and(|(first, _)| first.as_bytes().eq_ignore_ascii_case(name))
-    };
-    if arguments.len() >= 2 && name.len() <= 8 && COMMANDS.iter().any(|row| container(&row)) {
-        let full = [name, b"|", arguments.at(1)].concat();
-        if let Some(found) = COMMANDS.iter().find(|row| is(row, &full)) {
-            return Ok(found);
-        }
-        return Err(NotFound::Subcommand);
+    // PUBLISH is the first row, and found at once.
+    let alone = COMMANDS.iter().find(|row| is(row, name));
+    if let Some(found) = alone
+        && (arguments.len() < 2 || !found.has_subcommands)
+    {
+        return Ok(found);
     }
-    match COMMANDS.iter().find(|row| is(row, name)) {
-        Some(found) => Ok(found),
-        None => match COMMANDS.iter().find(container) {
-            Some(_) => Err(NotFound::Arity(String::from_utf8_lossy(name).to_lowercase())),
-            None => Err(NotFound::Command),
-        },
+    let is_container = COMMANDS.iter().any(|row| {
+        let container = row.name.split_once('|').map(|(container, _)| container);
+        container.is_some_and(|container| container.as_bytes().eq_ignore_ascii_case(name))
+    });
+    if !is_container {
+        return Err(NotFound::Command);
     }
+    if arguments.len() < 2 {
+        return Err(NotFound::Arity(String::from_utf8_lossy(name).to_lowercase()));
+    }
+    let full = [name, b"|", arguments.at(1)].concat();
+    let found = COMMANDS.iter().find(|row| is(row, &full));
+    found.ok_or(NotFound::Subcommand)
 }
