@@ -65,7 +65,7 @@ prove: tools ## Demand that a test fails for each known fault
 .PHONY: fuzz
 fuzz: tools ## Fuzz each parser and the queue for FUZZ_SECONDS=300 each
 	@cargo fuzz --version >/dev/null 2>&1 || { echo "cargo-fuzz is missing: install it with 'cargo install cargo-fuzz --locked'"; exit 1; }
-	set -e; for target in frame sizes_and_times send_queue http_request http_ranges; do \
+	set -e; for target in frame sizes_and_times send_queue http_request http_ranges resp; do \
 	    cargo fuzz run --sanitizer none $$target -- -max_total_time=$(FUZZ_SECONDS) -max_len=2048; done
 
 .PHONY: http-tests
