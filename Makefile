@@ -72,6 +72,10 @@ fuzz: tools ## Fuzz each parser and the queue for FUZZ_SECONDS=300 each
 http-tests: build ## Have curl, wget, aria2, h2load, REDbot, Chromium and slowhttptest judge `serve`
 	scripts/http-tests.sh
 
+.PHONY: broker-tests
+broker-tests: build ## Judge broadcast by Redis's own tests, redis-py, ioredis and redis-benchmark
+	scripts/broker-tests.sh
+
 .PHONY: zoo
 zoo: tools ## Hold the prober against servers whose truth is known; write docs/zoo.md
 	cargo test --test probe_zoo -- --write docs/zoo.md

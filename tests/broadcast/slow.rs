@@ -232,6 +232,31 @@ fn the_hard_limit_ends_a_subscriber_at_once() {
 }
 
 #[test]
+fn new_limits_act_on_a_subscriber_that_is_behind_and_zero_switches_one_off() {
+    let server = start(&["--grace", "60s"]);
+    let mut stalled = Client::with_small_buffer(server.address());
+    stalled.subscribe("a");
+    let mut publisher = Client::connect(server.address());
+    publish_many(&mut publisher, "a", 1000, 4096);
+    let set = |publisher: &mut Client, limits: &str| {
+        publisher.ask(&[
+            "CONFIG",
+            "SET",
+            "client-output-buffer-limit",
+            &format!("pubsub {limits}"),
+        ])
+    };
+    // No limit holds: it is kept, whatever it owes.
+    assert_eq!(set(&mut publisher, "0 0 0").text(), "+OK");
+    publish_many(&mut publisher, "a", 10_000, 4096);
+    assert_eq!(publisher.ask(&["PUBLISH", "a", "x"]), Value::Integer(1));
+    let begun = Instant::now();
+    assert_eq!(set(&mut publisher, "0 100000 1").text(), "+OK");
+    server.wait_for_line("write timeout, disconnecting: slow for 1.");
+    assert!(begun.elapsed() >= Duration::from_secs(1), "its clock began anew");
+}
+
+#[test]
 fn a_hundred_stalled_subscribers_take_little_memory() {
     for (action, length) in [("disconnect", 128), ("drop-oldest", 4096), ("latest", 128)] {
         let server = start(&["--slow", action, "--grace", "60s", "--drain-timeout", "60s"]);

@@ -155,7 +155,7 @@ impl Broadcast {
         if self.states[slot].is_behind {
             let look = Look {
                 at: self.next_deadline(slot, now),
-                kept_bytes: self.patrol.kept_bytes + self.room_of(slot, owed) as u64,
+                kept_bytes: (self.patrol.kept_bytes).saturating_add(self.room_of(slot, owed) as u64),
             };
             self.patrol.looks[slot] = Some(look);
         }
