@@ -13,8 +13,10 @@
 mod support;
 
 mod client;
+mod limits;
 mod protocol;
 mod slow;
+mod torture;
 
 use client::{Client, Value};
 use support::server::Server;

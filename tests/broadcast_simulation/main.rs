@@ -15,6 +15,7 @@
 
 mod books;
 mod network;
+mod rules;
 mod subscriber;
 
 use std::collections::BTreeMap;
@@ -204,9 +205,10 @@ impl Simulation {
         let index = self.random.usize(..self.subscribers.len());
         let changed = self.subscribers[index].change_subscription(&self.world, &mut self.random, &before);
         self.turn();
-        if let Some(channel) = changed {
-            let after = self.processed()[channel];
-            self.subscribers[index].changed(channel, after);
+        // An answer may still be under way, so only what was sent is certain.
+        for channel in changed {
+            let place = CHANNELS.iter().position(|(name, _)| *name == channel).unwrap();
+            self.subscribers[index].changed(channel, self.publishers[place].sent);
         }
         self.let_healthy_ones_read();
     }

@@ -26,6 +26,8 @@ struct Inner {
     links: Vec<Link>,
     waiting: VecDeque<usize>,
     random: fastrand::Rng,
+    /// Where new connections come from.
+    origin: [u8; 4],
 }
 
 /// All connections.
@@ -38,6 +40,7 @@ impl World {
             links: Vec::new(),
             waiting: VecDeque::new(),
             random: fastrand::Rng::with_seed(seed),
+            origin: [127, 0, 0, 1],
         })))
     }
 
@@ -51,6 +54,11 @@ impl World {
         });
         inner.waiting.push_back(number);
         number
+    }
+
+    /// Connections that are accepted from now on come from there.
+    pub(crate) fn come_from(&self, origin: [u8; 4]) {
+        self.0.borrow_mut().origin = origin;
     }
 
     pub(crate) fn send(&self, number: usize, bytes: &[u8]) {
@@ -108,7 +116,8 @@ impl Network for SimulatedNetwork {
             world: self.0.clone(),
             number,
         };
-        Ok((stream, ([127, 0, 0, 1], number as u16 + 1).into()))
+        let origin = self.0.0.borrow().origin;
+        Ok((stream, (origin, number as u16 + 1).into()))
     }
 
     fn register(&mut self, stream: &mut SimulatedStream, id: ClientId) -> io::Result<()> {

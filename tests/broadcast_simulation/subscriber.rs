@@ -36,6 +36,8 @@ struct Due {
 
 pub(crate) struct Subscriber {
     link: usize,
+    /// It subscribes to all channels at once, by a pattern.
+    has_pattern: bool,
     pub(crate) behaviour: Behaviour,
     was_slow: bool,
     pub(crate) is_gone: bool,
@@ -64,6 +66,7 @@ impl Subscriber {
         world.send(link, &command(&["SUBSCRIBE", LOST]));
         Self {
             link,
+            has_pattern: random.u8(..3) == 0,
             behaviour: Behaviour::Healthy,
             was_slow: false,
             is_gone: false,
@@ -93,25 +96,37 @@ impl Subscriber {
         self.buffer.extend(world.read(self.link, usize::MAX));
     }
 
-    /// Subscribes or unsubscribes; answers the channel.
+    /// Subscribes or unsubscribes; answers the channels.
     pub(crate) fn change_subscription(
         &mut self,
         world: &World,
         random: &mut fastrand::Rng,
         processed: &BTreeMap<&'static str, u64>,
-    ) -> Option<&'static str> {
+    ) -> Vec<&'static str> {
         if world.is_closed(self.link) {
-            return None;
+            return Vec::new();
         }
-        let channel = CHANNELS[random.usize(..CHANNELS.len())].0;
-        let is_subscribed = self.subscribed.entry(channel).or_default();
-        let word = if *is_subscribed {
-            "UNSUBSCRIBE"
-        } else {
-            "SUBSCRIBE"
+        let mut channels = vec![CHANNELS[random.usize(..CHANNELS.len())].0];
+        if self.has_pattern {
+            channels = CHANNELS.map(|(name, _)| name).to_vec();
+        }
+        let is_subscribed = self.subscribed.get(channels[0]).copied().unwrap_or_default();
+        let word = match (self.has_pattern, is_subscribed) {
+            (true, true) => "PUNSUBSCRIBE",
+            (true, false) => "PSUBSCRIBE",
+            (false, true) => "UNSUBSCRIBE",
+            (false, false) => "SUBSCRIBE",
         };
-        world.send(self.link, &command(&[word, channel]));
-        let before = processed[channel];
+        let name = if self.has_pattern { "*" } else { channels[0] };
+        world.send(self.link, &command(&[word, name]));
+        for channel in &channels {
+            self.change_books(channel, processed[channel]);
+        }
+        channels
+    }
+
+    fn change_books(&mut self, channel: &'static str, before: u64) {
+        let is_subscribed = self.subscribed.entry(channel).or_default();
         let due = self.due.entry(channel).or_default();
         if *is_subscribed {
             due.last_mut().unwrap().to = Some((before, u64::MAX));
@@ -124,7 +139,6 @@ impl Subscriber {
             });
         }
         *is_subscribed = !*is_subscribed;
-        Some(channel)
     }
 
     /// The change was processed, at the latest with this message.
@@ -214,14 +228,14 @@ impl Subscriber {
     fn take(&mut self, parts: &[String], books: &Books, seed: u64) {
         let name = |text: &str| CHANNELS.iter().map(|(name, _)| *name).find(|name| *name == text);
         match parts.first().map(String::as_str) {
-            Some("subscribe") => {
-                if let Some(channel) = name(&parts[1]) {
+            Some("subscribe" | "psubscribe") => {
+                for channel in channels_of(&parts[1]) {
                     let count = self.current.get(channel).map_or(0, |index| index + 1);
                     self.current.insert(channel, count);
                 }
             }
-            Some("unsubscribe") => {
-                if let Some(channel) = name(&parts[1]) {
+            Some("unsubscribe" | "punsubscribe") => {
+                for channel in channels_of(&parts[1]) {
                     self.check_interval(channel, self.current[channel], None, seed);
                 }
             }
@@ -241,9 +255,12 @@ impl Subscriber {
                     None => due.told_first += count,
                 }
             }
-            Some("message") => {
-                let channel = name(&parts[1]).unwrap();
-                let mut words = parts[2].split(' ').map(|word| word.parse::<u64>());
+            Some("message" | "pmessage") => {
+                let [.., channel, payload] = parts else {
+                    panic!("seed {seed}: {parts:?}")
+                };
+                let channel = name(channel).unwrap();
+                let mut words = payload.split(' ').map(|word| word.parse::<u64>());
                 let number = words.next().unwrap().unwrap();
                 let sent_in = words.next().unwrap().unwrap();
                 self.check_place(channel, number, sent_in, books, seed);
@@ -301,6 +318,12 @@ impl Subscriber {
             }
         }
     }
+}
+
+/// The channels that a subscription to this name is for.
+fn channels_of(name: &str) -> impl Iterator<Item = &'static str> {
+    let channels = CHANNELS.map(|(channel, _)| channel).into_iter();
+    channels.filter(move |channel| name == "*" || name == *channel)
 }
 
 /// One reply or push that consists of bulk strings and numbers, and its

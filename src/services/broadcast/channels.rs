@@ -141,6 +141,14 @@ impl Topic {
         self.members.is_empty() && self.turn.entries.is_empty() && !waits && self.latest.is_empty()
     }
 
+    /// A member has the newest value of a channel.
+    pub(super) fn has_value(&mut self, place: usize) {
+        match self.kind {
+            Kind::Pattern => self.members.has_value(place),
+            _ => self.members.has_all(place, Action::Latest),
+        }
+    }
+
     /// Puts the messages of a turn into the logs that somebody reads, and adds
     /// their bytes to `kept_bytes`.
     pub(super) fn keep_in_logs(&mut self, mark_bytes: usize, now: Instant, kept_bytes: &mut u64) {

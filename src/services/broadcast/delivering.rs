@@ -114,6 +114,8 @@ impl Broadcast {
     /// Sends a topic's messages to all members that get nothing else. Those
     /// that sleep are not even looked at.
     fn offer_batch(&mut self, id: TopicId, actions: &mut Actions<'_>) {
+        // Those that fall asleep below have taken a part of the turn.
+        self.give_places(id);
         let Some(topic) = self.channels.get_mut(id) else {
             return;
         };
@@ -147,7 +149,6 @@ impl Broadcast {
         for (place, taken) in refused {
             self.batch_refused(id, place, taken, actions);
         }
-        self.give_places(id);
     }
 
     /// Sends what one client gets from several sources, in order.

@@ -118,7 +118,7 @@ impl Broadcast {
             if let Some(member) = self.member_of(slot, topic)
                 && let Some(topic) = self.channels.get_mut(topic)
             {
-                topic.members.has_all(member, Action::Latest);
+                topic.has_value(member);
             }
             self.leave_latest(topic, &channel);
             self.leave_gap(slot, sequence, lost, Action::Latest);

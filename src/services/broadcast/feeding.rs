@@ -191,7 +191,7 @@ impl Broadcast {
         };
         let session = &mut self.sessions[slot];
         if let Some(&member) = session.topics[topic.kind as usize].get(&id) {
-            topic.members.has_all(member, Action::Latest);
+            topic.has_value(member);
         }
         if let Some(latest) = topic.latest.get_mut(&channel) {
             latest.readers -= 1;

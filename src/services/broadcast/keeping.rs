@@ -103,7 +103,7 @@ impl Broadcast {
                 return;
             }
             match topic.kind {
-                Kind::Pattern => topic.members.sleep(place),
+                Kind::Pattern => topic.members.begin_to_wait_for_value(place),
                 _ => topic.members.begin_to_wait(place, Action::Latest),
             }
             let since = topic.latest.get(&entry.channel).map_or(0, |latest| latest.count)

@@ -1,9 +1,9 @@
 //! The subscribers of one topic, and which of them are asleep.
 //!
-//! A member sleeps while messages of the topic wait for it: what is published
-//! then waits with the others, and nobody has to look at the member. Owns one
-//! bit for each, so that a turn passes over 64 sleepers at once. Refuses to
-//! know what waits.
+//! A member sleeps exactly while messages of the topic wait for it: what is
+//! published then waits with the others, and nobody has to look at the member.
+//! Owns one bit for each, so that a turn passes over 64 sleepers at once.
+//! Refuses to know what waits.
 
 use crate::ClientId;
 use crate::backpressure::Action;
@@ -16,6 +16,8 @@ pub(super) struct Member {
     /// The actions under which it has a position in a log of this topic, one
     /// bit each.
     waits: u8,
+    /// Channels of a pattern whose newest value waits for it.
+    values: usize,
 }
 
 /// All subscribers of a topic. A place is stable until a member is removed.
@@ -57,7 +59,12 @@ impl Members {
 
     /// Adds a member that is awake, and answers its place.
     pub(super) fn add(&mut self, slot: usize, id: ClientId) -> usize {
-        self.list.push(Member { slot, id, waits: 0 });
+        self.list.push(Member {
+            slot,
+            id,
+            waits: 0,
+            values: 0,
+        });
         self.asleep.resize(self.list.len().div_ceil(WORD_BITS), 0);
         self.list.len() - 1
     }
@@ -66,7 +73,7 @@ impl Members {
     /// its place now.
     pub(super) fn remove(&mut self, place: usize) -> (u8, Option<usize>) {
         let last = self.list.len() - 1;
-        let last_sleeps = self.sleeps(last);
+        let last_sleeps = last != place && self.sleeps(last);
         self.wake(place);
         self.wake(last);
         let member = self.list.swap_remove(place);
@@ -74,7 +81,7 @@ impl Members {
             self.waiting[action as usize] -= usize::from(member.waits & bit(action) != 0);
         }
         let moved = self.list.get(place).map(|moved| moved.slot);
-        if moved.is_some() && last_sleeps {
+        if last_sleeps {
             self.sleep(place);
         }
         self.asleep.truncate(self.list.len().div_ceil(WORD_BITS));
@@ -94,24 +101,43 @@ impl Members {
         self.sleep(place);
     }
 
-    /// A member has all messages of this action, and is looked at again.
+    /// A member has all messages of this action.
     pub(super) fn has_all(&mut self, place: usize, action: Action) {
         if self.waits(place, action) {
             self.list[place].waits &= !bit(action);
             self.waiting[action as usize] -= 1;
         }
-        self.wake(place);
+        self.wake_if_free(place);
     }
 
-    /// A member need not be looked at until it is woken.
-    pub(super) fn sleep(&mut self, place: usize) {
+    /// The newest value of one more channel of a pattern waits for a member.
+    pub(super) fn begin_to_wait_for_value(&mut self, place: usize) {
+        self.list[place].values += 1;
+        self.sleep(place);
+    }
+
+    /// A member has the newest value of a channel of a pattern.
+    pub(super) fn has_value(&mut self, place: usize) {
+        let values = &mut self.list[place].values;
+        *values = values.saturating_sub(1);
+        self.wake_if_free(place);
+    }
+
+    fn wake_if_free(&mut self, place: usize) {
+        let member = &self.list[place];
+        if member.waits == 0 && member.values == 0 {
+            self.wake(place);
+        }
+    }
+
+    fn sleep(&mut self, place: usize) {
         if !self.sleeps(place) {
             self.asleep[place / WORD_BITS] |= 1 << (place % WORD_BITS);
             self.sleepers += 1;
         }
     }
 
-    pub(super) fn wake(&mut self, place: usize) {
+    fn wake(&mut self, place: usize) {
         if self.sleeps(place) {
             self.asleep[place / WORD_BITS] &= !(1 << (place % WORD_BITS));
             self.sleepers -= 1;
@@ -165,6 +191,9 @@ mod tests {
         }
         members.begin_to_wait(129, Action::Latest);
         members.begin_to_wait(5, Action::Pause);
+        members.begin_to_wait(5, Action::Disconnect);
+        members.begin_to_wait_for_value(5);
+        members.has_all(5, Action::Disconnect);
         let slots = |members: &Members| {
             members
                 .asleep()
