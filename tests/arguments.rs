@@ -82,6 +82,22 @@ fn each_wrong_value_is_one_line_that_names_it_and_says_what_would_be_right() {
             &["--drain-timeout 1m", "--grace 2m", "raise"],
         ),
         (
+            &["--slowest-reader", "0"],
+            &["--slowest-reader", "`0`", "64KiB/s"],
+        ),
+        (
+            &["--slowest-reader", "100"],
+            &["--slowest-reader 100", "10m", "137"],
+        ),
+        (
+            &["--slowest-reader", "64KiB", "--grace", "10m"],
+            &["--slowest-reader 64KiB/s", "--grace 10m", "leave"],
+        ),
+        (
+            &["--slowest-reader", "64KiB/s", "--unsent", "0"],
+            &["--slowest-reader 64KiB/s", "--unsent", "16KiB"],
+        ),
+        (
             &["--framing", "length", "--memory-budget", "1MiB"],
             &["--memory-budget 1MiB", "--max-frame 1MiB", "at least"],
         ),
@@ -137,6 +153,7 @@ fn values_just_within_what_fits_together_are_no_contradiction() {
     for options in [
         &["--limit", "64KiB", "--high-water-mark", "64KiB"][..],
         &["--grace", "60s", "--drain-timeout", "60s"],
+        &["--slowest-reader", "137", "--grace", "9m"],
         &["--framing", "length", "--memory-budget", "1093KiB"],
         &["--framing", "length", "--max-frame", "1KiB"],
     ] {

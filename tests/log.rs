@@ -147,7 +147,7 @@ fn a_peer_that_does_not_read_is_told_from_a_network_that_is_gone() {
         let name = client.local_addr().unwrap().to_string();
         lines.iter().find(|line| line.contains(&name)).unwrap().clone()
     };
-    assert!(line_of(&idle).contains("peer is not reading"), "{lines:?}");
+    assert!(line_of(&idle).contains("window closed, largest "), "{lines:?}");
     assert!(line_of(&gone).contains("network gone for "), "{lines:?}");
 }
 

@@ -9,16 +9,20 @@ mod support;
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use highwater::limits::{EXPIRIES_PER_TURN, HARD_LIMIT_MARKS};
+use highwater::services::Echo;
 use highwater::{Actions, ClientId, CloseReason, Limits, Service, SlowReason, raise_descriptor_limit};
 use rustix::process::Signal;
 use support::server::{InThread, Server, number_before, second_of};
 use support::sockets::{
-    Buffers, End, connect, connect_with, fill, fill_up_to, half_close, is_reset, ping, read_to_end,
+    Buffers, End, PatternReader, connect, connect_with, fill, fill_up_to, half_close, is_reset, ping,
+    read_to_end, send_until,
 };
 use support::{PATIENCE, pattern, pattern_at, wait_until};
 
@@ -186,15 +190,17 @@ fn a_client_stuck_below_the_limit_goes_at_the_drain_timeout() {
 }
 
 #[test]
-fn a_trickler_goes_in_time_and_one_that_empties_its_queue_does_not() {
-    let server = Server::echo(&[
-        "--drain-timeout",
-        "1s",
-        "--grace",
-        "1s",
-        "--high-water-mark",
-        "256KiB",
-    ]);
+fn a_trickler_goes_at_the_drain_timeout_and_one_that_empties_its_queue_does_not() {
+    // Echo pauses at the mark, so no queue reaches this limit: only the drain
+    // timeout is left.
+    let limits = Limits {
+        high_water_mark_bytes: 256 * 1024,
+        limit_bytes: Some(512 * 1024),
+        grace: Duration::from_secs(1),
+        drain_timeout: Some(Duration::from_secs(1)),
+        ..Limits::default()
+    };
+    let server = InThread::serve(limits, |_| Echo);
     let mut trickler = connect_with(server.address(), Buffers::SLOW_READER);
     let sender = send_for_ever(&trickler);
     let mut modest = connect_with(server.address(), Buffers::SLOW_READER);
@@ -212,14 +218,11 @@ fn a_trickler_goes_in_time_and_one_that_empties_its_queue_does_not() {
         assert!(count > 100 * 1024, "the trickler did read: {count} bytes");
     });
     ping(&mut modest, b"still here");
-    let lines = server.wait_for_lines(1, "disconnecting");
-    assert_eq!(lines.len(), 1, "{lines:?}");
-    // Its pause stands until its queue is empty, so both clocks began at once.
-    let is_slow = ["not drained", "write timeout"]
-        .iter()
-        .any(|reason| lines[0].contains(reason));
-    assert!(is_slow && lines[0].contains("slow for 1.0"), "{lines:?}");
     sender.join().unwrap();
+    let counters = server.stop();
+    let slow = SlowReason::ALL.map(|reason| counters.slow(reason));
+    assert_eq!(counters.slow(SlowReason::DrainTimeout), 1, "{counters:?}");
+    assert_eq!(slow.iter().sum::<u64>(), 1, "and by no other rule: {counters:?}");
 }
 
 /// Sends to every client, at every tick, and ignores what it is told: the one
@@ -610,4 +613,78 @@ fn a_client_that_sends_and_reads_at_full_speed_is_never_slow_however_much_it_mov
         server.lines_with("write blocked").len() <= 1 + 60 / 10,
         "no flood"
     );
+}
+
+/// Raises the grace to that of a reader of 64 KiB/s, where the common one is
+/// shorter than the silence of such a reader.
+const PATIENT: [&str; 4] = ["--grace", "500ms", "--slowest-reader", "64KiB"];
+const IMPATIENT: [&str; 2] = ["--grace", "500ms"];
+
+/// Reads at full speed, then slowly, then the rest. Answers how much was sent
+/// and came back.
+fn read_fast_then_slowly(server: &Server) -> std::io::Result<(usize, usize)> {
+    let client = connect(server.address());
+    let stop = Arc::new(AtomicBool::new(false));
+    let sender = send_until(&client, Arc::clone(&stop));
+    let mut reader = PatternReader::new(&client);
+    let outcome = reader
+        .read_fast(Duration::from_secs(2))
+        .and_then(|()| reader.read_slowly(64 * 1024, Duration::from_secs(10)));
+    stop.store(true, Ordering::Relaxed);
+    let outcome = outcome.and_then(|()| reader.read_rest());
+    let sent = sender.join().unwrap();
+    outcome.map(|()| (sent, reader.count))
+}
+
+#[test]
+fn a_reader_that_was_fast_before_it_reads_64_kib_a_second_is_kept_if_that_is_the_slowest_rate() {
+    let (patient, impatient) = (Server::echo(&PATIENT), Server::echo(&IMPATIENT));
+    thread::scope(|scope| {
+        let cut = scope.spawn(|| read_fast_then_slowly(&impatient));
+        let (sent, back) = read_fast_then_slowly(&patient).unwrap_or_else(|error| {
+            panic!("{error}\n{}", patient.log());
+        });
+        assert_eq!(sent, back, "it loses nothing");
+        assert!(
+            patient.lines_with("disconnecting").is_empty(),
+            "{}",
+            patient.log()
+        );
+        // The reset may be told to its sender, and its reader then sees an end.
+        let _ = cut.join().unwrap();
+    });
+    let line = impatient.wait_for_line("write timeout, disconnecting");
+    assert!(number_after(&line, "largest ") > 64.0 * 1024.0, "{line}");
+}
+
+/// The number behind these words.
+fn number_after(line: &str, words: &str) -> f64 {
+    let rest = line.split_once(words).unwrap_or_else(|| panic!("{line}")).1;
+    let digits = rest.split([' ', ',']).next().unwrap();
+    digits.parse().unwrap_or_else(|_| panic!("{line}"))
+}
+
+#[test]
+fn a_client_that_was_fast_and_stalls_has_the_grace_of_its_window_and_no_more() {
+    let server = Server::echo(&["--grace", "200ms", "--slowest-reader", "1MiB"]);
+    let client = connect(server.address());
+    let stop = Arc::new(AtomicBool::new(false));
+    let sender = send_until(&client, Arc::clone(&stop));
+    PatternReader::new(&client)
+        .read_fast(Duration::from_secs(1))
+        .unwrap();
+    let line = server.wait_for_line("write timeout, disconnecting");
+    stop.store(true, Ordering::Relaxed);
+    sender.join().unwrap();
+    let window = number_after(&line, "largest ");
+    let owed = window / 16.0 + f64::min(2.0 * window, 524_288.0) + 65_536.0 + 16_384.0;
+    let grace = owed / 1_048_576.0;
+    assert!((number_after(&line, "grace ") - grace).abs() < 0.002, "{line}");
+    let slow_for = number_before(&line, "s, ");
+    // The rule counts whole milliseconds.
+    assert!(
+        grace > 0.4 && (grace - 0.001..grace + 0.25).contains(&slow_for),
+        "{grace}: {line}"
+    );
+    assert!(server.stop().contains(" 1 write timeout,"));
 }

@@ -44,10 +44,11 @@ struct Rule {
 struct Timed {
     /// Whether the clock of this rule is among those that have started.
     starts: fn(Started) -> bool,
-    /// How long the clock may run.
-    after: fn(&Limits) -> Duration,
+    /// How long the clock may run, for a client that has announced a window of
+    /// so many bytes at most.
+    after: fn(&Limits, u32) -> Duration,
     /// The number that the log line gives.
-    detail: fn(&Limits) -> String,
+    detail: fn(&Limits, u32) -> String,
 }
 
 /// Every rule. Of several broken ones the first is named.
@@ -58,8 +59,15 @@ const RULES: [Rule; 4] = [
         since: |clocks| clocks.over_limit_since,
         timed: Some(Timed {
             starts: |started| started.over_limit,
-            after: |limits| limits.grace,
-            detail: |limits| format!("limit {}", limits.limit_bytes()),
+            after: Limits::grace_for,
+            detail: |limits, largest_window_bytes| {
+                let grace = limits.grace_for(largest_window_bytes);
+                let raised = match grace > limits.grace {
+                    true => format!(", grace {:.3} s", grace.as_secs_f64()),
+                    false => String::new(),
+                };
+                format!("limit {}{raised}", limits.limit_bytes())
+            },
         }),
     },
     Rule {
@@ -68,8 +76,11 @@ const RULES: [Rule; 4] = [
         since: |clocks| clocks.waiting_since,
         timed: Some(Timed {
             starts: |started| started.waiting,
-            after: Limits::drain_timeout,
-            detail: |limits| format!("not empty for {:?}", limits.drain_timeout()),
+            after: Limits::drain_timeout_for,
+            detail: |limits, largest_window_bytes| {
+                let after = limits.drain_timeout_for(largest_window_bytes);
+                format!("not empty for {after:?}")
+            },
         }),
     },
     Rule {
@@ -118,19 +129,22 @@ impl SlowReason {
         self.rule().words
     }
 
-    /// How long the clock of this rule may run. `None` for a rule that is
+    /// How long the clock of this rule may run, for a client that has announced
+    /// a window of `largest_window_bytes` at most. `None` for a rule that is
     /// judged at a write, not by a timer.
     #[must_use]
-    pub fn after(self, limits: &Limits) -> Option<Duration> {
-        self.rule().timed.as_ref().map(|timed| (timed.after)(limits))
+    pub fn after(self, limits: &Limits, largest_window_bytes: u32) -> Option<Duration> {
+        let timed = self.rule().timed.as_ref();
+        timed.map(|timed| (timed.after)(limits, largest_window_bytes))
     }
 
-    /// The number of this rule, as the log line of a disconnect gives it.
+    /// The number of this rule, as the log line of a disconnect gives it, for a
+    /// client that has announced a window of `largest_window_bytes` at most.
     /// Empty for a rule that is judged at a write.
     #[must_use]
-    pub fn detail(self, limits: &Limits) -> String {
+    pub fn detail(self, limits: &Limits, largest_window_bytes: u32) -> String {
         let timed = self.rule().timed.as_ref();
-        timed.map_or_else(String::new, |timed| (timed.detail)(limits))
+        timed.map_or_else(String::new, |timed| (timed.detail)(limits, largest_window_bytes))
     }
 }
 
@@ -197,13 +211,14 @@ impl Clocks {
         started
     }
 
-    /// The first rule that is broken at `now`, if any. Before you act on it,
+    /// The first rule that is broken at `now`, if any, by a client that has
+    /// announced a window of `largest_window_bytes` at most. Before you act on it,
     /// try one last flush, report it by [`queue_changed`](Self::queue_changed),
     /// and ask again.
     #[must_use]
-    pub fn broken(&self, limits: &Limits, now: Instant) -> Option<SlowReason> {
+    pub fn broken(&self, limits: &Limits, largest_window_bytes: u32, now: Instant) -> Option<SlowReason> {
         let is_broken = |reason: &SlowReason| {
-            let (since, after) = (self.since(*reason), reason.after(limits));
+            let (since, after) = (self.since(*reason), reason.after(limits, largest_window_bytes));
             since
                 .zip(after)
                 .is_some_and(|(since, after)| now.saturating_duration_since(since) >= after)
@@ -223,6 +238,7 @@ mod tests {
     use super::*;
 
     const MARK: usize = 100;
+    const WINDOW: u32 = 1 << 20;
     const MILLISECOND: Duration = Duration::from_millis(1);
 
     fn limits() -> Limits {
@@ -271,7 +287,7 @@ mod tests {
         }
 
         fn broken(&self, now: Instant) -> Option<SlowReason> {
-            self.clocks.broken(&self.limits, now)
+            self.clocks.broken(&self.limits, WINDOW, now)
         }
     }
 
@@ -291,6 +307,26 @@ mod tests {
         let deadline = t0 + limits().grace;
         assert_eq!(client.broken(deadline - MILLISECOND), None);
         assert_eq!(client.broken(deadline), Some(SlowReason::WriteTimeout));
+    }
+
+    #[test]
+    fn a_client_has_until_a_reader_of_the_slowest_rate_would_have_opened_its_window() {
+        let t0 = start();
+        let mut client = Client::new();
+        client.limits.slowest_reader_bytes_per_s = Some(64 * 1024);
+        client.write(MARK, t0);
+        let grace = client.limits.grace_for(WINDOW);
+        assert!(grace > limits().grace + MILLISECOND);
+        assert_eq!(client.broken(t0 + grace - MILLISECOND), None);
+        assert_eq!(client.broken(t0 + grace), Some(SlowReason::WriteTimeout));
+        client.limits.slowest_reader_bytes_per_s = Some(4096);
+        let grace = client.limits.grace_for(WINDOW);
+        assert!(grace > limits().drain_timeout());
+        assert_eq!(
+            client.broken(t0 + grace - MILLISECOND),
+            None,
+            "the drain timeout rises with it"
+        );
     }
 
     #[test]

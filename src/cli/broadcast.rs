@@ -19,6 +19,10 @@ use super::serve::{Serving, serve, usage};
 /// The arguments of `highwater broadcast`.
 #[derive(Debug, Args)]
 #[command(after_help = ACTIONS)]
+#[command(mut_args(|arg| match arg.get_id() == "slowest_reader" {
+    true => arg.help("Refused here: subscribers are judged by --grace alone [default: raises none]"),
+    false => arg,
+}))]
 pub(crate) struct BroadcastArgs {
     /// Do this with a subscriber that is too slow.
     #[arg(long, value_enum, value_name = "ACTION", default_value_t = SlowAction::Disconnect)]
@@ -112,6 +116,12 @@ impl FromStr for SlowFor {
 
 /// Serves as the arguments ask.
 pub(crate) fn run(args: BroadcastArgs) -> ExitCode {
+    if args.serving.slowest_reader.is_some() {
+        usage(
+            "--slowest-reader is not for broadcast, whose subscribers are judged by --grace alone: leave it out, and \
+             make --grace longer",
+        );
+    }
     let limits = policy(&args.serving);
     if let Err(error) = limits.check() {
         usage(&sentences::of_limits(&error));

@@ -15,7 +15,7 @@ use log::LevelFilter;
 
 use super::admin::AdminArgs;
 use super::log::LogFormat;
-use super::parse::{Size, Time};
+use super::parse::{Size, Time, parse_rate};
 
 /// Where to listen.
 #[derive(Debug, Args)]
@@ -103,6 +103,11 @@ pub(crate) struct ServingArgs {
     /// orderly end also waits at most this long.
     #[arg(long, value_name = "TIME", default_value_t = Time(limits::GRACE), help_heading = SLOW)]
     pub(crate) grace: Time,
+    /// Keep a client that reads this much a second, however long its window
+    /// stays closed: raises the grace of each client, at most to 10 minutes, and
+    /// the drain timeout with it [default: raises none]
+    #[arg(long, value_name = "RATE", value_parser = parse_rate, help_heading = SLOW)]
+    pub(crate) slowest_reader: Option<u64>,
     /// Disconnect a client whose queue has not been empty for this long
     /// [default: 60s, or the grace if that is longer]
     #[arg(long, value_name = "TIME", help_heading = SLOW)]
@@ -186,6 +191,9 @@ impl ServingArgs {
             high_water_mark_bytes: self.high_water_mark.0,
             limit_bytes: size(self.limit),
             grace: self.grace.0,
+            slowest_reader_bytes_per_s: self
+                .slowest_reader
+                .map(|rate| usize::try_from(rate).unwrap_or(usize::MAX)),
             drain_timeout: self.drain_timeout.map(|time| time.0),
             hard_limit_bytes: size(self.hard_limit),
             memory_budget_bytes: size(self.memory_budget),

@@ -6,7 +6,9 @@
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use highwater::limits::{Limit, MAX_FRAME_CEILING_BYTES, READ_BUFFER_BYTES, SMALLEST_READ_BYTES};
+use highwater::limits::{
+    LONGEST_READER_GRACE, Limit, MAX_FRAME_CEILING_BYTES, READ_BUFFER_BYTES, SMALLEST_READ_BYTES,
+};
 use highwater::protocol::frame::HEADER_BYTES;
 use highwater::services::FrameLimitError;
 use highwater::units::{format_size, format_time};
@@ -19,6 +21,7 @@ const fn option(limit: Limit) -> &'static str {
         Limit::Limit => "--limit",
         Limit::Grace => "--grace",
         Limit::UpstreamGrace => "--upstream-grace",
+        Limit::SlowestReader => "--slowest-reader",
         Limit::IdleTimeout => "--idle-timeout",
         Limit::HalfClosedTimeout => "--half-closed-timeout",
         Limit::DrainTimeout => "--drain-timeout",
@@ -68,6 +71,26 @@ pub(crate) fn of_limits(error: &LimitsError) -> String {
              raise the drain timeout or lower the grace",
             format_time(*drain_timeout),
             format_time(*grace),
+        ),
+        LimitsError::SlowestReaderTooSlow {
+            bytes_per_s,
+            least_bytes_per_s,
+        } => format!(
+            "--slowest-reader {}/s would need a grace of more than {}, the longest: make it at least {}/s",
+            format_size(*bytes_per_s),
+            format_time(LONGEST_READER_GRACE),
+            format_size(*least_bytes_per_s),
+        ),
+        LimitsError::SlowestReaderIdle { bytes_per_s, grace } => format!(
+            "--slowest-reader {}/s raises no grace above --grace {}: lower one of them, or leave \
+             --slowest-reader out",
+            format_size(*bytes_per_s),
+            format_time(*grace),
+        ),
+        LimitsError::SlowestReaderWithoutUnsent { bytes_per_s } => format!(
+            "--slowest-reader {}/s needs a bound of what the kernel holds unsent: give --unsent a size, such as \
+             16KiB, instead of 0",
+            format_size(*bytes_per_s),
         ),
         LimitsError::AddressLimitAboveClients {
             max_clients_per_address,

@@ -76,9 +76,10 @@ impl<N: Network> Core<N> {
 
     /// Disconnects a client that broke a rule which its service judges.
     pub(super) fn disconnect_slow(&mut self, id: ClientId, reason: SlowReason, slow: Slowness, detail: &str) {
-        if let Some(client) = self.clients.get(id)
+        if let Some(client) = self.clients.get_mut(id)
             && client.phase != Phase::Closed
         {
+            let _ = client.look_at_window();
             self.journal.slow_by_service(client, reason, slow, detail);
             self.mark_closed(id, CloseReason::Slow(reason));
         }

@@ -14,6 +14,7 @@ use super::client::{Client, FileState, Phase};
 use super::client_table::{ClientId, ClientTable};
 use super::file_sends::FileSends;
 use super::journal::Journal;
+use super::late_timers::LateTimers;
 use super::network::{Network, Stream};
 use super::newcomers::Newcomers;
 use super::ready_list::ReadyList;
@@ -65,6 +66,8 @@ pub(super) struct Core<N: Network> {
     /// Clients with work that no edge will announce.
     pub(super) ready: ReadyList,
     pub(super) timers: Timers,
+    /// Timers of clients that have longer than others.
+    pub(super) late_timers: LateTimers,
     pub(super) budget: Budget,
     /// Clients that are closed and not yet swept.
     pub(super) marked: VecDeque<(ClientId, CloseReason)>,
@@ -164,6 +167,7 @@ impl<N: Network> Core<N> {
             addresses: AddressCounts::new(limits.max_clients_per_address),
             ready: ReadyList::default(),
             timers: Timers::new(&limits),
+            late_timers: LateTimers::default(),
             budget: Budget::new(memory_budget_bytes),
             marked: VecDeque::new(),
             journal: Journal::new(role, slow_upstream_advice, limits.limit_bytes(), now),
@@ -205,11 +209,28 @@ impl<N: Network> Core<N> {
         }
     }
 
-    /// The next client that a rule about slow clients may concern.
-    pub(super) fn pop_slow_due(&mut self) -> Option<ClientId> {
+    /// The next client that a rule about slow clients may concern, and the timer
+    /// that says so.
+    pub(super) fn pop_slow_due(&mut self) -> Option<(Timer, ClientId)> {
         let rules = SlowReason::ALL.into_iter();
-        let timers = rules.flat_map(|rule| [Timer::Slow(rule), Timer::SlowUpstream(rule)]);
-        timers.into_iter().find_map(|timer| self.pop_due(timer))
+        let mut timers = rules.flat_map(|rule| [Timer::Slow(rule), Timer::SlowUpstream(rule)]);
+        timers.find_map(|timer| Some((timer, self.pop_due(timer)?)))
+    }
+
+    /// The next client whose own time for this timer is over, where it has
+    /// longer than others.
+    pub(super) fn pop_late_due(&mut self) -> Option<(Timer, ClientId)> {
+        while let Some((timer, entry)) = self.late_timers.pop_due(self.now) {
+            if is_live(&self.clients, &self.files, timer, &entry) {
+                return Some((timer, entry.client));
+            }
+        }
+        None
+    }
+
+    /// Whether a rule about slow clients may be broken by now.
+    pub(super) fn has_slow_due(&self) -> bool {
+        self.timers.has_slow_due(self.now) || self.late_timers.has_due(self.now)
     }
 
     /// The next client for which this timer has expired.
@@ -225,15 +246,17 @@ impl<N: Network> Core<N> {
     /// The next instant at which a timer of any client expires.
     pub(super) fn next_deadline(&mut self) -> Option<Instant> {
         let (clients, files) = (&self.clients, &self.files);
-        self.timers
-            .next(|timer, entry| is_live(clients, files, timer, entry))
+        let is_live = |timer, entry: &Entry| is_live(clients, files, timer, entry);
+        let (common, late) = (self.timers.next(is_live), self.late_timers.next(is_live));
+        [common, late].into_iter().flatten().min()
     }
 
     /// Drops timers whose clocks have stopped, where there are many.
     pub(super) fn weed_timers(&mut self) {
         let (clients, files) = (&self.clients, &self.files);
-        self.timers
-            .weed(|timer, entry| is_live(clients, files, timer, entry));
+        let is_live = |timer, entry: &Entry| is_live(clients, files, timer, entry);
+        self.timers.weed(is_live);
+        self.late_timers.weed(is_live);
     }
 
     /// A client that is closed leaves the seat of its address.

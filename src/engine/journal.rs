@@ -10,7 +10,7 @@ use log::Level;
 
 use super::client::Client;
 use super::histogram::Histogram;
-use super::network::Stream;
+use super::network::{PeerState, Stream};
 use super::refusals::Full;
 use super::service::Slowness;
 use crate::backpressure::SlowReason;
@@ -155,6 +155,17 @@ impl Counters {
             ));
         }
         line
+    }
+}
+
+/// Why a client is stuck, as far as our kernel knows. While the window is closed
+/// only the largest that was ever announced tells how long it may stay so.
+fn standstill<S: Stream>(client: &Client<S>) -> String {
+    match client.stream.peer_state() {
+        state @ PeerState::WindowClosed if client.largest_window_bytes > 0 => {
+            format!("{state}, largest {}", client.largest_window_bytes)
+        }
+        state => state.to_string(),
     }
 }
 
@@ -308,7 +319,7 @@ impl Journal {
             slow.waiting_bytes,
             slow.peak_bytes,
             client.sent_bytes,
-            client.stream.peer_state(),
+            standstill(client),
             client.peer,
         );
     }
@@ -365,7 +376,7 @@ impl Journal {
                 client,
                 [reason = word],
                 "{name} {reason}, disconnecting: {sent} bytes sent, the last not taken in time, {} ({peer})",
-                client.stream.peer_state(),
+                standstill(client),
             ),
             CloseReason::Idle(silence) | CloseReason::HalfClosed(silence) => about!(
                 Info,

@@ -17,13 +17,17 @@ impl<N: Network, S: Service> Engine<N, S> {
     /// Acts on expired timers, at most so many of each kind in one turn.
     pub(super) fn expire(&mut self) {
         for _ in 0..EXPIRIES_PER_TURN {
-            let Some(id) = self.core.pop_slow_due() else {
+            let due = self.core.pop_slow_due().or_else(|| self.core.pop_late_due());
+            let Some((timer, id)) = due else {
                 break;
             };
             // The two ends of a tunnel often block each other. The service
             // must hear that one is closed before the other can be blamed too.
             self.sweep();
-            self.judge_slow(id);
+            match timer {
+                Timer::CloseTimeout => self.judge_close(id),
+                _ => self.judge_slow(timer, id),
+            }
         }
         self.expire_each(Timer::AckCheck, |engine, id| {
             engine.core.check_acknowledgements(id);
@@ -54,12 +58,15 @@ impl<N: Network, S: Service> Engine<N, S> {
     fn judge_close(&mut self, id: ClientId) {
         self.read_last(id);
         self.core.advance_end(id);
-        self.core.mark_closed(id, CloseReason::NotAcknowledged);
+        if !self.core.has_longer(Timer::CloseTimeout, id) {
+            self.core.mark_closed(id, CloseReason::NotAcknowledged);
+        }
     }
 
     /// Disconnects a client that breaks a rule even after one last flush.
-    fn judge_slow(&mut self, id: ClientId) {
-        if self.core.broken_rule(id).is_none() {
+    fn judge_slow(&mut self, timer: Timer, id: ClientId) {
+        self.core.look_at_window(id);
+        if self.core.has_longer(timer, id) || self.core.broken_rule(id).is_none() {
             return;
         }
         if let Some(client) = self.core.clients.get_mut(id) {
@@ -72,8 +79,11 @@ impl<N: Network, S: Service> Engine<N, S> {
         }
         self.flush(id);
         self.core.list_if_work(id);
+        if self.core.has_longer(timer, id) {
+            return;
+        }
         if let (Some(reason), Some(client)) = (self.core.broken_rule(id), self.core.clients.get(id)) {
-            let detail = reason.detail(self.core.limits_of(client));
+            let detail = reason.detail(self.core.limits_of(client), client.largest_window_bytes);
             self.core.disconnect(id, reason, &detail);
         }
     }
@@ -82,6 +92,34 @@ impl<N: Network, S: Service> Engine<N, S> {
 impl<N: Network> Core<N> {
     fn broken_rule(&self, id: ClientId) -> Option<SlowReason> {
         let client = self.clients.get(id)?;
-        client.clocks.broken(self.limits_of(client), self.now)
+        let limits = self.limits_of(client);
+        client
+            .clocks
+            .broken(limits, client.largest_window_bytes, self.now)
+    }
+
+    /// Whether a client has longer than others until this timer is over, which
+    /// is then armed for its own time.
+    fn has_longer(&mut self, timer: Timer, id: ClientId) -> bool {
+        let raises_grace = self.limits.slowest_reader_bytes_per_s.is_some();
+        let Some(client) = self.clients.get(id).filter(|_| raises_grace) else {
+            return false;
+        };
+        let limits = self.limits_of(client);
+        let after = match timer {
+            Timer::Slow(reason) | Timer::SlowUpstream(reason) => {
+                reason.after(limits, client.largest_window_bytes)
+            }
+            _ => Some(self.limits.grace_for(client.largest_window_bytes)),
+        };
+        let Some((start, after)) = client.since(timer).zip(after) else {
+            return false;
+        };
+        let due = start + after;
+        if due <= self.now {
+            return false;
+        }
+        self.late_timers.arm(timer, id, start, due);
+        true
     }
 }

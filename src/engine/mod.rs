@@ -22,6 +22,7 @@ mod idling;
 mod inspecting;
 mod journal;
 mod judging;
+mod late_timers;
 mod network;
 mod newcomers;
 mod piping;

@@ -192,8 +192,8 @@ pub trait Stream: Read + Write {
 #[non_exhaustive]
 pub enum PeerState {
     /// The peer answers, but its window is closed: the program at the far end
-    /// does not read.
-    NotReading,
+    /// does not read, or too slowly to show it.
+    WindowClosed,
     /// The peer has acknowledged nothing for this long: the network or the
     /// machine is gone.
     NetworkGone(Duration),
@@ -206,7 +206,7 @@ pub enum PeerState {
 impl fmt::Display for PeerState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotReading => f.write_str("peer is not reading"),
+            Self::WindowClosed => f.write_str("window closed"),
             Self::NetworkGone(since) => write!(f, "network gone for {:.1} s", since.as_secs_f64()),
             Self::ReadingSlowly => f.write_str("peer reads too slowly"),
             Self::Unknown => f.write_str("state of the peer unknown"),

@@ -85,6 +85,9 @@ impl<N: Network> Core<N> {
                     part.length_bytes -= count as u64;
                     budget_bytes = budget_bytes.saturating_sub(count as u64);
                     self.moved_bytes += count as u64;
+                    if self.limits.slowest_reader_bytes_per_s.is_some() {
+                        let _ = client.look_at_window();
+                    }
                     if count == 0 && client.readiness.is_writable() {
                         // It was interrupted; the edge stands for the next turn.
                         return false;
@@ -124,10 +127,12 @@ impl<N: Network> Core<N> {
     /// Looks whether a client has acknowledged anything since the last look,
     /// and disconnects one that owed it for the grace.
     pub(super) fn check_progress(&mut self, id: ClientId) {
-        let (now, grace) = (self.now, self.limits.grace);
+        let now = self.now;
         let (Some(client), Some(watch)) = (self.clients.get_mut(id), self.files.watches.get_mut(&id)) else {
             return;
         };
+        let _ = client.look_at_window();
+        let grace = self.limits.grace_for(client.largest_window_bytes);
         let owed_bytes = client.stream.unacknowledged_bytes();
         let acknowledged_bytes = client.sent_bytes.saturating_sub(owed_bytes);
         if owed_bytes == 0 && client.queue.is_empty() && client.file == FileState::None {

@@ -74,8 +74,8 @@ impl Timer {
     fn after(self, limits: &Limits) -> Duration {
         match self {
             // A rule without a time is judged at a write, and never armed.
-            Self::Slow(reason) => reason.after(limits).unwrap_or_default(),
-            Self::SlowUpstream(reason) => reason.after(&limits.for_upstreams()).unwrap_or_default(),
+            Self::Slow(reason) => reason.after(limits, 0).unwrap_or_default(),
+            Self::SlowUpstream(reason) => reason.after(&limits.for_upstreams(), 0).unwrap_or_default(),
             Self::AckCheck => limits.ack_check_delay(),
             Self::CloseTimeout => limits.grace,
             Self::ConnectTimeout => limits.connect_timeout,

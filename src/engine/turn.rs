@@ -245,7 +245,7 @@ impl<N: Network, S: Service> Engine<N, S> {
         match lane {
             Lane::Interactive | Lane::Moderate => until,
             Lane::New => until.min(moved + TURN_BUDGET_NEW_BYTES),
-            Lane::Bulk if self.core.timers.has_slow_due(self.core.now) => moved,
+            Lane::Bulk if self.core.has_slow_due() => moved,
             Lane::Bulk => until,
         }
     }

@@ -1,8 +1,10 @@
 //! How much the kernel receives for a client, and whether it drops the ACKs of
 //! a client.
 //!
-//! Owns the looks at the windows of peers. Refuses the rule: the
-//! [`receive buffer`](super::client::receive_buffer) of a client has it.
+//! Owns the looks at the windows of peers: for the receive buffer of a source,
+//! and for the grace of a client. Refuses the rules: the
+//! [`receive buffer`](super::client::receive_buffer) of a client and
+//! [`Limits::grace_for`](crate::Limits::grace_for) have them.
 
 use super::client::receive_buffer::Resize;
 use super::client_table::ClientId;
@@ -16,17 +18,24 @@ impl<N: Network> Core<N> {
     /// length of that read.
     pub(super) fn follow_window(&mut self, from: ClientId, read_bytes: usize) {
         let base_bytes = self.limits.receive_buffer_bytes;
+        let needs_each_look = self.limits.slowest_reader_bytes_per_s.is_some();
+        if base_bytes == 0 && !needs_each_look {
+            return;
+        }
+        let Some((peer, largest_bytes, is_only_source)) = self.narrowest_window(from) else {
+            return;
+        };
         if base_bytes == 0 {
             return;
         }
-        let Some((peer, is_only_source)) = self.narrowest_window(from) else {
-            return;
-        };
         let clients = self.clients.len();
         let Some(source) = self.clients.get_mut(from) else {
             return;
         };
-        match source.receive_buffer.follow(peer, base_bytes, clients) {
+        match source
+            .receive_buffer
+            .follow(peer, base_bytes, clients, largest_bytes)
+        {
             Resize::Keep => {}
             Resize::Grow(bytes) => source.stream.set_receive_buffer(bytes),
             Resize::Shrink(bytes) => {
@@ -35,25 +44,45 @@ impl<N: Network> Core<N> {
                 source.receive_buffer.shrunk(is_shrunk);
             }
         }
-        if is_only_source {
+        if is_only_source && !needs_each_look {
             source.receive_buffer.rest(peer, base_bytes);
         }
     }
 
-    /// The narrowest window of the peers that a source's bytes go to, and
-    /// whether nobody else sends to that peer.
-    fn narrowest_window(&self, from: ClientId) -> Option<(PeerWindow, bool)> {
-        let source = self.clients.get(from)?;
+    /// The narrowest window of the peers that a source's bytes go to, the largest
+    /// that this peer announced so far, and whether nobody else sends to it.
+    fn narrowest_window(&mut self, from: ClientId) -> Option<(PeerWindow, u32, bool)> {
+        let source = self.clients.get_mut(from)?;
         if source.pipe.is_empty() {
-            return source.stream.peer_window().map(|peer| (peer, false));
+            let peer = source.look_at_window()?;
+            return Some((peer, source.largest_window_bytes, false));
         }
-        let destinations = source.pipe.names().filter_map(|to| self.clients.get(to));
-        let peer = destinations
-            .filter_map(|to| to.stream.peer_window())
-            .min_by_key(|peer| peer.window_bytes)?;
-        let only = source.pipe.only().and_then(|to| self.clients.get(to));
+        let only = source.pipe.only();
+        let mut narrowest: Option<(PeerWindow, u32)> = None;
+        let mut index = 0;
+        while let Some(to) = self.clients.get(from).and_then(|source| source.pipe.at(index)) {
+            index += 1;
+            let Some(to) = self.clients.get_mut(to) else {
+                continue;
+            };
+            if let Some(peer) = to.look_at_window()
+                && narrowest.is_none_or(|(least, _)| peer.window_bytes < least.window_bytes)
+            {
+                narrowest = Some((peer, to.largest_window_bytes));
+            }
+        }
+        let (peer, largest_bytes) = narrowest?;
+        let only = only.and_then(|to| self.clients.get(to));
         let is_only_source = only.is_some_and(|to| to.sources.as_slice().len() == 1);
-        Some((peer, is_only_source))
+        Some((peer, largest_bytes, is_only_source))
+    }
+
+    /// Remembers the window of a client, which may raise its grace. Call it
+    /// before its clocks are judged.
+    pub(super) fn look_at_window(&mut self, id: ClientId) {
+        if let Some(client) = self.clients.get_mut(id) {
+            let _ = client.look_at_window();
+        }
     }
 
     /// Makes sure that our own kernel does not keep a client over the limit by

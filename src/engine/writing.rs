@@ -123,6 +123,10 @@ impl<N: Network> Core<N> {
         if started.over_limit {
             self.journal.blocked(client, self.now);
         }
+        let raises_grace = self.limits.slowest_reader_bytes_per_s.is_some();
+        if started.waiting && (raises_grace || client.largest_window_bytes == 0) {
+            let _ = client.look_at_window();
+        }
         if client.has_work() {
             self.ready.list(id, &mut client.place);
         }
@@ -241,6 +245,9 @@ impl<N: Network> Core<N> {
         {
             let over_limit = self.now.saturating_duration_since(since);
             self.journal.back_below_limit(over_limit);
+        }
+        if sent_bytes > 0 && self.limits.slowest_reader_bytes_per_s.is_some() {
+            let _ = client.look_at_window();
         }
         outcome.unwrap_or_else(|error| {
             self.mark_closed(id, CloseReason::Failed(Operation::Write, error));

@@ -1,4 +1,4 @@
-//! Why a connection is stuck: the peer does not read, or the network is gone.
+//! Why a connection is stuck: its window is closed, or the network is gone.
 //!
 //! Owns the meaning of the kernel's numbers about one connection (`TCP_INFO`,
 //! tcp(7)). Refuses to ask the kernel itself.
@@ -48,7 +48,7 @@ impl TcpFacts {
         }
         match self.send_window_bytes {
             None => PeerState::Unknown,
-            Some(window) if window < self.segment_bytes || window == 0 => PeerState::NotReading,
+            Some(window) if window < self.segment_bytes || window == 0 => PeerState::WindowClosed,
             Some(_) => PeerState::ReadingSlowly,
         }
     }
@@ -83,13 +83,13 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_window_whose_probes_are_answered_is_a_peer_that_does_not_read() {
+    fn a_closed_window_whose_probes_are_answered_is_no_outage() {
         let facts = TcpFacts {
             send_window_bytes: Some(0),
             probes: 1,
             ..HEALTHY
         };
-        assert_eq!(facts.peer_state(), PeerState::NotReading);
+        assert_eq!(facts.peer_state(), PeerState::WindowClosed);
     }
 
     #[test]

@@ -5,7 +5,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::{LARGEST_SOCKET_OPTION_BYTES, Limits, SMALLEST_READ_BYTES};
+use super::{
+    LARGEST_SOCKET_OPTION_BYTES, LARGEST_WINDOW_BYTES, LONGEST_READER_GRACE, Limits, SMALLEST_READ_BYTES,
+};
 use crate::units::{format_size, format_time};
 
 /// Shortest grace, drain timeout and connect timeout. Timers count whole
@@ -24,6 +26,8 @@ pub enum Limit {
     Grace,
     /// [`Limits::upstream_grace`].
     UpstreamGrace,
+    /// [`Limits::slowest_reader_bytes_per_s`].
+    SlowestReader,
     /// [`Limits::idle_timeout`].
     IdleTimeout,
     /// [`Limits::half_closed_timeout`].
@@ -51,6 +55,7 @@ impl Limit {
             Self::Limit => "limit_bytes",
             Self::Grace => "grace",
             Self::UpstreamGrace => "upstream_grace",
+            Self::SlowestReader => "slowest_reader_bytes_per_s",
             Self::IdleTimeout => "idle_timeout",
             Self::HalfClosedTimeout => "half_closed_timeout",
             Self::DrainTimeout => "drain_timeout",
@@ -101,6 +106,26 @@ pub enum LimitsError {
         drain_timeout: Duration,
         /// The grace.
         grace: Duration,
+    },
+    /// Whoever reads at this rate may be silent for longer than any grace lasts.
+    SlowestReaderTooSlow {
+        /// The rate, in bytes a second.
+        bytes_per_s: usize,
+        /// The least rate that would do.
+        least_bytes_per_s: usize,
+    },
+    /// At this rate even the largest window reopens within the grace, so the
+    /// rate would raise the grace of nobody.
+    SlowestReaderIdle {
+        /// The rate, in bytes a second.
+        bytes_per_s: usize,
+        /// The grace.
+        grace: Duration,
+    },
+    /// The kernel holds so many unsent bytes that no time can be calculated.
+    SlowestReaderWithoutUnsent {
+        /// The rate, in bytes a second.
+        bytes_per_s: usize,
     },
     /// One address may have more clients than the server, so no address would
     /// ever have too many.
@@ -166,6 +191,22 @@ impl fmt::Display for LimitsError {
                 format_time(*drain_timeout),
                 format_time(*grace)
             ),
+            Self::SlowestReaderTooSlow {
+                bytes_per_s,
+                least_bytes_per_s,
+            } => write!(
+                f,
+                "`slowest_reader_bytes_per_s` {bytes_per_s} must be at least {least_bytes_per_s}"
+            ),
+            Self::SlowestReaderIdle { bytes_per_s, grace } => write!(
+                f,
+                "`slowest_reader_bytes_per_s` {bytes_per_s} raises no grace above {}",
+                format_time(*grace)
+            ),
+            Self::SlowestReaderWithoutUnsent { bytes_per_s } => write!(
+                f,
+                "`slowest_reader_bytes_per_s` {bytes_per_s} needs `unsent_bytes` of at least 1"
+            ),
             Self::AddressLimitAboveClients {
                 max_clients_per_address,
                 max_clients,
@@ -199,6 +240,7 @@ impl Limits {
     pub fn check(&self) -> Result<(), LimitsError> {
         self.check_each()?;
         self.check_sizes()?;
+        self.check_slowest_reader()?;
         if self.drain_timeout() < self.grace {
             return Err(LimitsError::DrainTimeoutBelowGrace {
                 drain_timeout: self.drain_timeout(),
@@ -222,6 +264,7 @@ impl Limits {
         for (limit, is_zero) in [
             (Limit::HighWaterMark, self.high_water_mark_bytes == 0),
             (Limit::Limit, self.limit_bytes() == 0),
+            (Limit::SlowestReader, self.slowest_reader_bytes_per_s == Some(0)),
             (Limit::MaxClients, self.max_clients == Some(0)),
             (
                 Limit::MaxClientsPerAddress,
@@ -255,6 +298,31 @@ impl Limits {
                     most_bytes: LARGEST_SOCKET_OPTION_BYTES,
                 });
             }
+        }
+        Ok(())
+    }
+
+    /// The rate of the slowest reader against the times that it should raise.
+    fn check_slowest_reader(&self) -> Result<(), LimitsError> {
+        let Some(bytes_per_s) = self.slowest_reader_bytes_per_s else {
+            return Ok(());
+        };
+        if self.unsent_bytes == 0 {
+            return Err(LimitsError::SlowestReaderWithoutUnsent { bytes_per_s });
+        }
+        let queue_bytes = self.high_water_mark_bytes.saturating_add(self.unsent_bytes);
+        let least_bytes_per_s = queue_bytes.div_ceil(LONGEST_READER_GRACE.as_secs() as usize);
+        if bytes_per_s < least_bytes_per_s {
+            return Err(LimitsError::SlowestReaderTooSlow {
+                bytes_per_s,
+                least_bytes_per_s,
+            });
+        }
+        if self.grace_for(LARGEST_WINDOW_BYTES) == self.grace {
+            return Err(LimitsError::SlowestReaderIdle {
+                bytes_per_s,
+                grace: self.grace,
+            });
         }
         Ok(())
     }

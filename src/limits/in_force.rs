@@ -31,6 +31,9 @@ impl fmt::Display for InForce<'_> {
             rounded(self.memory_budget_bytes),
             self.max_clients,
         )?;
+        if let Some(bytes_per_s) = limits.slowest_reader_bytes_per_s {
+            write!(f, ", slowest reader {}/s", format_size(bytes_per_s))?;
+        }
         if let Some(most) = limits.max_clients_per_address {
             write!(f, ", max clients per address {most}")?;
         }

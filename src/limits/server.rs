@@ -29,6 +29,12 @@ pub struct Limits {
     /// Longest time over the limit of an upstream. Its drain timeout is at
     /// least that.
     pub upstream_grace: Duration,
+    /// The rate, in bytes a second, at which a client may read for ever. It
+    /// raises the grace of each client to the time in which such a reader
+    /// reopens the largest window that it ever announced, at most to
+    /// [`LONGEST_READER_GRACE`](super::LONGEST_READER_GRACE), and the drain
+    /// timeout to at least that. `None` raises nothing.
+    pub slowest_reader_bytes_per_s: Option<usize>,
     /// Longest time without an empty queue; `None` stands for
     /// [`DRAIN_TIMEOUT`], or the grace if that is longer.
     pub drain_timeout: Option<Duration>,
@@ -75,6 +81,7 @@ impl Default for Limits {
             limit_bytes: None,
             grace: GRACE,
             upstream_grace: UPSTREAM_GRACE,
+            slowest_reader_bytes_per_s: None,
             drain_timeout: None,
             hard_limit_bytes: None,
             memory_budget_bytes: None,

@@ -42,6 +42,45 @@ fn a_stalled_reader_is_reset_after_the_grace_and_others_go_on() {
 }
 
 #[test]
+fn a_reader_that_was_fast_before_it_is_slow_is_kept_if_its_rate_is_the_slowest() {
+    const HUGE_BYTES: u64 = 256 << 20;
+    let options = ["--grace", "500ms", "--slowest-reader", "64KiB"];
+    for (options, is_kept) in [(&options[..], true), (&options[..2], false)] {
+        let site = Site::small(options);
+        let huge = std::fs::File::create(site.path().join("huge.bin")).unwrap();
+        huge.set_len(HUGE_BYTES).unwrap();
+        let mut client = site.client();
+        client.send("GET /huge.bin HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(client.head().0, 200);
+        let mut piece = vec![0; 1 << 20];
+        let mut came = 0;
+        while came < 100 << 20 {
+            client.stream.read_exact(&mut piece).unwrap();
+            came += piece.len();
+        }
+        let began = Instant::now();
+        let mut outcome = Ok(());
+        while outcome.is_ok() && began.elapsed() < Duration::from_secs(6) {
+            outcome = client.stream.read_exact(&mut piece[..6400]);
+            came += 6400;
+            sleep(Duration::from_millis(100));
+        }
+        let line = site.server.lines_with("disconnecting");
+        assert_eq!(line.is_empty(), is_kept, "{line:?}");
+        if is_kept {
+            outcome.unwrap();
+            while came < HUGE_BYTES as usize {
+                let rest = piece.len().min(HUGE_BYTES as usize - came);
+                client.stream.read_exact(&mut piece[..rest]).unwrap();
+                came += rest;
+            }
+        } else {
+            assert!(line[0].contains("window closed, largest "), "{line:?}");
+        }
+    }
+}
+
+#[test]
 fn a_reader_that_takes_a_little_all_the_time_is_kept() {
     let site = Site::new(&["--grace", "1s"]);
     let mut slow = site.client();

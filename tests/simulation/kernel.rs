@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use highwater::ClientId;
-use highwater::engine::{Network, PeerState, Spliced, Stream};
+use highwater::engine::{Network, PeerState, PeerWindow, Spliced, Stream};
 use highwater::limits::{READ_BUFFER_BYTES, SMALLEST_READ_BYTES, TURN_BUDGET_BYTES};
 
 use super::link::Connecting;
@@ -558,7 +558,24 @@ impl Stream for SimulatedStream {
     }
 
     fn peer_state(&self) -> PeerState {
-        PeerState::NotReading
+        PeerState::WindowClosed
+    }
+
+    /// Where the engine should look, a window that changes from look to look,
+    /// and is closed half of the time.
+    fn peer_window(&self) -> Option<PeerWindow> {
+        let mut world = self.world.borrow_mut();
+        world.plan.limits.slowest_reader_bytes_per_s?;
+        let looks = world.model.window_looks(self.number)?;
+        let largest = [1_000, 60_000, 400_000][self.number % 3];
+        let seed = world.plan.seed ^ (self.number as u64) << 40 ^ looks << 20;
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let window_bytes = if rng.bool() { 0 } else { rng.u32(..largest) };
+        world.model.window_told(self.number, window_bytes);
+        Some(PeerWindow {
+            window_bytes,
+            round_trip: Duration::from_micros(rng.u64(..4_000)),
+        })
     }
 
     fn check_acknowledgements(&mut self, _: Duration) -> bool {

@@ -87,6 +87,9 @@ pub(crate) struct Ledger {
     /// The shortest and the longest queue in this turn.
     turn_range: (usize, usize),
     over_since: Option<Instant>,
+    /// How often the engine looked at its window, and the largest it saw.
+    window_looks: u64,
+    largest_window: u32,
     /// The start of the time over the limit in which its ACKs were checked.
     ack_checked_since: Option<Instant>,
     waiting_since: Option<Instant>,
@@ -121,6 +124,19 @@ impl Ledger {
     pub(crate) const fn accepts(&self) -> bool {
         !self.ended && self.is_alive()
     }
+}
+
+/// A time as a slowest reader raises it for a client: to the time in which such a
+/// reader opens the largest window that the engine saw, and takes what waits.
+fn raised(limits: &Limits, time: Duration, ledger: &Ledger) -> Duration {
+    let Some(bytes_per_s) = limits.slowest_reader_bytes_per_s else {
+        return time;
+    };
+    let window = ledger.largest_window as usize;
+    let queue = limits.high_water_mark_bytes.max(limits.limit_bytes()) + limits.unsent_bytes;
+    let bytes = window / 16 + (2 * window).min(512 * 1024) + queue;
+    let milliseconds = (bytes * 1000 / bytes_per_s) as u64;
+    time.max(Duration::from_millis(milliseconds).min(Duration::from_secs(600)))
 }
 
 /// The kernel's side of a connection at its close.
@@ -297,14 +313,33 @@ impl Model {
         let ledger = &self.ledgers[number];
         let limits = self.limits_of(ledger);
         let due = [
-            ledger.over_since.map(|since| since + limits.grace),
-            ledger.waiting_since.map(|since| since + limits.drain_timeout()),
-            ledger.both_ended_since.map(|since| since + self.limits.grace),
+            ledger
+                .over_since
+                .map(|since| since + raised(limits, limits.grace, ledger)),
+            ledger
+                .waiting_since
+                .map(|since| since + raised(limits, limits.drain_timeout(), ledger)),
+            ledger
+                .both_ended_since
+                .map(|since| since + raised(&self.limits, self.limits.grace, ledger)),
             ledger
                 .connecting_since
                 .map(|since| since + self.limits.connect_timeout),
         ];
         due.into_iter().flatten().min()
+    }
+
+    /// How often the engine has looked at this window; `None` before the
+    /// connection is in the table.
+    pub(crate) fn window_looks(&self, number: usize) -> Option<u64> {
+        self.ledgers.get(number).map(|ledger| ledger.window_looks)
+    }
+
+    /// The engine looked at a window.
+    pub(crate) fn window_told(&mut self, number: usize, bytes: u32) {
+        let ledger = &mut self.ledgers[number];
+        ledger.window_looks += 1;
+        ledger.largest_window = ledger.largest_window.max(bytes);
     }
 
     /// An upstream has a grace of its own.
@@ -641,7 +676,9 @@ impl Model {
 
     /// A client must be closed.
     pub(crate) fn depart(&mut self, number: usize, departure: Departure) {
-        let ledger = &mut self.ledgers[number];
+        let Some(ledger) = self.ledgers.get_mut(number) else {
+            return self.accuse(|| format!("link {number}: {departure:?}, and it never was a client"));
+        };
         if !ledger.is_alive() {
             return;
         }
@@ -735,10 +772,13 @@ impl Model {
             {
                 false
             }
-            (CloseReason::Slow(SlowReason::WriteTimeout), None) => over(ledger.over_since, own_limits.grace),
-            (CloseReason::Slow(SlowReason::DrainTimeout), None) => {
-                over(ledger.waiting_since, own_limits.drain_timeout())
+            (CloseReason::Slow(SlowReason::WriteTimeout), None) => {
+                over(ledger.over_since, raised(own_limits, own_limits.grace, ledger))
             }
+            (CloseReason::Slow(SlowReason::DrainTimeout), None) => over(
+                ledger.waiting_since,
+                raised(own_limits, own_limits.drain_timeout(), ledger),
+            ),
             (CloseReason::Finished, None) => {
                 ledger.ended
                     && ledger.queue == 0
@@ -746,7 +786,9 @@ impl Model {
                     && was_settled
                     && !(ledger.stopped && ledger.thrown > 0)
             }
-            (CloseReason::NotAcknowledged, None) => over(ledger.both_ended_since, limits.grace) && !was_quiet,
+            (CloseReason::NotAcknowledged, None) => {
+                over(ledger.both_ended_since, raised(limits, limits.grace, ledger)) && !was_quiet
+            }
             (CloseReason::Stopped, None) => ledger.stopped,
             (CloseReason::Idle(_), None) => {
                 let silent = |time| over(ledger.moved_at.or(ledger.admitted_at), time);
@@ -917,9 +959,15 @@ impl Model {
         let limits = self.limits_of(ledger);
         let gone_by =
             |since: Option<Instant>, time: Duration| since.is_some_and(|since| since + time <= self.now);
-        gone_by(ledger.over_since, limits.grace)
-            || gone_by(ledger.waiting_since, limits.drain_timeout())
-            || gone_by(ledger.both_ended_since, self.limits.grace + LINGER_SLACK)
+        gone_by(ledger.over_since, raised(limits, limits.grace, ledger))
+            || gone_by(
+                ledger.waiting_since,
+                raised(limits, limits.drain_timeout(), ledger),
+            )
+            || gone_by(
+                ledger.both_ended_since,
+                raised(&self.limits, self.limits.grace, ledger) + LINGER_SLACK,
+            )
             || gone_by(ledger.connecting_since, self.limits.connect_timeout)
     }
 

@@ -186,6 +186,9 @@ impl Plan {
         let mut address_rng = Rng::with_seed(seed ^ 0xadd5);
         let peer_addresses = (address_rng.u8(..4) == 0).then(|| address_rng.usize(1..4));
         limits.max_clients_per_address = peer_addresses.map(|_| address_rng.usize(1..4).min(max_clients));
+        let mut reader_rng = Rng::with_seed(seed ^ 0x510e);
+        limits.slowest_reader_bytes_per_s =
+            (reader_rng.u8(..4) == 0).then(|| one_of(&mut reader_rng, &[50_000, 200_000, 1_000_000]));
         Self {
             seed,
             kind,

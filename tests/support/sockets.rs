@@ -1,8 +1,11 @@
 //! Clients: sockets with the buffers that a test wants, and the usual things
 //! done with them.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
@@ -149,4 +152,82 @@ pub(crate) fn cut_off(client: &TcpStream) {
 /// out of it.
 pub(crate) fn is_reset(stream: &TcpStream) -> bool {
     matches!(stream.take_error(), Ok(Some(error)) if error.kind() == ErrorKind::ConnectionReset)
+}
+
+/// Sends the test pattern until `stop`, and then the end. Answers how much was
+/// sent, however the connection ended.
+pub(crate) fn send_until(stream: &TcpStream, stop: Arc<AtomicBool>) -> JoinHandle<usize> {
+    let mut sender = stream.try_clone().unwrap();
+    thread::spawn(move || {
+        let mut sent = 0;
+        while !stop.load(Ordering::Relaxed) {
+            match sender.write(&pattern_at(sent, 64 * 1024)) {
+                Ok(count) => sent += count,
+                Err(_) => return sent,
+            }
+        }
+        half_close(&sender);
+        sent
+    })
+}
+
+/// A reader that counts what it reads, and demands that it is the test pattern.
+pub(crate) struct PatternReader {
+    stream: TcpStream,
+    piece: Vec<u8>,
+    pub(crate) count: usize,
+}
+
+impl PatternReader {
+    pub(crate) fn new(stream: &TcpStream) -> Self {
+        Self {
+            stream: stream.try_clone().unwrap(),
+            piece: vec![0; 256 * 1024],
+            count: 0,
+        }
+    }
+
+    /// Reads once, at most so many bytes; 0 at the end.
+    fn read(&mut self, most: usize) -> io::Result<usize> {
+        let most = most.min(self.piece.len());
+        let got = self.stream.read(&mut self.piece[..most])?;
+        assert!(
+            self.piece[..got] == pattern_at(self.count, got),
+            "other bytes behind the first {}",
+            self.count
+        );
+        self.count += got;
+        Ok(got)
+    }
+
+    /// Reads as fast as it can for so long.
+    pub(crate) fn read_fast(&mut self, time: Duration) -> io::Result<()> {
+        let began = Instant::now();
+        while began.elapsed() < time && self.read(usize::MAX)? > 0 {}
+        Ok(())
+    }
+
+    /// Reads at a steady rate for so long.
+    pub(crate) fn read_slowly(&mut self, bytes_per_s: usize, time: Duration) -> io::Result<()> {
+        const STEPS_PER_S: u32 = 20;
+        let (began, before) = (Instant::now(), self.count);
+        while began.elapsed() < time {
+            let due = (bytes_per_s as f64 * began.elapsed().as_secs_f64()) as usize;
+            match due.saturating_sub(self.count - before) {
+                0 => thread::sleep(Duration::from_secs(1) / STEPS_PER_S),
+                behind => {
+                    if self.read(behind)? == 0 {
+                        return Err(ErrorKind::UnexpectedEof.into());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads to the end, which must be in order.
+    pub(crate) fn read_rest(&mut self) -> io::Result<()> {
+        while self.read(usize::MAX)? > 0 {}
+        Ok(())
+    }
 }

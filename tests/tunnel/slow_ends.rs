@@ -3,11 +3,15 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::server::{Server, number_before};
-use crate::support::sockets::{Buffers, End, connect_with, fill, fill_up_to, ping, read_to_end};
+use crate::support::sockets::{
+    Buffers, End, PatternReader, connect_with, fill, fill_up_to, ping, read_to_end, send_until,
+};
 use crate::support::tunnel::{Pair, Upstream, echo_upstream};
 use crate::support::{holds_within, pattern, wait_until};
 
@@ -57,7 +61,7 @@ fn a_stalled_client_pauses_its_upstream_and_goes_with_it_and_the_others_do_not_n
     let line = tunnel.wait_for_line("disconnecting");
     assert!(line.contains(" client ") && !line.contains("upstream"), "{line}");
     assert!(
-        line.contains("write timeout") && line.contains("peer is not reading"),
+        line.contains("write timeout") && line.contains("window closed, largest "),
         "{line}"
     );
     assert!(number_before(&line, "s,") >= 1.0, "{line}");
@@ -97,7 +101,7 @@ fn a_stalled_upstream_pauses_its_client_and_goes_with_it_and_the_log_names_whose
     let of_client = line.split_once(" of client ").unwrap_or_else(|| panic!("{line}"));
     assert!(of_client.0.contains(" upstream "), "{line}");
     assert!(
-        line.contains("write timeout") && line.contains("peer is not reading"),
+        line.contains("write timeout") && line.contains("window closed, largest "),
         "{line}"
     );
     assert!(line.contains("a longer --upstream-grace keeps it"), "{line}");
@@ -230,4 +234,59 @@ fn memory_is_bounded_for_each_direction_of_a_hundred_stalled_pairs() {
     let grown = tunnel.resident_bytes().saturating_sub(before);
     assert!(grown < PAIRS * EACH_BYTES, "{grown} bytes for {PAIRS} pairs");
     assert!(grown > PAIRS * 64 * 1024, "{grown} bytes: nothing was queued");
+}
+
+/// Which end of a pair reads.
+#[derive(Clone, Copy, Debug)]
+enum Reader {
+    Client,
+    Upstream,
+}
+
+/// Sends through a pair of `tunnel` to one of its ends, which reads at full speed,
+/// then slowly, then the rest. Answers how much was sent and came.
+fn read_fast_then_slowly(
+    tunnel: &Server,
+    upstream: &Upstream,
+    reader: Reader,
+) -> std::io::Result<(usize, usize)> {
+    let pair = Pair::through(tunnel, upstream);
+    let (from, to) = match reader {
+        Reader::Client => (&pair.upstream, &pair.client),
+        Reader::Upstream => (&pair.client, &pair.upstream),
+    };
+    let stop = Arc::new(AtomicBool::new(false));
+    let sender = send_until(from, Arc::clone(&stop));
+    let mut reader = PatternReader::new(to);
+    let outcome = reader
+        .read_fast(Duration::from_secs(2))
+        .and_then(|()| reader.read_slowly(64 * 1024, Duration::from_secs(8)));
+    stop.store(true, Ordering::Relaxed);
+    let outcome = outcome.and_then(|()| reader.read_rest());
+    let sent = sender.join().unwrap();
+    outcome.map(|()| (sent, reader.count))
+}
+
+#[test]
+fn an_end_that_was_fast_before_it_reads_64_kib_a_second_is_kept_if_that_is_the_slowest_rate() {
+    let graces = ["--grace", "500ms", "--upstream-grace", "500ms"];
+    let upstreams = [Upstream::listen(), Upstream::listen(), Upstream::listen()];
+    let patient = [&graces[..], &["--slowest-reader", "64KiB"]].concat();
+    let (first, second) = (upstreams[0].tunnel(&patient), upstreams[1].tunnel(&patient));
+    let impatient = upstreams[2].tunnel(&graces);
+    thread::scope(|scope| {
+        let cut = scope.spawn(|| read_fast_then_slowly(&impatient, &upstreams[2], Reader::Client));
+        let to_upstream = scope.spawn(|| read_fast_then_slowly(&second, &upstreams[1], Reader::Upstream));
+        let to_client = read_fast_then_slowly(&first, &upstreams[0], Reader::Client);
+        let to_upstream = to_upstream.join().unwrap();
+        for (outcome, tunnel) in [(to_client, &first), (to_upstream, &second)] {
+            let (sent, came) = outcome.unwrap_or_else(|error| panic!("{error}\n{}", tunnel.log()));
+            assert_eq!(sent, came, "it loses nothing");
+            assert!(tunnel.lines_with("disconnecting").is_empty(), "{}", tunnel.log());
+        }
+        // The reset may be told to its sender, and its reader then sees an end.
+        let _ = cut.join().unwrap();
+    });
+    let line = impatient.wait_for_line("write timeout, disconnecting");
+    assert!(line.contains("window closed, largest "), "{line}");
 }

@@ -16,7 +16,7 @@ use std::time::Instant;
 use self::readiness::Readiness;
 use self::receive_buffer::ReceiveBuffer;
 use super::client_table::ClientId;
-use super::network::Stream;
+use super::network::{PeerWindow, Stream};
 use super::ready_list::Place;
 use super::timers::Timer;
 use crate::backpressure::small_list::SmallList;
@@ -88,6 +88,8 @@ pub(super) struct Client<S> {
     pub(super) sent_bytes: u64,
     /// The longest that the queue has been, in bytes, up to 4 GiB.
     pub(super) peak_bytes: u32,
+    /// The largest window that its peer was seen to announce.
+    pub(super) largest_window_bytes: u32,
     /// Bytes that the service holds for it, such as an unfinished frame.
     pub(super) held_bytes: usize,
     pub(super) upstream_of: UpstreamOf,
@@ -151,6 +153,7 @@ impl<S: Stream> Client<S> {
             received_bytes: 0,
             sent_bytes: 0,
             peak_bytes: 0,
+            largest_window_bytes: 0,
             held_bytes: 0,
             upstream_of: UpstreamOf::NO_CLIENT,
             awaiting_since: None,
@@ -196,6 +199,13 @@ impl<S: Stream> Client<S> {
     /// Whether everything for it has gone to its socket.
     pub(super) fn is_sent(&self) -> bool {
         self.queue.is_empty() && self.file == FileState::None
+    }
+
+    /// The window of its peer, if it is known. The largest is remembered.
+    pub(super) fn look_at_window(&mut self) -> Option<PeerWindow> {
+        let peer = self.stream.peer_window()?;
+        self.largest_window_bytes = self.largest_window_bytes.max(peer.window_bytes);
+        Some(peer)
     }
 
     /// Bytes that its peer has acknowledged.

@@ -45,8 +45,6 @@ pub(in crate::engine) enum Resize {
 /// the kernel sizes it, from 128 KiB on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::engine) struct ReceiveBuffer {
-    /// The widest window seen, in bytes.
-    widest_bytes: u32,
     /// How often the base is doubled; `None` is the kernel's own sizing.
     doublings: Option<u8>,
     is_shrinking: bool,
@@ -69,8 +67,9 @@ fn narrowest_window_bytes(base: u32, doublings: u8) -> u64 {
 }
 
 impl ReceiveBuffer {
-    /// Chooses the size for the peer's window. `base_bytes` is the smallest
-    /// size; `clients` share the CPU's caches.
+    /// Chooses the size for the peer's window, which had `largest_bytes` at most
+    /// so far. `base_bytes` is the smallest size; `clients` share the CPU's
+    /// caches.
     ///
     /// The size is the largest doubling of the base that is at most a sixth of
     /// the window: 64 to 256 KiB with the default base, up to 1 MiB for few
@@ -81,12 +80,12 @@ impl ReceiveBuffer {
         peer: PeerWindow,
         base_bytes: usize,
         clients: usize,
+        largest_bytes: u32,
     ) -> Resize {
         let window = peer.window_bytes;
         self.looks_to_skip = 0;
-        self.widest_bytes = self.widest_bytes.max(window);
         let base = size(base_bytes);
-        let is_closing = window < self.widest_bytes / 4 || window < base / 2;
+        let is_closing = window < largest_bytes / 4 || window < base / 2;
         let doublings = if peer.round_trip <= LONG_PATH {
             let fits = |&doublings: &u8| narrowest_window_bytes(base, doublings) <= window.into();
             Some((1..=most_doublings(clients)).rev().find(fits).unwrap_or(0))
@@ -167,6 +166,7 @@ mod tests {
     const BASE: usize = 64 * 1024;
     const MANY: usize = FEW_CLIENTS + 1;
     const KIB: u32 = 1024;
+    const LARGEST: u32 = 1024 * KIB;
 
     const fn near(window_bytes: u32) -> PeerWindow {
         PeerWindow {
@@ -185,7 +185,10 @@ mod tests {
     /// A buffer that was given this window first, and shrank at once.
     fn after(peer: PeerWindow) -> ReceiveBuffer {
         let mut buffer = ReceiveBuffer::default();
-        assert!(matches!(buffer.follow(peer, BASE, MANY), Resize::Shrink(_)));
+        assert!(matches!(
+            buffer.follow(peer, BASE, MANY, LARGEST),
+            Resize::Shrink(_)
+        ));
         buffer.shrunk(true);
         buffer
     }
@@ -200,13 +203,13 @@ mod tests {
         ] {
             let mut buffer = after(near(0));
             assert_eq!(
-                buffer.follow(near(window), BASE, MANY),
+                buffer.follow(near(window), BASE, MANY, LARGEST),
                 Resize::Grow(Some(bytes)),
                 "{window}"
             );
         }
         assert_eq!(
-            after(near(0)).follow(near(768 * KIB - 1), BASE, MANY),
+            after(near(0)).follow(near(768 * KIB - 1), BASE, MANY, LARGEST),
             Resize::Keep
         );
     }
@@ -214,12 +217,12 @@ mod tests {
     #[test]
     fn the_buffers_of_few_clients_grow_to_four_doublings_and_shrink_when_others_come() {
         let mut buffer = after(near(0));
-        let grown = buffer.follow(near(6 * 1024 * KIB), BASE, FEW_CLIENTS);
+        let grown = buffer.follow(near(6 * 1024 * KIB), BASE, FEW_CLIENTS, LARGEST);
         assert_eq!(grown, Resize::Grow(Some(1024 * KIB)));
-        let crowded = buffer.follow(near(6 * 1024 * KIB), BASE, FEW_CLIENTS + 1);
+        let crowded = buffer.follow(near(6 * 1024 * KIB), BASE, FEW_CLIENTS + 1, LARGEST);
         assert_eq!(crowded, Resize::Shrink(256 * KIB));
         let mut buffer = after(near(0));
-        let grown = buffer.follow(near(3 * 1024 * KIB), BASE, 1);
+        let grown = buffer.follow(near(3 * 1024 * KIB), BASE, 1, LARGEST);
         assert_eq!(
             grown,
             Resize::Grow(Some(512 * KIB)),
@@ -238,7 +241,7 @@ mod tests {
     fn no_look_is_left_out_that_could_find_the_window_too_narrow_for_the_buffer() {
         for window in [1536 * KIB, 1537 * KIB, 1600 * KIB, 2 * 1024 * KIB, 4 * 1024 * KIB] {
             let mut buffer = after(near(0));
-            let grown = buffer.follow(near(window), BASE, MANY);
+            let grown = buffer.follow(near(window), BASE, MANY, LARGEST);
             assert_eq!(grown, Resize::Grow(Some(256 * KIB)));
             buffer.rest(near(window), BASE);
             let skipped = skipped(&mut buffer) as u32;
@@ -255,14 +258,14 @@ mod tests {
     fn every_look_is_taken_by_a_buffer_that_shrinks_or_can_only_grow_or_whose_path_is_long() {
         let wide = u32::MAX;
         let mut shrinking = ReceiveBuffer::default();
-        let _ = shrinking.follow(near(wide), BASE, MANY);
+        let _ = shrinking.follow(near(wide), BASE, MANY, LARGEST);
         shrinking.shrunk(false);
         shrinking.rest(near(wide), BASE);
         let mut smallest = after(near(0));
-        let _ = smallest.follow(near(700 * KIB), BASE, MANY);
+        let _ = smallest.follow(near(700 * KIB), BASE, MANY, LARGEST);
         smallest.rest(near(700 * KIB), BASE);
         let mut distant = ReceiveBuffer::default();
-        let _ = distant.follow(far(wide), BASE, MANY);
+        let _ = distant.follow(far(wide), BASE, MANY, LARGEST);
         distant.rest(far(wide), BASE);
         for buffer in [&mut shrinking, &mut smallest, &mut distant] {
             assert_eq!(skipped(buffer), 0, "{buffer:?}");
@@ -273,7 +276,7 @@ mod tests {
     fn a_window_followed_out_of_turn_ends_the_rest_and_so_does_whoever_joins() {
         let mut buffer = after(near(u32::MAX));
         buffer.rest(near(u32::MAX), BASE);
-        let _ = buffer.follow(near(u32::MAX), BASE, MANY);
+        let _ = buffer.follow(near(u32::MAX), BASE, MANY, LARGEST);
         assert_eq!(skipped(&mut buffer), 0);
         buffer.rest(near(u32::MAX), BASE);
         buffer.end_rest();
@@ -286,7 +289,7 @@ mod tests {
     fn what_the_kernel_sized_may_have_grown_and_has_to_shrink_first() {
         let mut buffer = ReceiveBuffer::default();
         assert_eq!(
-            buffer.follow(near(u32::MAX), BASE, MANY),
+            buffer.follow(near(u32::MAX), BASE, MANY, LARGEST),
             Resize::Shrink(256 * KIB)
         );
     }
@@ -295,7 +298,7 @@ mod tests {
     fn a_base_beyond_all_sizes_is_not_doubled_into_a_small_one() {
         for base in [3 << 30, usize::MAX] {
             let mut buffer = ReceiveBuffer::default();
-            let Resize::Shrink(bytes) = buffer.follow(near(u32::MAX), base, FEW_CLIENTS) else {
+            let Resize::Shrink(bytes) = buffer.follow(near(u32::MAX), base, FEW_CLIENTS, LARGEST) else {
                 panic!("it was the kernel's own");
             };
             assert!(bytes >= u32::MAX >> RECEIVE_BUFFER_DOUBLINGS_OF_FEW, "{bytes}");
@@ -305,20 +308,20 @@ mod tests {
     #[test]
     fn an_unchanged_size_is_not_set_again() {
         let mut buffer = after(near(100 * KIB));
-        assert_eq!(buffer.follow(near(200 * KIB), BASE, MANY), Resize::Keep);
-        assert_eq!(buffer.follow(near(0), BASE, MANY), Resize::Keep);
+        assert_eq!(buffer.follow(near(200 * KIB), BASE, MANY, LARGEST), Resize::Keep);
+        assert_eq!(buffer.follow(near(0), BASE, MANY, LARGEST), Resize::Keep);
     }
 
     #[test]
     fn a_peer_that_stops_reading_shrinks_the_buffer_again() {
         let mut buffer = after(near(3072 * KIB));
         assert_eq!(
-            buffer.follow(near(1200 * KIB), BASE, MANY),
+            buffer.follow(near(1200 * KIB), BASE, MANY, LARGEST),
             Resize::Shrink(128 * KIB)
         );
         buffer.shrunk(true);
         assert_eq!(
-            buffer.follow(near(10 * KIB), BASE, MANY),
+            buffer.follow(near(10 * KIB), BASE, MANY, LARGEST),
             Resize::Shrink(64 * KIB)
         );
     }
@@ -326,31 +329,40 @@ mod tests {
     #[test]
     fn shrinking_is_tried_until_it_is_done_and_so_is_growing_meanwhile() {
         let mut buffer = after(near(3072 * KIB));
-        assert_eq!(buffer.follow(near(0), BASE, MANY), Resize::Shrink(64 * KIB));
+        assert_eq!(
+            buffer.follow(near(0), BASE, MANY, LARGEST),
+            Resize::Shrink(64 * KIB)
+        );
         buffer.shrunk(false);
         assert!(buffer.is_shrinking());
-        assert_eq!(buffer.follow(near(0), BASE, MANY), Resize::Shrink(64 * KIB));
+        assert_eq!(
+            buffer.follow(near(0), BASE, MANY, LARGEST),
+            Resize::Shrink(64 * KIB)
+        );
         // What was promised when it was larger still may not fit this size.
         assert_eq!(
-            buffer.follow(near(768 * KIB), BASE, MANY),
+            buffer.follow(near(768 * KIB), BASE, MANY, LARGEST),
             Resize::Shrink(128 * KIB)
         );
         buffer.shrunk(true);
         assert!(!buffer.is_shrinking());
-        assert_eq!(buffer.follow(near(768 * KIB), BASE, MANY), Resize::Keep);
-        let grown = buffer.follow(near(3072 * KIB), BASE, MANY);
+        assert_eq!(buffer.follow(near(768 * KIB), BASE, MANY, LARGEST), Resize::Keep);
+        let grown = buffer.follow(near(3072 * KIB), BASE, MANY, LARGEST);
         assert_eq!(grown, Resize::Grow(Some(256 * KIB)));
     }
 
     #[test]
     fn a_long_path_is_left_to_the_kernel_until_its_window_closes() {
         let mut buffer = ReceiveBuffer::default();
-        assert_eq!(buffer.follow(far(1024 * KIB), BASE, MANY), Resize::Keep);
+        assert_eq!(buffer.follow(far(1024 * KIB), BASE, MANY, LARGEST), Resize::Keep);
         assert_eq!(
-            buffer.follow(far(100 * KIB), BASE, MANY),
+            buffer.follow(far(100 * KIB), BASE, MANY, LARGEST),
             Resize::Shrink(64 * KIB)
         );
         buffer.shrunk(true);
-        assert_eq!(buffer.follow(far(1024 * KIB), BASE, MANY), Resize::Grow(None));
+        assert_eq!(
+            buffer.follow(far(1024 * KIB), BASE, MANY, LARGEST),
+            Resize::Grow(None)
+        );
     }
 }
