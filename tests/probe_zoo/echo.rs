@@ -27,7 +27,7 @@ pub(crate) enum Habit {
     DefendedWhileDataFlows,
     /// Reads on, and drops what does not fit.
     Dropping,
-    /// Loses a byte now and then.
+    /// Loses a byte now and then, and one of each long read.
     Losing,
     /// One thread for all, which blocks.
     Blocking,
@@ -94,7 +94,9 @@ impl Echo {
                 thread::sleep(THINK);
             }
             let read = shared.reads.fetch_add(1, Ordering::Relaxed);
-            let lost = usize::from(self.habit == Habit::Losing && read % 50 == 49);
+            // Also from each long read, so that a client that paused has lost something, too.
+            let loses = read % 50 == 49 || len > SMALL_READ_BYTES;
+            let lost = usize::from(self.habit == Habit::Losing && loses);
             if self.habit == Habit::PunishingOthers {
                 write_patiently(stream, &buffer[..len], shared)?;
             } else {
