@@ -106,6 +106,93 @@ start_nginx_file() {
     spawn nginx -p "$dir" -e "$dir/error.log" -c "$dir/nginx.conf"
 }
 
+# Readers of other users than root must get to it.
+make_large_file() {
+    mkdir -p "$dir/files"
+    truncate -s 16M "$dir/files/large.bin"
+    chmod 755 "$dir" "$dir/files"
+}
+
+# start_apache SECONDS
+start_apache() {
+    version=$(apache2 -v | sed -n '1s|.*: Apache/\([^ ]*\).*|Apache \1|p')
+    make_large_file
+    fill apache.conf "$dir/apache.conf" "TIMEOUT=$1"
+    command="apache2 -f scripts/peers/apache.conf -DFOREGROUND (Timeout $1)"
+    spawn apache2 -f "$dir/apache.conf" -DFOREGROUND
+}
+
+# start_lighttpd SECONDS
+start_lighttpd() {
+    version=$(lighttpd -v | sed -n '1s|lighttpd/\([^ ]*\).*|lighttpd \1|p')
+    make_large_file
+    fill lighttpd.conf "$dir/lighttpd.conf" "TIMEOUT=$1"
+    command="lighttpd -D -f scripts/peers/lighttpd.conf (server.max-write-idle = $1)"
+    spawn lighttpd -D -f "$dir/lighttpd.conf"
+}
+
+# start_varnish SECONDS
+start_varnish() {
+    start_file_upstream
+    version=$(varnishd -V 2>&1 | sed -n '1s/.*varnish-\([^ ]*\) .*/Varnish \1/p')
+    fill varnish.vcl "$dir/varnish.vcl" "UPSTREAM=$upstream"
+    local limits="-p send_timeout=$1 -p idle_send_timeout=$1"
+    command="varnishd -F -n \$DIR -a 127.0.0.1:\$PORT -f scripts/peers/varnish.vcl $limits"
+    # shellcheck disable=SC2086
+    spawn varnishd -F -n "$dir/varnish" -a "127.0.0.1:$port" -f "$dir/varnish.vcl" $limits
+}
+
+start_mosquitto() {
+    # It answers this question by a code that is no success.
+    version=$({ mosquitto -h || true; } | sed -n '1s/mosquitto version /mosquitto /p')
+    fill mosquitto.conf "$dir/mosquitto.conf"
+    command="mosquitto -c scripts/peers/mosquitto.conf"
+    spawn mosquitto -c "$dir/mosquitto.conf"
+}
+
+# Writes to $port what is read from standard input, and waits for the answer to begin.
+tell() { (exec 3<>"/dev/tcp/127.0.0.1/$port" && cat >&3 && head -c 4 <&3 >/dev/null); }
+
+start_memcached() {
+    version=$(memcached -V)
+    command="memcached -l 127.0.0.1 -p \$PORT -U 0"
+    local user=()
+    if ((EUID == 0)); then user=(-u nobody); fi
+    spawn memcached -l 127.0.0.1 -p "$port" -U 0 "${user[@]}"
+    wait_for_port "$port" || return 0
+    { printf 'set large 0 0 65536\r\n'; printf '%65536s' '' | tr ' ' x; printf '\r\n'; } | tell
+}
+
+start_beanstalkd() {
+    version=$(beanstalkd -v)
+    command="beanstalkd -l 127.0.0.1 -p \$PORT"
+    spawn beanstalkd -l 127.0.0.1 -p "$port"
+    wait_for_port "$port" || return 0
+    { printf 'put 0 0 60 65000\r\n'; printf '%65000s' '' | tr ' ' x; printf '\r\n'; } | tell
+}
+
+start_mail() {
+    version=$({ smtpd -h 2>&1 || true; } | sed -n 's/version: //p')
+    fill smtpd.conf "$dir/smtpd.conf"
+    command="smtpd -d -f scripts/peers/smtpd.conf"
+    spawn smtpd -d -f "$dir/smtpd.conf"
+}
+
+start_go() {
+    version=$(go version | sed 's/go version go\([^ ]*\).*/Go \1/')
+    command="go run benches/peers/echo.go \$PORT"
+    GO111MODULE=off go build -o "$work/go_echo" benches/peers/echo.go
+    spawn "$work/go_echo" "$port"
+}
+
+start_tokio() {
+    version="tokio $(sed -n '/^name = "tokio"$/{n;s/version = "\(.*\)"/\1/p}' benches/peers/tokio/Cargo.lock)"
+    command="benches/peers/tokio current_thread \$PORT"
+    cargo build -j2 --quiet --release --locked --manifest-path benches/peers/tokio/Cargo.toml \
+        --target-dir target/peers/tokio
+    spawn target/peers/tokio/release/tokio-peer current_thread "$port"
+}
+
 # start_nginx_stream TIMEOUT
 start_nginx_stream() {
     version=$(nginx_version)
@@ -170,6 +257,27 @@ start_highwater() {
     spawn "$highwater" echo --port "$port" --log-level warn
 }
 
+start_highwater_tunnel() {
+    start_upstream
+    version=$("$highwater" --version)
+    command="highwater tunnel --to 127.0.0.1:\$UPSTREAM --port \$PORT"
+    spawn "$highwater" tunnel --to "127.0.0.1:$upstream" --port "$port" --log-level warn
+}
+
+start_highwater_serve() {
+    version=$("$highwater" --version)
+    make_large_file
+    command="highwater serve \$DIR --port \$PORT --grace 5s"
+    spawn "$highwater" serve "$dir/files" --port "$port" --grace 5s --log-level warn
+}
+
+# start_highwater_broadcast ACTION
+start_highwater_broadcast() {
+    version=$("$highwater" --version)
+    command="highwater broadcast --port \$PORT --slow $1"
+    spawn "$highwater" broadcast --port "$port" --slow "$1" --log-level warn
+}
+
 # start_example NAME OPTION...
 start_example() {
     local name=$1
@@ -192,21 +300,39 @@ scenarios=(
     "nats|nats-server|start_nats|NATS, a subscriber, as it comes"
     "nginx_file|nginx|start_nginx_file 5s off|nginx, a large file, \`send_timeout 5s\`"
     "nginx_file_reset|nginx|start_nginx_file 5s on|nginx, the same with \`reset_timedout_connection on\`"
+    "apache|apache2|start_apache 5|Apache, a large file, \`Timeout 5\`"
+    "lighttpd|lighttpd|start_lighttpd 5|lighttpd, a large file, \`server.max-write-idle = 5\`"
+    "varnish|varnishd nginx|start_varnish 5|Varnish before a large file, \`send_timeout\` and \`idle_send_timeout\` 5"
+    "mosquitto|mosquitto|start_mosquitto|mosquitto, a subscriber at QoS 0, as it comes"
+    "memcached|memcached|start_memcached|memcached, 400 pipelined \`get\` of 64 KiB"
+    "beanstalkd|beanstalkd|start_beanstalkd|beanstalkd, 400 pipelined \`peek\` of 64 KB"
+    "mail|smtpd|start_mail|OpenSMTPD, after EHLO"
     "nginx_stream|nginx node|start_nginx_stream 5s|nginx as a TCP proxy, \`proxy_timeout 5s\`"
     "haproxy|haproxy node|start_haproxy 5s|HAProxy as a TCP proxy, \`timeout client 5s\`"
     "socat|socat node|start_socat 5|socat as a TCP proxy, \`-T 5\`"
     "node|node|start_node|Node.js, \`socket.pipe(socket)\`"
+    "go|go|start_go|Go, one goroutine for each client"
+    "tokio||start_tokio|tokio, one task for each client"
     "unbounded_echo||start_example unbounded_echo|the example \`unbounded_echo\`"
     "blocking_echo||start_example blocking_echo|the example \`blocking_echo\`"
     "select_tunnel|node|start_tunnel_example|the example \`select_tunnel\`"
     "timeout_echo||start_example timeout_echo|the example \`timeout_echo\`"
     "timeout_echo_plain||start_example timeout_echo --plain-close|the example \`timeout_echo --plain-close\`"
     "highwater||start_highwater|highwater echo"
+    "highwater_tunnel|node|start_highwater_tunnel|highwater tunnel"
+    "highwater_serve||start_highwater_serve|highwater serve, a large file, \`--grace 5s\`"
+    "highwater_broadcast||start_highwater_broadcast disconnect|highwater broadcast, a subscriber"
     "nginx_file_3s|nginx|start_nginx_file 3s off|nginx, a large file, \`send_timeout 3s\`"
     "haproxy_3s|haproxy nginx|start_haproxy 3s start_file_upstream|HAProxy before a large file, \`timeout client 3s\`"
     "timeout_echo_steady||start_example timeout_echo|the example \`timeout_echo\`"
     "highwater_steady||start_highwater|highwater echo"
 )
+
+# repeat N TEXT
+repeat() {
+    local i
+    for ((i = 0; i < $1; i++)); do printf '%s' "$2"; done
+}
 
 # Which of the page's two tables a scenario belongs to: slow clients of all kinds,
 # or only readers that are slow and healthy.
@@ -226,7 +352,7 @@ probe_options() {
     esac
     case "$1" in
     # A publisher does not wait for its readers: at 4 MiB/s no reader of 64 KiB/s can be kept.
-    redis)
+    redis | highwater_broadcast)
         slow+=(--steady 0)
         printf '%s\n' --protocol push --send 'SUBSCRIBE channel\r\n' --publish "PUBLISH channel $payload\\r\\n"
         ;;
@@ -235,10 +361,25 @@ probe_options() {
         printf '%s\n' --protocol push --send 'CONNECT {"verbose":false}\r\nSUB subject 1\r\n'
         printf '%s\n' --publish "PUB subject 4096\\r\\n$payload\\r\\n"
         ;;
+    mosquitto)
+        slow+=(--steady 0)
+        local connect='\x10\x0c\x00\x04MQTT\x04\x02\x00\x00\x00\x00' subscribe='\x82\x06\x00\x01\x00\x01t\x00'
+        printf '%s\n' --protocol push --send "$connect$subscribe" --publish-greeting "$connect"
+        # The length of the packet, 3 + 4,096, in MQTT's way: 3 and 32 times 128.
+        printf '%s\n' --publish "\\x30\\x83\\x20\\x00\\x01t$payload"
+        ;;
+    # What is asked once and answered at length; healthy clients have nothing to do afterwards.
+    memcached) slow+=(--steady 0); printf '%s\n' --protocol push --send "$(repeat 400 'get large\r\n')" ;;
+    beanstalkd) slow+=(--steady 0); printf '%s\n' --protocol push --send "$(repeat 400 'peek 1\r\n')" ;;
+    mail)
+        slow+=(--steady 0 --trickle 0)
+        printf '%s\n' --protocol push --expect '220 .*\r\n' --send-first 'EHLO probe\r\n' --expect '250 .*\r\n'
+        printf '%s\n' --send 'HELP\r\n'
+        ;;
     # Whole files take healthy clients longer than pings, so fewer clients suffice.
-    nginx_file* | haproxy_3s) printf '%s\n' --protocol http --path /large.bin --fast 2 ;;
+    nginx_file* | apache | lighttpd | varnish | highwater_serve | haproxy_3s) printf '%s\n' --protocol http --path /large.bin --fast 2 ;;
     # Two connections per client, so the kernel alone buffers twice as many bytes each way.
-    nginx_stream | haproxy | socat | select_tunnel) printf '%s\n' --fill 64MiB ;;
+    nginx_stream | haproxy | socat | select_tunnel | highwater_tunnel) printf '%s\n' --fill 64MiB ;;
     esac
     printf '%s\n' "${slow[@]}"
 }
@@ -256,7 +397,7 @@ missing_of() {
 show_probe_command() {
     local option shown="highwater probe --port \$PORT"
     for option in "$@"; do
-        option=$(sed -E 's/x{64,}/x…x/' <<<"$option")
+        option=$(sed -E 's/x{64,}/x…x/; s/((get large|peek 1)\\r\\n){8,}/\1…\1/' <<<"$option")
         case "$option" in
         *[\ \\\"]*) shown+=" '$option'" ;;
         *) shown+=" $option" ;;
@@ -325,6 +466,8 @@ if [[ -z $highwater ]]; then
     highwater=target/release/highwater
 fi
 work=$(mktemp -d)
+# Some servers give up root before they open their files.
+chmod 755 "$work"
 trap 'stop_servers; rm -rf "$work"' EXIT
 
 for line in "${scenarios[@]}"; do
