@@ -256,10 +256,16 @@ impl Fullness {
 
     /// When the server may have stopped, at the earliest: not before it began to
     /// refuse, and not longer before the last progress than kernels go on without it.
+    /// What the client sends may fill hops behind the server long after the server
+    /// had to stop towards the client.
     pub(crate) fn stopped_at(&self) -> Instant {
         let last = self.all.at;
         let earliest = last.checked_sub(KERNEL_TAIL).unwrap_or(last);
-        self.refused_since.unwrap_or(last).clamp(earliest, last)
+        let refused = self.refused_since.unwrap_or(last).clamp(earliest, last);
+        match self.output_began {
+            Some(_) => refused.min(self.output.at),
+            None => refused,
+        }
     }
 
     /// The connection ended.

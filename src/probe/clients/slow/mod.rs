@@ -3,6 +3,7 @@
 //! Owns what such a client does and what was seen of its fate; `fullness` owns when it
 //! is full. Takes the time and the kernel's counts as arguments; knows no clock and no poll.
 
+mod ending;
 mod reading;
 
 use std::io::{self, Read, Write};
@@ -371,54 +372,6 @@ impl<S: Read + Write> SlowClient<S> {
         self.stage == Stage::Filling && !(self.refused && self.fullness.is_stuck)
     }
 
-    /// Sends no more and reads all that is still to come, at full speed.
-    pub(crate) fn finish(&mut self) {
-        self.is_finishing = true;
-        if matches!(self.stage, Stage::Filling | Stage::Holding { .. }) {
-            let all = self.wire.all_answered(self.sent) == Some(true);
-            self.stage = if all { Stage::Complete } else { Stage::Draining };
-        }
-    }
-
-    /// Whether what came up to the end of its stream shows that the server was done with it.
-    pub(crate) fn knows_its_end(&self) -> bool {
-        !self.traits.echoes && self.traits.verifies
-    }
-
-    /// The server let go of its connection, but the kernel there still holds `bytes` for it.
-    pub(crate) fn was_left(&mut self, now: Instant, bytes: u64) {
-        if self.end.is_some() || !self.is_connected() || self.kind.is_kept() {
-            return;
-        }
-        let (since, _) = *self.left.get_or_insert((now, bytes));
-        if !self.knows_its_end() {
-            self.ended(now, Disconnect::LeftInKernel);
-        } else if now.saturating_duration_since(since) >= LEFT_FOR {
-            // Only what comes shows whether the server was done with it.
-            self.stage = Stage::Draining;
-        }
-    }
-
-    /// The connection is over, as seen by other means than a read or a write.
-    pub(crate) fn ended(&mut self, now: Instant, end: Disconnect) -> Turn {
-        if self.end.is_none() && self.is_finishing && !self.kind.is_kept() && self.is_reset_late(end) {
-            self.stage = Stage::Away { until: now };
-        } else if self.end.is_none() {
-            self.fullness.ended(now);
-            self.end = Some(match self.left {
-                Some((since, _)) => (since, Disconnect::LeftInKernel),
-                None => (now, end),
-            });
-        }
-        Turn::Ended(end)
-    }
-
-    /// A reset that comes only once it reads is none of the time in which it did not: that would
-    /// have been seen at once.
-    fn is_reset_late(&self, end: Disconnect) -> bool {
-        end == Disconnect::Reset && self.left.is_none()
-    }
-
     fn send_limit(&self, now: Instant) -> u64 {
         let limit = self.wire.send_limit(self.offer);
         if self.kind.row().reading != Reading::NeverButTalks || self.sent < limit {
@@ -509,6 +462,21 @@ mod tests {
         client.note(look(30_000, 0), at(start, 4_000));
         assert!(client.is_reading());
         assert_eq!(client.resumed_at(), Some(at(start, 4_000)));
+    }
+
+    #[test]
+    fn a_pause_begins_when_nothing_comes_any_more_though_hops_behind_still_take_something() {
+        let start = clock::now();
+        let mut client = paused(start);
+        client.note(look(40_000, 5_000), at(start, 100));
+        client.note(look(30_000, 5_000), at(start, 900));
+        client.note(look(20_000, 5_000), at(start, 1_300));
+        client.note(look(20_000, 5_000), at(start, 1_400));
+        assert_eq!(client.full_at(), Some(at(start, 1_300)));
+        client.note(look(20_000, 5_000), at(start, 4_099));
+        assert!(!client.is_reading());
+        client.note(look(20_000, 5_000), at(start, 4_100));
+        assert_eq!(client.resumed_at(), Some(at(start, 4_100)));
     }
 
     #[test]
