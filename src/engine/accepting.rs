@@ -7,12 +7,13 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 
 use super::acceptor::Admission;
+use super::actions::Actions;
 use super::client::Client;
 use super::client_table::ClientId;
 use super::core::{Core, Engine};
 use super::network::{Network, Stream};
 use super::refusals::Full;
-use super::service::{Actions, Service};
+use super::service::Service;
 use crate::error::CloseReason;
 use crate::limits::{ACCEPTS_PER_TURN, EVENTS_PER_TURN};
 

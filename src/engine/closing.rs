@@ -6,12 +6,13 @@
 use std::borrow::Cow;
 use std::collections::VecDeque;
 
+use super::actions::{Actions, Slowness};
 use super::client::readiness::Event;
 use super::client::{Client, Ending, Input, Phase};
 use super::client_table::ClientId;
 use super::core::{Core, Engine};
 use super::network::{Network, Stream};
-use super::service::{Actions, Service, Slowness};
+use super::service::Service;
 use super::timers::Timer;
 use crate::backpressure::SlowReason;
 use crate::error::{CloseReason, Operation};

@@ -8,12 +8,12 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::actions::{Commands, Slowness};
 use super::client::{Client, ClientName};
 use super::client_table::ClientId;
 use super::core::{Core, Successor};
 use super::file::FilePart;
 use super::network::{Network, Stream};
-use super::service::{Commands, Slowness};
 use crate::backpressure::{Answer, SlowReason};
 use crate::error::ConnectError;
 

@@ -5,12 +5,13 @@
 
 use std::net::SocketAddr;
 
+use super::actions::Actions;
 use super::client::readiness::Readiness;
 use super::client::{Client, Phase, UpstreamOf};
 use super::client_table::ClientId;
 use super::core::{Core, Engine, Stop};
 use super::network::{Network, Stream};
-use super::service::{Actions, Service};
+use super::service::Service;
 use super::timers::Timer;
 use crate::error::{CloseReason, ConnectError, Operation};
 

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use log::Level;
 
+use super::actions::Slowness;
 use super::client::Client;
 use super::histogram::Histogram;
 use super::network::{PeerState, Stream};
 use super::refusals::Full;
-use super::service::Slowness;
 use crate::backpressure::SlowReason;
 use crate::error::{CloseReason, Operation};
 use crate::limits::LOG_REPEAT_INTERVAL;

@@ -6,6 +6,7 @@
 
 mod accepting;
 mod acceptor;
+mod actions;
 mod address_counts;
 mod client;
 mod client_table;
@@ -40,6 +41,7 @@ mod watch;
 mod window;
 mod writing;
 
+pub use actions::{Actions, Slowness};
 pub use client::ClientName;
 pub use client::readiness::Event;
 pub use client_table::ClientId;
@@ -50,5 +52,5 @@ pub use histogram::{BOUNDS_SECONDS, Histogram};
 pub use journal::Counters;
 pub use network::{Network, PeerState, PeerWindow, Spliced, Stream};
 pub use report::{ClientList, ClientReport, Question, Reply, Report, Snapshot};
-pub use service::{Actions, Measure, MeasureKind, Service, Slowness};
+pub use service::{Measure, MeasureKind, Service};
 pub use turn::Next;

@@ -5,11 +5,12 @@
 
 use std::io;
 
+use super::actions::Actions;
 use super::client::{Client, Ending, Input, Phase};
 use super::client_table::ClientId;
 use super::core::{Core, Engine};
 use super::network::{Network, Stream};
-use super::service::{Actions, Service};
+use super::service::Service;
 use crate::error::{CloseReason, Operation};
 use crate::limits::{SMALLEST_READ_BYTES, TURN_BUDGET_BYTES, WINDOW_CHECK_BYTES};
 

@@ -4,13 +4,14 @@
 //! as much as it has room for, and the rest stays in the file. Refuses to open
 //! files and to wait for a disk.
 
+use super::actions::{Actions, Slowness};
 use super::client::{FileState, Phase};
 use super::client_table::ClientId;
 use super::core::{Core, Engine};
 use super::file::{FilePart, Prepared};
 use super::file_sends::Watch;
 use super::network::{Network, Stream};
-use super::service::{Actions, Service, Slowness};
+use super::service::Service;
 use super::timers::Timer;
 use crate::backpressure::SlowReason;
 use crate::error::{CloseReason, Operation};

@@ -8,12 +8,13 @@ use std::time::Instant;
 
 use log::info;
 
+use super::actions::Actions;
 use super::client::readiness::Event;
 use super::client::{Ending, Input, Phase};
 use super::client_table::ClientId;
 use super::core::{Core, Engine, Stop, Successor};
 use super::network::{Network, Stream};
-use super::service::{Actions, Service};
+use super::service::Service;
 use crate::error::CloseReason;
 use crate::limits::{BACKLOG_CONNECTIONS, FAREWELL, STOP_SILENCE};
 use crate::units::format_time;

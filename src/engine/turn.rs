@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use log::info;
 
 use super::acceptor::Acceptor;
+use super::actions::Actions;
 use super::client::Phase;
 use super::client::readiness::Event;
 use super::client_table::ClientId;
@@ -17,7 +18,7 @@ use super::journal::Counters;
 use super::network::Network;
 use super::newcomers::Newcomers;
 use super::ready_list::Lane;
-use super::service::{Actions, Service};
+use super::service::Service;
 use crate::error::ServerError;
 use crate::limits::{
     InForce, LONGEST_WAIT, Limits, READ_BUFFER_BYTES, SHORTEST_TICK, STOP_POLL, TURN_BUDGET_ALL_BYTES,

@@ -6,13 +6,14 @@
 
 use bytes::Bytes;
 
+use super::actions::Actions;
 use super::client::readiness::Event;
 use super::client::{FileState, Phase};
 use super::client_table::ClientId;
 use super::core::{Core, Engine};
 use super::file::FilePart;
 use super::network::Network;
-use super::service::{Actions, Service};
+use super::service::Service;
 use crate::backpressure::rules::exceeds_hard_limit;
 use crate::backpressure::{Answer, Flow, SendQueue, Sent, SlowReason};
 use crate::error::{CloseReason, Operation};

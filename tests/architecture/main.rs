@@ -134,7 +134,6 @@ fn files_import_each_other_without_a_circle() {
 }
 
 #[test]
-#[ignore = "not yet true of the whole tree"]
 fn no_file_is_too_long_to_live_in() {
     let long: Vec<String> = library()
         .iter()

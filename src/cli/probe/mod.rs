@@ -7,6 +7,7 @@ mod progress;
 mod protocols;
 mod resolve;
 mod steps;
+mod values;
 
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -15,9 +16,9 @@ use std::process::ExitCode;
 use highwater::probe::{Outcome, ProbeError, Report, choose_address, probe, svg, table};
 
 pub(crate) use args::ProbeArgs;
-use args::{Format, JsonTo};
 use output::WholeFile;
 use progress::Progress;
+use values::{Format, JsonTo};
 
 /// The exit code for wrong usage and for a server that cannot be probed.
 const USAGE: u8 = 2;
