@@ -57,7 +57,7 @@ pub trait Service {
     }
 
     /// The client's queue is empty, after a write had answered
-    /// [`Answer::Pause`].
+    /// [`Answer::Pause`](crate::Answer::Pause).
     fn drained(&mut self, client: ClientId, actions: &mut Actions<'_>) {
         let _ = (client, actions);
     }
