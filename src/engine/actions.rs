@@ -72,7 +72,7 @@ impl<'a> Actions<'a> {
 
     /// Sends all of `data`: what the socket does not take at once waits in the
     /// client's queue. On [`Answer::Pause`] stop producing for this client
-    /// until [`Service::drained`]. Nothing is sent to a client that is gone or
+    /// until [`Service::drained`](crate::Service::drained). Nothing is sent to a client that is gone or
     /// was ended; the answer is then [`Answer::Continue`].
     pub fn send(&mut self, client: ClientId, data: &[u8]) -> Answer {
         self.commands.write(client, data)
@@ -86,13 +86,13 @@ impl<'a> Actions<'a> {
 
     /// Offers `data` to the client's socket, and answers how much of it is
     /// dealt with. The rest stays with the caller: nothing is queued, and no
-    /// rule about slow clients watches it. [`Service::writable`] says when to
+    /// rule about slow clients watches it. [`Service::writable`](crate::Service::writable) says when to
     /// offer it again. All of `data` is dealt with if the client is gone.
     pub fn offer(&mut self, client: ClientId, data: &[u8]) -> usize {
         self.commands.offer(client, data)
     }
 
-    /// Asks for one call of [`Service::writable`], in the next turn if the
+    /// Asks for one call of [`Service::writable`](crate::Service::writable), in the next turn if the
     /// socket has room now.
     pub fn call_when_writable(&mut self, client: ClientId) {
         self.commands.call_when_writable(client);
@@ -123,7 +123,7 @@ impl<'a> Actions<'a> {
     /// the client's socket takes what it has room for, and the rest stays where
     /// it is. A peer that acknowledges nothing for the grace is disconnected
     /// ([`SlowReason::WriteTimeout`](crate::SlowReason::WriteTimeout)). A file
-    /// that turns out shorter resets the client. [`Service::file_sent`] follows.
+    /// that turns out shorter resets the client. [`Service::file_sent`](crate::Service::file_sent) follows.
     pub fn send_file(&mut self, client: ClientId, parts: Vec<FilePart>) {
         self.commands.send_file(client, parts);
     }
@@ -141,7 +141,7 @@ impl<'a> Actions<'a> {
     }
 
     /// Bytes that the peer has acknowledged since it connected. Also answered
-    /// for the client of [`Service::closed`].
+    /// for the client of [`Service::closed`](crate::Service::closed).
     #[must_use]
     pub fn acknowledged(&self, client: ClientId) -> u64 {
         self.commands.acknowledged(client)
@@ -199,13 +199,13 @@ impl<'a> Actions<'a> {
     }
 
     /// Begins a connection to another server for a client, and does not wait
-    /// for it. [`Service::connected`] or [`Service::closed`] gives the outcome.
+    /// for it. [`Service::connected`](crate::Service::connected) or [`Service::closed`](crate::Service::closed) gives the outcome.
     ///
     /// # Errors
     ///
     /// The connection was not begun: descriptors ran out, the kernel refuses
     /// the address, the client is gone, or the server is
-    /// [`stopping`](Service::stopping).
+    /// [`stopping`](crate::Service::stopping).
     pub fn connect(&mut self, address: SocketAddr, for_client: ClientId) -> Result<ClientId, ConnectError> {
         self.commands.connect(address, for_client)
     }
