@@ -98,6 +98,14 @@ bench-quick: tools ## Compare speed in three minutes, with the installed peers
 bench-micro: tools ## Time the send queue and the frame parser alone
 	cargo bench --bench micro
 
+.PHONY: package
+package: tools ## Build a Debian package and a static binary into target/package, and print their paths
+	@scripts/package.sh
+
+.PHONY: check-package
+check-package: ## Check what `make package` built: lintian, install and purge, serve from an empty root
+	scripts/check-package.sh
+
 .PHONY: check
 check: tools ## Format, lints, documentation, and how little the library needs
 	cargo fmt --check

@@ -493,7 +493,7 @@ impl Network for SimulatedNetwork {
             world.model.accuse(|| "stopped listening twice".to_owned());
         }
         let is_left = !world.backlog.is_empty() && !world.accept_failed;
-        if is_left && !world.has(Trouble::Interrupts) {
+        if is_left && !world.has(Trouble::Interrupts) && !world.model.hands_over {
             world
                 .model
                 .accuse(|| "stopped listening with connections in the backlog".to_owned());

@@ -286,8 +286,7 @@ impl<'a, S: Service> Driver<'a, S> {
         for at in 0..self.plan.turns {
             self.world.borrow_mut().act();
             if stop_at == Some(at) {
-                self.world.borrow_mut().stop_asked = true;
-                self.engine.stop();
+                self.stop();
             }
             self.step()?;
             if self.stopped {
@@ -298,10 +297,25 @@ impl<'a, S: Service> Driver<'a, S> {
         self.run_until("everybody has ended", |driver| {
             driver.world.borrow().open_streams == 0
         })?;
-        self.world.borrow_mut().stop_asked = true;
-        self.engine.stop();
+        self.stop();
         self.run_until("the server has stopped", |driver| driver.stopped)?;
         self.check_end()
+    }
+
+    /// Stops the server, every third one in favour of a successor.
+    fn stop(&mut self) {
+        let hands_over = self.plan.seed % 3 == 0;
+        let mut world = self.world.borrow_mut();
+        let is_first = !std::mem::replace(&mut world.stop_asked, true);
+        if is_first {
+            world.model.hands_over = hands_over;
+        }
+        drop(world);
+        if hands_over {
+            self.engine.hand_over();
+        } else {
+            self.engine.stop();
+        }
     }
 
     fn run_until(&mut self, what: &str, done: impl Fn(&Self) -> bool) -> Result<(), String> {

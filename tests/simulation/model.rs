@@ -12,7 +12,7 @@
 use std::time::{Duration, Instant};
 
 use highwater::engine::Next;
-use highwater::limits::{LONGEST_WAIT, SMALLEST_READ_BYTES, STOP_SILENCE};
+use highwater::limits::{FAREWELL, LONGEST_WAIT, SMALLEST_READ_BYTES, STOP_SILENCE};
 use highwater::{Answer, CloseReason, Limits, SlowReason};
 
 use super::content::{Content, FrameScan};
@@ -212,6 +212,9 @@ pub(crate) struct Model {
     /// and left to be closed in the next turn.
     carried: usize,
     pub(crate) stopping_since: Option<Instant>,
+    /// A successor accepts: silent clients are kept until the last second of a
+    /// stop.
+    pub(crate) hands_over: bool,
     pub(crate) turn: u64,
     pub(crate) fault: Option<String>,
     pub(crate) seen: Seen,
@@ -248,6 +251,7 @@ impl Model {
             leftover: false,
             carried: 0,
             stopping_since: None,
+            hands_over: false,
             turn: 0,
             fault: None,
             seen: Seen::default(),
@@ -666,7 +670,13 @@ impl Model {
         let is_other = matches!(self.kind, Kind::Tunnel | Kind::Meddler);
         let ledger = &mut self.ledgers[number];
         let long_since = |since: Option<Instant>| since.is_some_and(|since| now - since >= STOP_SILENCE);
-        let is_silent = self.stopping_since.is_some() && long_since(ledger.moved_at.or(ledger.admitted_at));
+        let patience = if self.hands_over {
+            self.limits.stop_timeout.saturating_sub(FAREWELL)
+        } else {
+            Duration::ZERO
+        };
+        let is_late = self.stopping_since.is_some_and(|since| now - since >= patience);
+        let is_silent = is_late && long_since(ledger.moved_at.or(ledger.admitted_at));
         if is_silent && ledger.is_alive() && ledger.queue == 0 && !ledger.closing && !is_other {
             ledger.stopped = true;
             ledger.stopped_turn = turn;
