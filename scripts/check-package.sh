@@ -17,6 +17,7 @@ trap cleanup EXIT
 
 fail() { echo "FAIL  $*"; exit 1; }
 skip() { echo "skip  $*"; }
+needs_libraries() { ldd "$1" 2>/dev/null | grep -q '=>'; }
 
 check_lintian() {
     command -v lintian >/dev/null || { skip "lintian is not installed"; return; }
@@ -36,7 +37,7 @@ make_root() {
 
 check_install() {
     [[ $(id -u) = 0 ]] || { skip "only root can install into a root of its own"; return; }
-    ldd "$(command -v busybox 2>/dev/null || echo /bin/sh)" >/dev/null 2>&1 && { skip "busybox-static is not installed"; return; }
+    needs_libraries "$(command -v busybox || echo /bin/sh)" && { skip "busybox-static is not installed"; return; }
     local root=$work/root
     make_root "$root"
     local file
@@ -58,7 +59,7 @@ check_install() {
 
 check_static() {
     local binary=$package/highwater-x86_64-static
-    ldd "$binary" >/dev/null 2>&1 && fail "$binary needs libraries: $(ldd "$binary")"
+    needs_libraries "$binary" && fail "$binary needs libraries: $(ldd "$binary")"
     [[ $(id -u) = 0 ]] || { skip "only root can start a program in an empty root"; return; }
     mkdir "$work/empty"
     cp "$binary" "$work/empty/highwater"

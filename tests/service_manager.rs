@@ -252,6 +252,34 @@ fn every_service_serves_on_all_sockets_that_it_is_passed() {
 }
 
 #[test]
+fn the_socket_that_is_named_admin_is_for_operators() {
+    let ((first, serving), (second, admin)) = (listener(), listener());
+    let sockets = || {
+        vec![
+            OwnedFd::from(first.try_clone().unwrap()),
+            OwnedFd::from(second.try_clone().unwrap()),
+        ]
+    };
+    let mut command = activated(sockets());
+    command.args(["echo", "--log-level", "off", "--admin", "127.0.0.1:0"]);
+    let _server = Ended(command.env("LISTEN_FDNAMES", "web:admin").spawn().unwrap());
+    assert_eq!(answer(serving, b"a client", 8), b"a client");
+    let request = format!("GET /healthz HTTP/1.1\r\nHost: {admin}\r\n\r\n");
+    assert_eq!(answer(admin, request.as_bytes(), 12), b"HTTP/1.1 200");
+    let without = activated(sockets())
+        .arg("echo")
+        .env("LISTEN_FDNAMES", "web:admin")
+        .output()
+        .unwrap();
+    assert_eq!(without.status.code(), Some(1));
+    assert!(
+        String::from_utf8(without.stderr)
+            .unwrap()
+            .contains("there is no --admin: add it")
+    );
+}
+
+#[test]
 fn sockets_for_another_process_are_left_alone() {
     let (passed, address) = listener();
     let mut launcher = Command::new("env");

@@ -22,7 +22,7 @@ use rustix::process::Signal;
 use socket2::{Domain, SockAddr, Socket, Type};
 use support::server::{BINARY, Server};
 use support::sockets::{connect, ping};
-use support::{PATIENCE, wait_until};
+use support::{PATIENCE, kernel, wait_until};
 
 /// A folder with a path for the socket.
 struct Place {
@@ -208,6 +208,89 @@ fn no_connection_is_lost_over_restarts_under_socket_activation() {
         troubles.len()
     );
     server.stop();
+}
+
+/// Subcommand, options, request, answer.
+type Row<'a> = (&'a str, Vec<&'a str>, &'a [u8], &'a [u8]);
+
+#[test]
+fn every_service_answers_who_was_accepted_before_and_asks_afterwards() {
+    let upstream = Server::echo(&[]);
+    let to = upstream.address().to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let files = folder.path().to_str().unwrap();
+    let frame = b"\0\0\0\x02hi";
+    let services: [Row<'_>; 4] = [
+        ("echo", vec!["--framing", "length"], frame, frame),
+        ("tunnel", vec!["--to", &to], b"through", b"through"),
+        (
+            "serve",
+            vec![files],
+            b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+            b"HTTP/1.1 ",
+        ),
+        ("broadcast", vec![], b"PING\r\n", b"+PONG\r\n"),
+    ];
+    for (subcommand, options, request, expected) in services {
+        let place = Place::new();
+        let path = place.path();
+        let common = ["--take-over", path.to_str().unwrap(), "--stop-timeout", "30s"];
+        let start = || Server::start(subcommand, &[&options[..], &common].concat());
+        let first = start();
+        let descriptors = kernel::descriptors(first.pid());
+        let before = connect(first.address());
+        wait_until("it is accepted", || {
+            kernel::descriptors(first.pid()) > descriptors
+        });
+        let second = start();
+        assert_eq!(second.address(), first.address());
+        first.wait_for_line("stopping: 1 clients");
+        for mut client in [before, connect(second.address())] {
+            client.set_read_timeout(Some(PATIENCE)).unwrap();
+            client.write_all(request).unwrap();
+            let mut answer = vec![0; expected.len()];
+            client.read_exact(&mut answer).unwrap();
+            assert_eq!(answer, expected, "{subcommand}");
+        }
+        assert!(first.wait_for_exit().success());
+    }
+}
+
+/// The port on which operators are answered.
+fn admin_address(server: &Server) -> SocketAddr {
+    let line = server.wait_for_line("admin page on http://");
+    let (_, rest) = line.split_once("http://").unwrap();
+    rest.trim_end_matches('/').parse().unwrap()
+}
+
+fn is_healthy(address: SocketAddr) -> bool {
+    let mut operator = connect(address);
+    operator.set_read_timeout(Some(PATIENCE)).unwrap();
+    let request = format!("GET /healthz HTTP/1.0\r\nHost: {address}\r\n\r\n");
+    operator.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    operator.read_to_string(&mut answer).unwrap();
+    answer.contains(" 200 ")
+}
+
+#[test]
+fn the_socket_of_operators_is_taken_over_too() {
+    let place = Place::new();
+    let options = ["--admin", "127.0.0.1:0"];
+    let first = place.start(&options);
+    let address = admin_address(&first);
+    assert!(is_healthy(address));
+    let second = place.start(&options);
+    second.wait_for_line("taking 2 listening sockets over");
+    assert_eq!(admin_address(&second), address);
+    assert!(first.wait_for_exit().success());
+    assert!(is_healthy(address));
+    let third = place.start(&[]);
+    third.wait_for_line(&format!(
+        "leaving {address}, which is not asked for any more: see --admin"
+    ));
+    assert!(second.wait_for_exit().success());
+    assert!(TcpStream::connect(address).is_err());
 }
 
 #[test]

@@ -304,7 +304,7 @@ impl<'a, S: Service> Driver<'a, S> {
 
     /// Stops the server, every third one in favour of a successor.
     fn stop(&mut self) {
-        let hands_over = self.plan.seed % 3 == 0;
+        let hands_over = self.plan.seed.is_multiple_of(3);
         let mut world = self.world.borrow_mut();
         let is_first = !std::mem::replace(&mut world.stop_asked, true);
         if is_first {
