@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::client::ClientName;
+use super::counters::Counters;
 use super::histogram::Histogram;
-use super::journal::Counters;
 use super::service::Measure;
 
 /// What is asked.

@@ -14,7 +14,7 @@ use super::client::Phase;
 use super::client::readiness::Event;
 use super::client_table::ClientId;
 use super::core::{Core, Engine, Stop, Successor};
-use super::journal::Counters;
+use super::counters::Counters;
 use super::network::Network;
 use super::newcomers::Newcomers;
 use super::ready_list::Lane;
