@@ -64,6 +64,7 @@ fn the_tunnel_keeps_every_invariant_for_hundreds_of_seeds() {
     assert_common_troubles(&reports);
     assert!(any(&reports, |report| report.spliced_bytes));
     assert!(any(&reports, |report| report.seen.half_closed));
+    assert!(any(&reports, |report| report.seen.rejected), "a PROXY header");
     assert!(any(&reports, |report| report.seen.reset));
     assert!(any(&reports, |report| report.seen.connect_timed_out));
     assert!(any(&reports, |report| report.seen.slow[3]), "memory budget");

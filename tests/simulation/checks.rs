@@ -90,7 +90,8 @@ impl World {
     }
 
     pub(crate) fn match_link(&self, from: usize, offset: u64, data: &[u8]) -> usize {
-        let expected = self.links[from].content.at(offset, data.len());
+        let source = &self.links[from];
+        let expected = source.content.at(source.header_bytes + offset, data.len());
         if expected == data { data.len() } else { 0 }
     }
 
@@ -138,7 +139,7 @@ impl World {
         // Input after the last read does not count.
         let looked = source.dry_turn >= self.model.ledgers[number].stopped_turn;
         let unread = if looked { 0 } else { source.waiting() };
-        let lost = source.read - self.links[number].taken;
+        let lost = source.read - source.header_bytes.min(source.read) - self.links[number].taken;
         let half_frame = if self.plan.kind == Kind::FramedEcho && ledger.end_read {
             ledger.read - ledger.frames.whole_bytes
         } else {
@@ -182,7 +183,7 @@ impl World {
         }
         let owed = match self.plan.kind {
             Kind::FramedEcho => source.frames.whole_bytes,
-            _ => self.links[from].sent,
+            _ => self.links[from].sent - self.links[from].header_bytes.min(self.links[from].sent),
         };
         let (taken, read) = (self.links[number].taken, self.links[from].read);
         if taken != owed {

@@ -39,6 +39,8 @@ pub(crate) enum Content {
     Pattern { start: usize },
     /// Frames, each a length and a payload; half a frame may follow.
     Frames(Vec<u8>),
+    /// A PROXY header, and what its client sends.
+    Introduced(Vec<u8>),
 }
 
 impl Content {
@@ -46,6 +48,17 @@ impl Content {
         Self::Pattern {
             start: number.wrapping_mul(7_919),
         }
+    }
+
+    /// A header, and a plain stream of this many bytes behind it.
+    pub(crate) fn introduced(header: &[u8], number: usize, length_bytes: usize) -> Self {
+        let mut stream = header.to_vec();
+        let start = number.wrapping_mul(7_919);
+        let pieces = (0..length_bytes).step_by(LONGEST_PIECE_BYTES);
+        for at in pieces {
+            stream.extend_from_slice(piece(start + at, LONGEST_PIECE_BYTES.min(length_bytes - at)));
+        }
+        Self::Introduced(stream)
     }
 
     /// Frames of random lengths, up to `most_bytes` of payload each and about
@@ -83,7 +96,9 @@ impl Content {
         let offset = offset as usize;
         match self {
             Self::Pattern { start } => piece(start + offset, length),
-            Self::Frames(stream) => stream.get(offset..offset + length).unwrap_or(&[]),
+            Self::Frames(stream) | Self::Introduced(stream) => {
+                stream.get(offset..offset + length).unwrap_or(&[])
+            }
         }
     }
 
@@ -91,7 +106,7 @@ impl Content {
     pub(crate) fn len(&self) -> u64 {
         match self {
             Self::Pattern { .. } => u64::MAX,
-            Self::Frames(stream) => stream.len() as u64,
+            Self::Frames(stream) | Self::Introduced(stream) => stream.len() as u64,
         }
     }
 }
@@ -100,6 +115,7 @@ impl fmt::Debug for Content {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Pattern { start } => write!(f, "pattern from {start}"),
+            Self::Introduced(stream) => write!(f, "header and stream of {} bytes", stream.len()),
             Self::Frames(stream) => write!(f, "frames of {} bytes", stream.len()),
         }
     }

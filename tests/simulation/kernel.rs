@@ -13,6 +13,7 @@ use highwater::ClientId;
 use highwater::engine::{Network, PeerState, PeerWindow, Spliced, Stream};
 use highwater::limits::{READ_BUFFER_BYTES, SMALLEST_READ_BYTES, TURN_BUDGET_BYTES};
 
+use super::introduction::Header;
 use super::link::Connecting;
 use super::plan::{Kind, Trouble};
 use super::world::{Shared, World};
@@ -320,8 +321,9 @@ impl World {
     /// before it came.
     fn check_refused(&mut self, number: usize) {
         let (served, most) = (self.served(), self.plan.max_clients);
-        let of_address = self.served_at(number, |_| true);
-        let is_address_full = self.most_of_address().is_some_and(|most| of_address >= most);
+        let of_address = self.seats_of(self.peer_address(number), |_| true);
+        let is_address_full =
+            !self.plan.proxied && self.most_of_address().is_some_and(|most| of_address >= most);
         self.model.seen.refused += u64::from(served >= most);
         self.model.seen.address_refused += u64::from(served < most && is_address_full);
         if served < most && !is_address_full {
@@ -333,7 +335,8 @@ impl World {
         }
         let given_up = std::mem::take(&mut self.links[number].given_up_before);
         let left = given_up.into_iter().find(|&gone| {
-            let gives_seat = served >= most || self.peer_address(gone) == self.peer_address(number);
+            let gives_seat =
+                served >= most || !self.plan.proxied && self.peer_address(gone) == self.peer_address(number);
             gives_seat && !self.links[gone].closed
         });
         if let Some(gone) = left
@@ -348,20 +351,6 @@ impl World {
     fn served(&self) -> usize {
         let alive = self.model.alive().iter();
         alive.filter(|&&number| !self.links[number].is_upstream).count()
-    }
-
-    /// How many of these come from the address of this link.
-    /// `counts` is asked with whether a client has to be closed: its seat may be
-    /// free already.
-    fn served_at(&self, number: usize, counts: impl Fn(bool) -> bool) -> usize {
-        let address = self.peer_address(number);
-        let alive = self.model.alive().iter();
-        let is_same = |&&other: &&usize| {
-            !self.links[other].is_upstream
-                && self.peer_address(other) == address
-                && counts(!self.model.ledgers[other].is_alive())
-        };
-        alive.filter(is_same).count()
     }
 
     const fn most_of_address(&self) -> Option<usize> {
@@ -433,20 +422,16 @@ impl World {
         link.edge_out = !connecting;
         link.edge_in = link.unread();
         self.model.admit(number, index as u32, connecting);
+        let link = &self.links[number];
+        if let Some(header) = link.header {
+            self.model
+                .expect_header(number, link.header_bytes, header == Header::Wrong);
+        }
         self.model.seen.served += u64::from(!self.links[number].is_upstream);
         let (served, most) = (self.served(), self.plan.max_clients);
         if served > most {
             self.model
                 .accuse(|| format!("{served} clients are served, at most {most} should be"));
-        }
-        let of_address = self.served_at(number, |departed| !departed);
-        let is_known = self.plan.kind != Kind::Meddler && !self.model.is_loose();
-        if is_known
-            && !self.links[number].is_upstream
-            && self.most_of_address().is_some_and(|most| of_address > most)
-        {
-            self.model
-                .accuse(|| format!("link {number}: {of_address} clients of its address are served"));
         }
         if !connecting || self.links[number].edge_in {
             self.queue(number);

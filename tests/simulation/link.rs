@@ -8,6 +8,7 @@ use highwater::ClientId;
 use highwater::engine::Event;
 
 use super::content::Content;
+use super::introduction::Header;
 
 /// How a peer behaves, for the time being.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +36,9 @@ pub(crate) struct Link {
     /// The client that the engine connects this upstream for.
     pub(crate) upstream_of: Option<usize>,
     pub(crate) content: Content,
+    /// What stands in front of its stream, and how many bytes of it.
+    pub(crate) header: Option<Header>,
+    pub(crate) header_bytes: u64,
     pub(crate) connecting: Connecting,
     // From the peer to the engine.
     pub(crate) sent: u64,

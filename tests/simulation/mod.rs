@@ -30,6 +30,7 @@ macro_rules! note {
 
 mod checks;
 mod content;
+mod introduction;
 mod kernel;
 mod link;
 mod meddler;
@@ -48,7 +49,7 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use highwater::engine::{Clock, Engine, Event, Next};
 use highwater::limits::{ACCEPT_RETRY, TURN_ALLOWANCE};
-use highwater::services::{Echo, FramedEcho, Tunnel};
+use highwater::services::{AddressRange, Echo, FramedEcho, Tunnel};
 use highwater::{ClientId, Service, SlowReason};
 
 use kernel::SimulatedNetwork;
@@ -188,6 +189,10 @@ fn dispatch(plan: &Plan, traced: bool, progress: &mut Progress) -> Result<Report
                 upstreams.collect(),
                 plan.limits.connect_timeout,
             );
+            let service = match plan.proxied {
+                true => service.accepting_proxy_protocol(vec![AddressRange::ANY]),
+                false => service,
+            };
             Driver::drive(plan, &world, service, start, progress)
         }
         Kind::Herald => Driver::drive(plan, &world, Herald::new(&world, plan.seed), start, progress),
@@ -428,6 +433,9 @@ impl<'a, S: Service> Driver<'a, S> {
             world.check_nobody_forgotten();
             world.check_waiting();
         }
+        world.check_seats();
+        let World { model, links, .. } = &mut *world;
+        model.check_silences(|number| links[number].partner);
         let retries = matches!(next, Next::WaitFor(time) if time <= ACCEPT_RETRY);
         if world.awaits_retry()
             && sleeps

@@ -12,7 +12,9 @@
 use std::time::{Duration, Instant};
 
 use highwater::engine::Next;
-use highwater::limits::{FAREWELL, LONGEST_WAIT, SMALLEST_READ_BYTES, STOP_SILENCE};
+use highwater::limits::{
+    FAREWELL, LONGEST_WAIT, PROXY_HEADER_TIMEOUT, SILENCE_LOOKS, SMALLEST_READ_BYTES, STOP_SILENCE,
+};
 use highwater::{Answer, CloseReason, Limits, SlowReason};
 
 use super::content::{Content, FrameScan};
@@ -21,6 +23,10 @@ use super::plan::Kind;
 /// How late the close timeout may come: its time begins when the engine first
 /// finds nothing left to read.
 const LINGER_SLACK: Duration = Duration::from_millis(300);
+
+/// How much later than at its look a silent client may go: a wait, and what turns
+/// take.
+const SILENCE_SLACK: Duration = Duration::from_secs(1);
 
 /// The fewest clients that one turn disconnects when their time is over: it
 /// takes 64 timers, and a client may have two.
@@ -64,6 +70,12 @@ pub(crate) struct Ledger {
     pub(crate) cut_short: bool,
     /// The stop of the server closed it, not its service.
     pub(crate) stopped: bool,
+    /// Bytes of its PROXY header.
+    header_bytes: u64,
+    /// That header is not whole.
+    pub(crate) unannounced: bool,
+    /// It breaks the protocol.
+    wrong_header: bool,
     /// The turn in which it did.
     pub(crate) stopped_turn: u64,
     /// When bytes were last read from it or taken by it.
@@ -94,6 +106,9 @@ pub(crate) struct Ledger {
     ack_checked_since: Option<Instant>,
     waiting_since: Option<Instant>,
     both_ended_since: Option<Instant>,
+    /// Since when one of its directions has ended and the other has not, as seen
+    /// after a turn.
+    half_closed_since: Option<Instant>,
     drains_owed: u64,
     drains_said: u64,
     /// Its place in the engine's table, which breaks ties.
@@ -150,6 +165,8 @@ pub(crate) struct Found {
     pub(crate) tried: bool,
     /// The service may have it reset.
     pub(crate) may_reset: bool,
+    /// Its address has as many clients as it may have, without it.
+    pub(crate) is_address_full: bool,
     /// The other end of the pair was disconnected before, as too slow.
     pub(crate) partner_was_slow: bool,
 }
@@ -284,7 +301,17 @@ impl Model {
         let stop_is_over = self
             .stopping_since
             .is_some_and(|since| now - since >= self.limits.stop_timeout);
-        self.loose = self.due > 0 || self.carried > 0 || stop_is_over || self.alive.iter().any(ends_holding);
+        // Whether a client that its service gives up in this turn still holds what
+        // came behind its header cannot be seen from outside.
+        let waits_holding = |&number: &usize| {
+            let ledger = &self.ledgers[number];
+            ledger.header_bytes > 0 && ledger.held > 0
+        };
+        self.loose = self.alive.iter().any(waits_holding)
+            || self.due > 0
+            || self.carried > 0
+            || stop_is_over
+            || self.alive.iter().any(ends_holding);
     }
 
     /// Clients whose ACKs should have been checked by now.
@@ -390,6 +417,9 @@ impl Model {
             ledger.thrown += count as u64;
             return;
         }
+        if ledger.unannounced {
+            return self.read_header(number);
+        }
         match kind {
             Kind::Echo | Kind::Tunnel => {
                 if let Some(to) = to {
@@ -404,11 +434,54 @@ impl Model {
         }
     }
 
+    /// A client begins with a PROXY header.
+    pub(crate) fn expect_header(&mut self, number: usize, header_bytes: u64, is_wrong: bool) {
+        let ledger = &mut self.ledgers[number];
+        ledger.header_bytes = header_bytes;
+        ledger.wrong_header = is_wrong;
+        ledger.unannounced = true;
+    }
+
+    /// More of a header was read, and perhaps of what follows. The service holds
+    /// both until there is an upstream.
+    fn read_header(&mut self, number: usize) {
+        let now = self.now;
+        let ledger = &mut self.ledgers[number];
+        let mut held = ledger.read;
+        if held >= ledger.header_bytes {
+            if ledger.wrong_header {
+                return self.depart(number, Departure::Rejected);
+            }
+            held -= ledger.header_bytes;
+            ledger.unannounced = false;
+            // It waits for its upstream from here on.
+            ledger.admitted_at = Some(now);
+        }
+        self.hold(number, held as usize);
+    }
+
+    /// The upstream of a client is there, and gets what is held for it.
+    pub(crate) fn join(&mut self, client: usize, upstream: usize) {
+        let ledger = &self.ledgers[client];
+        let rest = ledger.read.saturating_sub(ledger.header_bytes) as usize;
+        if rest > 0 {
+            self.hold(client, 0);
+            self.ask(upstream, rest);
+        }
+    }
+
     /// The FIN of a client was read.
     pub(crate) fn read_end(&mut self, number: usize, to: Option<usize>) {
         self.settle();
         let closing = self.ledgers[number].closing;
         self.ledgers[number].end_read = true;
+        if self.ledgers[number].unannounced && !closing {
+            match self.ledgers[number].read {
+                // A health check connects and says nothing.
+                0 => self.end(number),
+                _ => self.ledgers[number].must_go = Some("its header ended early"),
+            }
+        }
         match self.kind {
             Kind::Echo | Kind::Tunnel if !closing => {
                 if let Some(to) = to {
@@ -667,7 +740,8 @@ impl Model {
         self.settle();
         let (now, turn) = (self.now, self.turn);
         // Pairs end by themselves, and what the meddler asks for is not entered.
-        let is_other = matches!(self.kind, Kind::Tunnel | Kind::Meddler);
+        let is_pair = self.kind == Kind::Tunnel && !self.ledgers[number].unannounced;
+        let is_other = is_pair || self.kind == Kind::Meddler;
         let ledger = &mut self.ledgers[number];
         let long_since = |since: Option<Instant>| since.is_some_and(|since| now - since >= STOP_SILENCE);
         let patience = if self.hands_over {
@@ -728,6 +802,7 @@ impl Model {
             tried: was_tried,
             may_reset,
             partner_was_slow,
+            is_address_full,
         } = found;
         self.settle();
         let now = self.now;
@@ -769,6 +844,11 @@ impl Model {
             (CloseReason::Stopped, _) if over(self.stopping_since, limits.stop_timeout) => true,
             (CloseReason::Finished, Some(Departure::Abandoned)) => true,
             (CloseReason::Failed(..), departure) => *departure == Some(Departure::Failed),
+            (CloseReason::Rejected(_), None) if ledger.unannounced => {
+                let is_cut = ledger.end_read && ledger.read > 0;
+                is_cut || over(ledger.admitted_at, PROXY_HEADER_TIMEOUT)
+            }
+            (CloseReason::AddressFull, None) => !ledger.unannounced && is_address_full,
             (CloseReason::Rejected(_), departure) => *departure == Some(Departure::Rejected),
             (CloseReason::Reset, departure) if self.kind != Kind::Tunnel => {
                 *departure == Some(Departure::Reset)
@@ -870,6 +950,7 @@ impl Model {
             CloseReason::Slow(reason) => &mut seen.slow[*reason as usize],
             CloseReason::Failed(..) => &mut seen.failed,
             CloseReason::Rejected(_) => &mut seen.rejected,
+            CloseReason::AddressFull => &mut seen.address_refused,
             CloseReason::Reset => &mut seen.reset,
             CloseReason::NotAcknowledged => &mut seen.not_acknowledged,
             CloseReason::Stopped => &mut seen.stopped,
@@ -981,6 +1062,32 @@ impl Model {
             || gone_by(ledger.connecting_since, self.limits.connect_timeout)
     }
 
+    /// A client for which nothing waits and nothing moves is gone in time, whole or
+    /// half-closed.
+    fn check_silence(&mut self, number: usize, partner_queue: usize) {
+        let now = self.now;
+        let ledger = &mut self.ledgers[number];
+        let is_half = ledger.end_read != ledger.ended && !ledger.closing;
+        ledger.half_closed_since = ledger.half_closed_since.or(Some(now)).filter(|_| is_half);
+        let is_open = !ledger.closing && ledger.both_ended_since.is_none() && ledger.is_alive();
+        if ledger.is_upstream || !is_open || ledger.queue > 0 || partner_queue > 0 {
+            return;
+        }
+        let Some(moved_at) = ledger.moved_at.or(ledger.admitted_at) else {
+            return;
+        };
+        let half_since = ledger.half_closed_since.map(|since| since.max(moved_at));
+        let half_limit = half_since.map(|since| (since, self.limits.half_closed_timeout));
+        let idle_limit = self.limits.idle_timeout.map(|limit| (moved_at, limit));
+        let late = |&(since, limit): &(Instant, Duration)| {
+            since + limit + limit * 2 / SILENCE_LOOKS + SILENCE_SLACK <= now
+        };
+        if let Some((since, limit)) = [half_limit, idle_limit].into_iter().flatten().find(late) {
+            let fault = format!("link {number}: silent for {:?}, longest {limit:?}", now - since);
+            self.accuse(|| fault);
+        }
+    }
+
     /// Answers whether the client's time is over.
     fn check_client(&mut self, number: usize) -> bool {
         if self.kind == Kind::Meddler {
@@ -1054,6 +1161,19 @@ impl Model {
         self.loose
     }
 
+    /// Checks that no client is silent for too long; `partner` answers the other end
+    /// of a pair.
+    pub(crate) fn check_silences(&mut self, partner: impl Fn(usize) -> Option<usize>) {
+        if self.kind == Kind::Meddler {
+            return;
+        }
+        for at in 0..self.alive.len() {
+            let number = self.alive[at];
+            let queue = partner(number).map_or(0, |partner| self.ledgers[partner].queue);
+            self.check_silence(number, queue);
+        }
+    }
+
     /// Clients that are connected and need not be closed.
     pub(crate) fn alive(&self) -> &[usize] {
         &self.alive
@@ -1066,7 +1186,7 @@ impl Model {
         if !ledger.is_alive() || ledger.end_read || ledger.connecting_since.is_some() {
             return false;
         }
-        if ledger.closing {
+        if ledger.closing || ledger.unannounced {
             return true;
         }
         match self.kind {

@@ -10,6 +10,7 @@
 use std::collections::VecDeque;
 
 use super::content::Content;
+use super::introduction;
 use super::link::{Connecting, Link, Reading};
 use super::plan::{Kind, Trouble};
 use super::world::World;
@@ -26,7 +27,13 @@ impl World {
             self.plan.stream_bytes
         };
         let total = self.rng.usize(..=most);
-        let content = if self.plan.kind == Kind::FramedEcho {
+        let is_client = connecting == Connecting::Made;
+        let header = (is_client && self.plan.proxied)
+            .then(|| introduction::header(self.plan.seed, number, self.plan.peer_addresses));
+        let header_bytes = header.as_ref().map_or(0, |(bytes, _)| bytes.len());
+        let content = if let Some((header, _)) = &header {
+            Content::introduced(header, number, total)
+        } else if self.plan.kind == Kind::FramedEcho {
             Content::frames(
                 &mut self.rng,
                 number,
@@ -36,13 +43,21 @@ impl World {
         } else {
             Content::pattern(number)
         };
-        let left_to_send = content.len().min(total as u64);
+        // Some send a part of their header and no more.
+        let left_to_send = content.len().min((total + header_bytes) as u64);
+        let left_to_send = match header_bytes {
+            0 => left_to_send,
+            _ if number % 8 == 7 => left_to_send.min(header_bytes as u64 / 2),
+            _ => left_to_send,
+        };
         self.links.push(Link {
             id: None,
             is_upstream: false,
             partner: None,
             upstream_of: None,
             content,
+            header: header.map(|(_, header)| header),
+            header_bytes: header_bytes as u64,
             connecting,
             sent: 0,
             read: 0,

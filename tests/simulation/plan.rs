@@ -128,6 +128,8 @@ pub(crate) struct Plan {
     pub(crate) descriptors: usize,
     /// Addresses that peers connect from; `None` if each has its own.
     pub(crate) peer_addresses: Option<usize>,
+    /// Clients of the tunnel begin with a PROXY header.
+    pub(crate) proxied: bool,
     /// Addresses that a tunnel may connect to.
     pub(crate) upstreams: usize,
     /// Most of these answer nothing.
@@ -195,6 +197,7 @@ impl Plan {
             limits,
             max_clients,
             peer_addresses,
+            proxied: kind == Kind::Tunnel && address_rng.u8(..3) == 0,
             max_frame_bytes,
             turns: one_of(&mut rng, &[20, 100, 100, 300]),
             peers,

@@ -134,7 +134,9 @@ impl<S: Service> Service for Witness<S> {
     fn connected(&mut self, client: ClientId, actions: &mut Actions<'_>) {
         self.clients.push(client);
         self.pair(client);
+        let world = Rc::clone(&self.world);
         self.call(client, actions, |service, actions| {
+            world.borrow_mut().join(client);
             service.connected(client, actions)
         });
     }
@@ -187,6 +189,12 @@ impl<S: Service> Service for Witness<S> {
             let may_reset = world.may_reset(number);
             let partner = world.links[number].partner;
             let partner_was_slow = partner.is_some_and(|partner| world.links[partner].was_slow);
+            let most = world.plan.limits.max_clients_per_address;
+            let seats = world
+                .seat_address(number)
+                .map(|address| world.seats_of(address, |_| true));
+            // Its own is one of them in these books.
+            let is_address_full = most.is_some_and(|most| seats > Some(most));
             let link = &mut world.links[number];
             let (is_reset, is_closed) = (link.close_is_reset, link.closed);
             let found = Found {
@@ -195,6 +203,7 @@ impl<S: Service> Service for Witness<S> {
                 tried: link.tried_turn == turn,
                 may_reset,
                 partner_was_slow,
+                is_address_full,
             };
             link.was_slow = matches!(reason, CloseReason::Slow(_));
             let twice = std::mem::replace(&mut link.said_closed, true);
@@ -211,6 +220,10 @@ impl<S: Service> Service for Witness<S> {
         self.begin_call(actions);
         self.service.closed(client, reason, actions);
         self.end_call(actions);
+    }
+
+    fn introduces_clients(&self) -> bool {
+        self.service.introduces_clients()
     }
 
     fn sockets_per_client(&self) -> usize {

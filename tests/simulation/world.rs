@@ -13,7 +13,8 @@ use fastrand::Rng;
 use highwater::ClientId;
 use highwater::engine::Event;
 use highwater::limits::{
-    ACCEPTS_PER_TURN, CONNECT_POLL, HEAD_START, MAX_RACING_CONNECTS, SMALLEST_READ_BYTES, TURN_BUDGET_BYTES,
+    ACCEPTS_PER_TURN, CONNECT_POLL, HEAD_START, MAX_RACING_CONNECTS, PROXY_HEADER_TIMEOUT,
+    SMALLEST_READ_BYTES, TURN_BUDGET_BYTES,
 };
 
 use super::link::{Link, event};
@@ -186,15 +187,6 @@ impl World {
         }
     }
 
-    /// Where the peer of a link comes from.
-    pub(crate) fn peer_address(&self, number: usize) -> SocketAddr {
-        address(
-            self.plan
-                .peer_addresses
-                .map_or(number, |addresses| number % addresses),
-        )
-    }
-
     /// The link that an id names, if it ever was registered.
     pub(crate) fn link_of(&self, id: ClientId) -> Option<usize> {
         let token = id.to_token();
@@ -257,7 +249,6 @@ impl World {
         if self.plan.kind != Kind::Tunnel {
             return;
         }
-        let longest = self.plan.limits.connect_timeout + CONNECT_POLL;
         for at in 0..self.model.alive().len() {
             let number = self.model.alive()[at];
             let link = &self.links[number];
@@ -270,6 +261,11 @@ impl World {
                     .accuse(|| format!("link {number}: is one of {rivals} connections for one client"));
             }
             let goes_on = link.upstream_of.is_some_and(|client| self.links[client].closed);
+            let time = match self.model.ledgers[number].unannounced {
+                true => PROXY_HEADER_TIMEOUT,
+                false => self.plan.limits.connect_timeout,
+            };
+            let longest = time + CONNECT_POLL;
             let waits = link.upstream_of.is_none() && self.model.waits_since(number, longest);
             if goes_on {
                 self.model
@@ -277,7 +273,7 @@ impl World {
             }
             if waits {
                 self.model
-                    .accuse(|| format!("link {number}: waits for its upstream for more than {longest:?}"));
+                    .accuse(|| format!("link {number}: waits for its upstream, or we for its header, for more than {longest:?}"));
             }
         }
     }

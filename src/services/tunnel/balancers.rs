@@ -42,6 +42,12 @@ impl AddressRange {
         },
     ];
 
+    /// All addresses.
+    pub const ANY: Self = Self {
+        first: Ipv6Addr::UNSPECIFIED,
+        bits: 0,
+    };
+
     /// Whether this address is one of them. An IPv4 address counts as the IPv6
     /// address that stands for it (`::ffff:10.0.0.1`), and the other way round.
     #[must_use]
