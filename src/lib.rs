@@ -73,6 +73,8 @@ mod log_limit;
 pub mod probe;
 pub mod protocol;
 pub mod services;
+#[cfg(test)]
+mod test_time;
 pub mod units;
 
 pub use backpressure::{Answer, SlowReason};

@@ -147,18 +147,11 @@ impl Acceptor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::test_time::start;
     use std::time::Duration;
 
     const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1);
     const EMFILE: i32 = 24;
-
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "an instant can only be had from the clock"
-    )]
-    fn start() -> Instant {
-        Instant::now()
-    }
 
     fn announced(now: Instant) -> Acceptor {
         let mut acceptor = Acceptor::new(now);

@@ -56,14 +56,7 @@ impl Clock {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "an instant can only be had from the clock"
-    )]
-    fn start() -> Instant {
-        Instant::now()
-    }
+    use crate::test_time::start;
 
     #[test]
     fn time_passes_as_it_should_while_the_loop_runs() {

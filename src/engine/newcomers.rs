@@ -75,16 +75,9 @@ impl<S> Newcomers<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::test_time::start;
 
     const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1);
-
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "an instant can only be had from the clock"
-    )]
-    fn start() -> Instant {
-        Instant::now()
-    }
 
     /// Ends a turn, and answers who may be refused.
     fn end_turn(newcomers: &mut Newcomers<char>, all_served: bool, now: Instant) -> String {

@@ -131,16 +131,9 @@ impl Kind {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::test_time::start;
 
     const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1);
-
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "an instant can only be had from the clock"
-    )]
-    fn start() -> Instant {
-        Instant::now()
-    }
 
     #[test]
     fn refusals_without_a_line_are_due_for_their_sum_once() {

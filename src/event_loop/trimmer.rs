@@ -58,14 +58,7 @@ impl Trimmer {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "an instant can only be had from the clock"
-    )]
-    fn start() -> Instant {
-        Instant::now()
-    }
+    use crate::test_time::start;
 
     #[test]
     fn memory_is_given_back_after_much_was_freed_and_not_too_often() {

@@ -18,7 +18,7 @@ use source::{SourceFile, read_tree};
 /// Folders and files directly in `src`, from the ground up. A module imports
 /// from lower floors only, or from its own module.
 const FLOORS: &[&[&str]] = &[
-    &["protocol", "units"],
+    &["protocol", "units", "test_time"],
     &["limits", "log_limit"],
     &["backpressure"],
     &["error"],

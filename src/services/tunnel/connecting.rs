@@ -149,6 +149,17 @@ impl Tunnel {
         actions.reset(client);
     }
 
+    /// Tells of clients that were turned away and had no line.
+    pub(super) fn sum_up_failures(&mut self, now: Instant) {
+        if let Some(clients) = self.not_connected.take_unlogged(now) {
+            warn!(
+                event = "connect_failed";
+                "cannot connect to {}: {clients} more clients were turned away",
+                self.target
+            );
+        }
+    }
+
     /// A connection that was being made for a client has failed.
     pub(super) fn connect_failed(
         &mut self,

@@ -1,19 +1,19 @@
-//! Logs repeated failures once.
+//! Logs repeated failures once, and the end of an outage.
 //!
-//! Owns when a failure deserves a line: the first at once, then one line for
-//! all within [`LOG_REPEAT_INTERVAL`]. Refuses to log; it answers what the
-//! caller should log.
+//! Owns when an outage began, how many failures it had, and whether the log was
+//! told. Refuses to log; it answers what the caller should log.
 
 use std::time::{Duration, Instant};
 
 use crate::limits::LOG_REPEAT_INTERVAL;
+use crate::log_limit::LogLimit;
 
 /// One kind of failure that may repeat.
 #[derive(Debug, Default)]
 pub(super) struct Failures {
-    last_logged: Option<Instant>,
-    /// Failures that were not logged.
-    unlogged: u64,
+    /// The first of all, from which the log limit counts.
+    first: Option<Instant>,
+    log: LogLimit,
     /// Start of the current outage, and its failures.
     outage: Option<(Instant, u64)>,
     /// Whether the outage was logged, so that its end deserves a line too.
@@ -26,16 +26,12 @@ impl Failures {
     pub(super) fn note(&mut self, now: Instant) -> Option<u64> {
         let (_, count) = self.outage.get_or_insert((now, 0));
         *count += 1;
-        let quiet = self
-            .last_logged
-            .is_some_and(|last| now.saturating_duration_since(last) < LOG_REPEAT_INTERVAL);
-        if quiet {
-            self.unlogged += 1;
-            return None;
-        }
-        self.last_logged = Some(now);
+        let first = *self.first.get_or_insert(now);
+        let unlogged = self
+            .log
+            .admit(now.saturating_duration_since(first), LOG_REPEAT_INTERVAL)?;
         self.outage_logged = true;
-        Some(self.take_unlogged())
+        Some(u64::from(unlogged))
     }
 
     /// Counts a success. `Some` asks the caller to log the length of the outage
@@ -45,13 +41,20 @@ impl Failures {
         if !std::mem::take(&mut self.outage_logged) {
             return None;
         }
-        self.unlogged = 0;
+        self.take_unlogged(now);
         Some((now.saturating_duration_since(since), count))
     }
 
-    /// Failures that were never logged; they count as logged from here on.
-    pub(super) const fn take_unlogged(&mut self) -> u64 {
-        std::mem::replace(&mut self.unlogged, 0)
+    /// When failures that had no line are to be summed up. `None` if there are
+    /// none.
+    pub(super) fn sum_at(&self) -> Option<Instant> {
+        Some(self.first? + self.log.sum_due(LOG_REPEAT_INTERVAL)?)
+    }
+
+    /// Takes the failures that had no line, for a line that is written now.
+    pub(super) fn take_unlogged(&mut self, now: Instant) -> Option<u64> {
+        let elapsed = now.saturating_duration_since(self.first?);
+        self.log.take_sum(elapsed).map(|sum| u64::from(sum.get()))
     }
 }
 
@@ -66,14 +69,7 @@ pub(super) fn and_before(unlogged: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "an instant can only be had from the clock"
-    )]
-    fn start() -> Instant {
-        Instant::now()
-    }
+    use crate::test_time::start;
 
     #[test]
     fn the_first_failure_is_logged_and_a_thousand_more_are_summed_up() {
@@ -85,6 +81,20 @@ mod tests {
         }
         assert_eq!(failures.note(t0 + LOG_REPEAT_INTERVAL), Some(1000));
         assert_eq!(failures.note(t0 + 2 * LOG_REPEAT_INTERVAL), Some(0));
+    }
+
+    #[test]
+    fn failures_without_a_line_are_due_for_their_sum_once() {
+        let t0 = start();
+        let mut failures = Failures::default();
+        failures.note(t0);
+        assert_eq!(failures.sum_at(), None, "the first has its line");
+        failures.note(t0);
+        failures.note(t0 + Duration::from_secs(1));
+        assert_eq!(failures.sum_at(), Some(t0 + LOG_REPEAT_INTERVAL));
+        assert_eq!(failures.take_unlogged(t0 + LOG_REPEAT_INTERVAL), Some(2));
+        assert_eq!(failures.sum_at(), None);
+        assert_eq!(failures.take_unlogged(t0 + LOG_REPEAT_INTERVAL), None);
     }
 
     #[test]

@@ -23,8 +23,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use log::warn;
-
 use crate::limits::CONNECT_POLL;
 use crate::protocol::proxy;
 use crate::{Actions, ClientId, CloseReason, Remote, Service};
@@ -251,12 +249,16 @@ impl Service for Tunnel {
             .balancers
             .as_ref()
             .is_some_and(|balancers| !balancers.due.is_empty());
-        (!self.waiting.is_empty() || owes_header).then_some(CONNECT_POLL)
+        let owes_sum = self.not_connected.sum_at().is_some();
+        (!self.waiting.is_empty() || owes_header || owes_sum).then_some(CONNECT_POLL)
     }
 
     fn ticked(&mut self, actions: &mut Actions<'_>) {
         let now = actions.now();
         self.end_unannounced(actions);
+        if self.not_connected.sum_at().is_some_and(|due| due <= now) {
+            self.sum_up_failures(now);
+        }
         while let Some(&(due, client)) = self.waiting.first()
             && due <= now
         {
@@ -275,14 +277,7 @@ impl Service for Tunnel {
         }
     }
 
-    fn stopping(&mut self, _: &mut Actions<'_>) {
-        let unlogged = self.not_connected.take_unlogged();
-        if unlogged > 0 {
-            warn!(
-                event = "connect_failed";
-                "cannot connect to {}: {unlogged} more clients were turned away",
-                self.target
-            );
-        }
+    fn stopping(&mut self, actions: &mut Actions<'_>) {
+        self.sum_up_failures(actions.now());
     }
 }
