@@ -73,8 +73,6 @@ mod log_limit;
 pub mod probe;
 pub mod protocol;
 pub mod services;
-#[cfg(test)]
-mod test_time;
 pub mod units;
 
 pub use backpressure::{Answer, SlowReason};
@@ -86,3 +84,6 @@ pub use error::{CloseReason, ConnectError, Operation, ServerError};
 pub use event_loop::{EventLoop, Remote};
 pub use kernel::machine::raise_descriptor_limit;
 pub use limits::{Limits, LimitsError};
+
+#[cfg(test)]
+mod test_time;
