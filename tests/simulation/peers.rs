@@ -18,6 +18,11 @@ use super::world::World;
 /// The most bytes that a peer still sends once all peers end.
 const CALM_STREAM_BYTES: usize = 2000;
 
+/// Whether this client sends a part of its header and no more.
+const fn is_silent(number: usize) -> bool {
+    number % 8 == 7
+}
+
 impl World {
     pub(crate) fn new_link(&mut self, connecting: Connecting) -> usize {
         let number = self.links.len();
@@ -47,7 +52,7 @@ impl World {
         let left_to_send = content.len().min((total + header_bytes) as u64);
         let left_to_send = match header_bytes {
             0 => left_to_send,
-            _ if number % 8 == 7 => left_to_send.min(header_bytes as u64 / 2),
+            _ if is_silent(number) => left_to_send.min(header_bytes as u64 / 2),
             _ => left_to_send,
         };
         self.links.push(Link {
@@ -369,7 +374,10 @@ impl World {
                 self.peer_sends(number);
                 self.deliver(number);
                 self.peer_reads(number);
-                if self.links[number].left_to_send == 0 {
+                let link = &self.links[number];
+                // Who owes the rest of a header is silent until that is too late.
+                let owes_header = link.peer_ended || link.sent < link.header_bytes && is_silent(number);
+                if link.left_to_send == 0 && !owes_header {
                     self.peer_ends(number);
                 }
             }
