@@ -71,16 +71,19 @@ struct Load {
     threads: Vec<JoinHandle<Vec<String>>>,
 }
 
-const LOAD_THREADS: usize = 8;
+/// Threads that keep up the rate.
+const LOAD_THREADS: usize = 16;
+/// Threads whose clients think, beside these.
+const THINKING_THREADS: usize = 2;
 const CONNECTIONS_PER_SECOND: u32 = 1000;
 
 impl Load {
     fn start(address: SocketAddr) -> Self {
         let (stop, connections) = (Arc::default(), Arc::default());
-        let threads = (0..LOAD_THREADS).map(|thread| {
+        let threads = (0..LOAD_THREADS + THINKING_THREADS).map(|thread| {
             let (stop, connections) = (Arc::clone(&stop), Arc::clone(&connections));
             thread::spawn(move || {
-                let think = Duration::from_millis(if thread == 0 { 600 } else { 0 });
+                let think = Duration::from_millis(if thread < LOAD_THREADS { 0 } else { 600 });
                 drive(address, think, &stop, &connections)
             })
         });
@@ -149,7 +152,7 @@ fn no_connection_is_lost_over_restarts_by_take_over() {
     let options = ["--stop-timeout", "30s"];
     let mut server = place.start(&options);
     let address = server.address();
-    let load = Load::start(address);
+    let (load, began) = (Load::start(address), Instant::now());
     for restart in 0..restarts() {
         thread::sleep(Duration::from_millis(300));
         let successor = place.start(&options);
@@ -166,7 +169,11 @@ fn no_connection_is_lost_over_restarts_by_take_over() {
         server = successor;
     }
     let (connections, troubles) = load.finish();
-    println!("{} restarts, {connections} connections", restarts());
+    println!(
+        "{} restarts, {connections} connections, {:.0} a second",
+        restarts(),
+        connections as f64 / began.elapsed().as_secs_f64()
+    );
     assert!(connections > 100, "only {connections} connections");
     assert!(
         troubles.is_empty(),
@@ -189,7 +196,7 @@ fn no_connection_is_lost_over_restarts_under_socket_activation() {
         Server::start_with_sockets("echo", vec![copy], &["--stop-timeout", "30s"])
     };
     let mut server = start();
-    let load = Load::start(address);
+    let (load, began) = (Load::start(address), Instant::now());
     for _ in 0..restarts() {
         thread::sleep(Duration::from_millis(300));
         // The service manager starts the next one when the first has ended.
@@ -200,7 +207,11 @@ fn no_connection_is_lost_over_restarts_under_socket_activation() {
         server = start();
     }
     let (connections, troubles) = load.finish();
-    println!("{} restarts, {connections} connections", restarts());
+    println!(
+        "{} restarts, {connections} connections, {:.0} a second",
+        restarts(),
+        connections as f64 / began.elapsed().as_secs_f64()
+    );
     assert!(connections > 100, "only {connections} connections");
     assert!(
         troubles.is_empty(),
