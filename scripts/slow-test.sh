@@ -5,7 +5,7 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
-scenarios=(stalled_client paused_client slow_reader fifty_stalled stop_with_stalled tunnel_stalled_client)
+scenarios=(stalled_client paused_client slow_reader fifty_stalled stop_with_stalled tunnel_stalled_client stalled_subscriber)
 output=$(mktemp -d "${TMPDIR:-/tmp}/highwater-slow-test.XXXXXX")
 trap 'rm -rf "$output"' EXIT
 
