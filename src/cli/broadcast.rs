@@ -10,6 +10,7 @@ use highwater::limits::broadcast::{HARD_LIMIT_BYTES, MAX_MESSAGE_BYTES};
 use highwater::services::Broadcast;
 use highwater::services::broadcast::Settings;
 use highwater::{Limits, Remote};
+use log::info;
 
 use super::options::{ListenArgs, ServingArgs};
 use super::parse::Size;
@@ -199,6 +200,21 @@ impl Serving for Server {
     }
 
     fn service(self, _: Remote) -> Broadcast {
+        let settings = &self.settings;
+        let or_none = |bytes: usize| match bytes {
+            0 => "none".to_owned(),
+            bytes => Size(bytes).to_string(),
+        };
+        info!(
+            "subscribers: {}, high-water mark {}, limit {}, grace {:?}, drain timeout {:?}, hard limit {}, longest message {}",
+            settings.default_action,
+            Size(settings.high_water_mark_bytes),
+            or_none(settings.limit_bytes),
+            settings.grace,
+            settings.drain_timeout,
+            or_none(settings.hard_limit_bytes),
+            Size(settings.max_message_bytes),
+        );
         Broadcast::new(self.settings)
     }
 }

@@ -24,10 +24,14 @@ impl fmt::Display for InForce<'_> {
             "limits in force: high-water mark {}, limit {}, grace {}, drain timeout {}, hard limit {}, \
              memory budget {}, max clients {}",
             format_size(limits.high_water_mark_bytes),
-            format_size(limits.limit_bytes()),
+            or_by_service(limits.limit_bytes()),
             format_time(limits.grace),
-            format_time(limits.drain_timeout()),
-            format_size(limits.hard_limit_bytes()),
+            if limits.drain_timeout() > LONGEST {
+                BY_SERVICE.to_owned()
+            } else {
+                format_time(limits.drain_timeout())
+            },
+            or_by_service(limits.hard_limit_bytes()),
             rounded(self.memory_budget_bytes),
             self.max_clients,
         )?;
@@ -50,6 +54,20 @@ impl fmt::Display for InForce<'_> {
             format_time(limits.stop_timeout),
         )
     }
+}
+
+/// A service that keeps what waits itself has its own rules, and sets those of
+/// the engine out of the way.
+const BY_SERVICE: &str = "by the service";
+
+/// Nobody waits longer.
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+fn or_by_service(bytes: usize) -> String {
+    if bytes > isize::MAX as usize / 2 {
+        return BY_SERVICE.to_owned();
+    }
+    format_size(bytes)
 }
 
 /// A share of the machine's memory is no round number: whole MiB say enough.

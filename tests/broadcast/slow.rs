@@ -257,6 +257,16 @@ fn new_limits_act_on_a_subscriber_that_is_behind_and_zero_switches_one_off() {
 }
 
 #[test]
+fn the_rules_for_subscribers_stand_in_the_log() {
+    let server = start(&["--grace", "7s", "--hard-limit", "1MiB"]);
+    let line = server.wait_for_line("subscribers: disconnect");
+    assert!(line.contains("limit 64KiB, grace 7s"), "{line}");
+    assert!(line.contains("hard limit 1MiB"), "{line}");
+    let line = server.wait_for_line("limits in force");
+    assert!(line.contains("hard limit by the service"), "{line}");
+}
+
+#[test]
 fn a_hundred_stalled_subscribers_take_little_memory() {
     for (action, length) in [("disconnect", 128), ("drop-oldest", 4096), ("latest", 128)] {
         let server = start(&["--slow", action, "--grace", "60s", "--drain-timeout", "60s"]);

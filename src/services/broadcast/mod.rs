@@ -22,6 +22,7 @@
 //! | `slowness` | who is too slow, and what happens then |
 //! | `dropping` | what is dropped for a slow client |
 //! | `holding` | publishers that wait for full subscribers |
+//! | `measures` | what is counted for those who watch the server |
 //! | `memory` | what messages take, however many wait for them |
 //! | `commands` | what clients may say |
 
@@ -34,6 +35,7 @@ mod gaps;
 mod holding;
 mod items;
 mod keeping;
+mod measures;
 mod members;
 mod memory;
 mod owed;
@@ -54,7 +56,7 @@ use self::memory::Accounted;
 use self::session::{Session, TurnReplies};
 use self::slowness::Patrol;
 use crate::protocol::resp::{Reply, Version};
-use crate::{Actions, ClientId, CloseReason, Limits, Service};
+use crate::{Actions, ClientId, CloseReason, Limits, Measure, Service};
 
 pub use settings::Settings;
 
@@ -336,6 +338,10 @@ impl Service for Broadcast {
     fn ticked(&mut self, actions: &mut Actions<'_>) {
         self.patrol(actions);
         self.review_holds(actions);
+    }
+
+    fn measures(&self) -> Vec<Measure> {
+        self.all_measures()
     }
 
     fn refusal(&self) -> &[u8] {
