@@ -84,6 +84,8 @@ pub(crate) struct Row {
     /// What differs from the default, and why.
     overrides: Vec<(&'static str, Truth, &'static str)>,
     pub(crate) refused: Refusal,
+    /// What the whole probe comes to, where its options decide, and why.
+    pub(crate) verdict: Option<(&'static str, &'static str)>,
     /// It runs in a network namespace of its own.
     pub(crate) is_elsewhere: bool,
     /// Why the prober judges this row wrongly, as long as it does.
@@ -126,6 +128,7 @@ impl Row {
             why,
             overrides: Vec::new(),
             refused: None,
+            verdict: None,
             is_elsewhere: false,
             known_wrong: None,
         }
@@ -177,6 +180,12 @@ impl Row {
     /// The probe cannot begin.
     pub(crate) fn refused(mut self, word: &'static str) -> Self {
         self.refused = Some(word);
+        self
+    }
+
+    /// The options decide what the whole probe comes to.
+    pub(crate) fn comes_to(mut self, verdict: &'static str, why: &'static str) -> Self {
+        self.verdict = Some((verdict, why));
         self
     }
 

@@ -103,8 +103,13 @@ impl Trial {
         }
     }
 
-    /// Whatever the findings are, a bad server never passes, and one without a fault never fails.
+    /// Whatever the findings are, a bad server never passes, and one without a fault never fails,
+    /// unless options say what is wanted.
     fn wrong_verdict(&self, verdict: &str) -> Option<String> {
+        if let Some((expected, why)) = self.row.verdict {
+            let wrong = format!("verdict: {verdict} instead of {expected} (truth: {why})");
+            return (verdict != expected).then_some(wrong);
+        }
         let truths = FINDINGS.map(|finding| self.row.truth(finding).0);
         let is_bad = truths
             .iter()

@@ -127,3 +127,77 @@ impl Race {
         ProbeError::Unreachable { address, source }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+
+    use socket2::{Domain, Socket, Type};
+
+    use super::*;
+    use crate::probe::watcher::NoProgress;
+
+    /// More than a backlog of none takes: the kernel drops what more would connect.
+    const FILLING: usize = 4;
+    const ENOUGH: Duration = Duration::from_secs(20);
+
+    fn local() -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, 0).into()
+    }
+
+    /// An address at which nobody answers and nobody refuses, for as long as the sockets live.
+    fn silent() -> (SocketAddr, Vec<Socket>) {
+        let socket = || Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let listener = socket();
+        listener.bind(&local().into()).unwrap();
+        listener.listen(0).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut held = vec![listener];
+        for _ in 0..FILLING {
+            let filling = socket();
+            filling.set_nonblocking(true).unwrap();
+            let _under_way = filling.connect(&address);
+            held.push(filling);
+        }
+        (address.as_socket().unwrap(), held)
+    }
+
+    fn refusing() -> SocketAddr {
+        TcpListener::bind(local()).unwrap().local_addr().unwrap()
+    }
+
+    fn choose(addresses: &[SocketAddr], timeout: Duration) -> (Result<SocketAddr, ProbeError>, Duration) {
+        let begun = clock::now();
+        (choose_address(addresses, timeout, &NoProgress), begun.elapsed())
+    }
+
+    #[test]
+    fn each_silent_address_has_its_head_start_before_the_next() {
+        let ((first, _one), (second, _other)) = (silent(), silent());
+        let listener = TcpListener::bind(local()).unwrap();
+        let third = listener.local_addr().unwrap();
+        let (chosen, took) = choose(&[first, second, third], ENOUGH);
+        assert_eq!(chosen.unwrap(), third);
+        // A kernel's own timeout for a silent address is more than a minute.
+        assert!(took >= 2 * HEAD_START && took < ENOUGH, "{took:?}");
+    }
+
+    #[test]
+    fn an_address_that_refuses_is_followed_by_the_next_at_once() {
+        let refusing: Vec<SocketAddr> = (0..40).map(|_| refusing()).collect();
+        let listener = TcpListener::bind(local()).unwrap();
+        let last = listener.local_addr().unwrap();
+        let (chosen, took) = choose(&[&refusing[..], &[last]].concat(), 2 * ENOUGH);
+        assert_eq!(chosen.unwrap(), last);
+        assert!(took < 40 * HEAD_START, "{took:?}");
+    }
+
+    #[test]
+    fn silent_addresses_end_the_probe_at_its_timeout() {
+        let ((first, _one), (second, _other)) = (silent(), silent());
+        let timeout = 2 * HEAD_START;
+        let (chosen, took) = choose(&[first, second], timeout);
+        assert!(matches!(chosen, Err(ProbeError::Unreachable { address, .. }) if address == first));
+        assert!(took >= timeout && took < ENOUGH, "{took:?}");
+    }
+}

@@ -13,7 +13,7 @@ const DEFENDED: &str = "resets a client that takes nothing for 2 s; all others a
 const FOR_EVER: &str = "a client that takes nothing is kept for ever";
 
 pub(super) fn rows() -> Vec<Row> {
-    [encrypted(), elsewhere()].concat()
+    [encrypted(), elsewhere(), wanted()].concat()
 }
 
 fn kept_for_ever(row: Row) -> Row {
@@ -97,5 +97,43 @@ fn elsewhere() -> Vec<Row> {
             Truth::Unknowable,
             "it is kept, and whether it lost something only the server knows",
         ),
+    ]
+}
+
+/// Probes whose options say which findings count.
+fn wanted() -> Vec<Row> {
+    let echo = |name, what| {
+        let server = Echo::new(Habit::Plain, Manners::DEFENDED);
+        Row::small(name, what, server, ECHO, DEFENDED).groups(|groups| groups.paused = 0)
+    };
+    let little = |name, what| {
+        let untold = "too little is pushed to fill a slow client up";
+        Row::small(name, what, Feed::new(5_000, Manners::DEFENDED), PUSH, DEFENDED)
+            .groups(|groups| groups.paused = 0)
+            .but("stalled-disconnected", Truth::Unknowable, untold)
+            .but("stalled-in-time", Truth::Unknowable, untold)
+            .but("healthy-unaffected", Truth::Open, "nothing much comes")
+            .but("memory-bounded", Truth::Open, "nothing waits for anybody")
+            .but("nothing-left-in-kernel", Truth::Open, "nobody was closed")
+            .flag("--allow-unknown")
+    };
+    vec![
+        echo(
+            "required-untested",
+            "returns bytes, and a finding is required that nobody tests",
+        )
+        .option("--require", "healthy-served,paused-kept")
+        .comes_to("fail", "what is required and not tested fails"),
+        little(
+            "allowed-unknown",
+            "pushes too little, and unknown findings are allowed",
+        )
+        .comes_to(
+            "pass",
+            "healthy clients are served, and nothing else must be known",
+        ),
+        little("required-unknown", "the same, and one of them is required")
+            .option("--require", "stalled-disconnected")
+            .comes_to("unknown", "what is required cannot be told"),
     ]
 }

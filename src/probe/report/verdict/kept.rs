@@ -8,6 +8,7 @@ use crate::probe::report::measurement::{Measurement, SlowClientSeen};
 
 /// A pause may last this much longer than asked, in seconds; beyond that the prober is to blame.
 const LATE_SECONDS: f64 = 0.3;
+const SHORT: &str = "the host was short of memory for TCP meanwhile (tcp_mem), and drops what it must keep";
 /// Bytes that moved so shortly before the end, in seconds, might have gone on.
 const STILL_MOVING: f64 = 0.5;
 
@@ -22,16 +23,22 @@ pub(super) fn kept(plan: &Plan, seen: &Measurement, kind: SlowKind) -> Finding {
     let total = clients.len();
     let harm = Harm::of(plan, seen, &clients);
     let Some((number, reason)) = harm.worst(total) else {
-        return if let Some(why) = harm.excuse {
-            question.unknown(why)
-        } else {
-            intact(question, &clients)
+        return match harm.excuse {
+            Some(why) => question.unknown(why),
+            None if is_short_of_memory(seen) => question.unknown(format!("{} kept, but {SHORT}", all(total))),
+            None => intact(question, &clients),
         };
     };
-    match harm.doubt(plan, seen) {
+    match harm.doubt(seen) {
         Some(why) => question.unknown(format!("{reason}, but {why}")),
         None => question.answer(Outcome::Fail, Some(number as f64), reason),
     }
+}
+
+/// A kernel that is short of memory drops bytes and closes windows by itself.
+fn is_short_of_memory(seen: &Measurement) -> bool {
+    let server = seen.server.as_ref();
+    server.is_some_and(|server| server.tcp_memory_pressure)
 }
 
 /// How many came to which harm.
@@ -83,15 +90,9 @@ impl Harm {
     }
 
     /// Whether something else than the server may have done that.
-    fn doubt(&self, _: &Plan, seen: &Measurement) -> Option<&'static str> {
-        let pressed = seen
-            .server
-            .as_ref()
-            .is_some_and(|server| server.tcp_memory_pressure);
-        if self.corrupt == 0 && pressed {
-            return Some(
-                "the host was short of memory for TCP meanwhile (tcp_mem), and drops what it must keep",
-            );
+    fn doubt(&self, seen: &Measurement) -> Option<&'static str> {
+        if self.corrupt == 0 && is_short_of_memory(seen) {
+            return Some(SHORT);
         }
         (seen.interrupted && self.corrupt == 0 && self.lost == 0).then_some("the probe was ended early")
     }
@@ -123,4 +124,109 @@ fn intact(question: Question, clients: &[&SlowClientSeen]) -> Finding {
     }
     let reason = format!("{} kept, and {bytes} bytes came back intact", all(total));
     question.answer(Outcome::Pass, Some(0.0), reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::probe::kind::Disconnect;
+    use crate::probe::protocol::echo::Echo;
+    use crate::probe::report::measurement::{Healthy, ServerSeen, StandstillSeen};
+
+    fn plan() -> Plan {
+        Plan::new(([127, 0, 0, 1], 9).into()).speaking(Echo)
+    }
+
+    /// A paused client that was full after a second, and got everything after its pause.
+    fn complete() -> SlowClientSeen {
+        SlowClientSeen {
+            connected_at: Some(0.0),
+            full_at: Some(1.0),
+            resumed_at: Some(1.0 + plan().pause.as_secs_f64()),
+            received_bytes: 1000,
+            intact: Some(true),
+            complete: true,
+            ..SlowClientSeen::new(SlowKind::Paused, 1)
+        }
+    }
+
+    /// The same, reset so many seconds after it was full, before it read again.
+    fn reset_after(seconds: f64) -> SlowClientSeen {
+        SlowClientSeen {
+            resumed_at: None,
+            ended_at: Some(1.0 + seconds),
+            end: Some(Disconnect::Reset),
+            complete: false,
+            standstill: Some(StandstillSeen {
+                not_before: 1.0,
+                seen_at: 1.0,
+                bytes: 1000,
+                began_at: 0.0,
+                in_sight: true,
+                input_at: 1.0,
+                owed_much_at: None,
+            }),
+            ..complete()
+        }
+    }
+
+    fn judged(client: SlowClientSeen, is_short: bool, lifetimes: &[f64]) -> Finding {
+        let seen = Measurement {
+            seconds: 20.0,
+            slow: vec![client],
+            healthy: Healthy {
+                lifetimes: lifetimes.to_vec(),
+                ..Healthy::default()
+            },
+            server: Some(ServerSeen {
+                tcp_memory_pressure: is_short,
+                ..ServerSeen::default()
+            }),
+            ..Measurement::default()
+        };
+        kept(&plan(), &seen, SlowKind::Paused)
+    }
+
+    #[track_caller]
+    fn assert_judged(finding: &Finding, outcome: Outcome, word: &str) {
+        assert_eq!(finding.outcome, outcome, "{finding:?}");
+        assert!(finding.reason.contains(word), "{finding:?}");
+    }
+
+    #[test]
+    fn a_host_short_of_memory_for_tcp_leaves_kept_clients_unknown_and_says_so() {
+        assert_judged(&judged(complete(), false, &[]), Outcome::Pass, "kept");
+        assert_judged(&judged(complete(), true, &[]), Outcome::Unknown, "tcp_mem");
+        assert_judged(
+            &judged(reset_after(1.0), false, &[]),
+            Outcome::Fail,
+            "disconnected",
+        );
+        assert_judged(&judged(reset_after(1.0), true, &[]), Outcome::Unknown, "tcp_mem");
+    }
+
+    #[test]
+    fn no_shortage_of_memory_excuses_a_wrong_byte() {
+        let corrupt = SlowClientSeen {
+            intact: Some(false),
+            ..complete()
+        };
+        assert_judged(&judged(corrupt, true, &[]), Outcome::Fail, "wrong bytes");
+    }
+
+    #[test]
+    fn a_client_cut_at_the_age_of_healthy_ones_was_not_cut_for_its_pause() {
+        let cut = |lifetimes: &[f64]| judged(reset_after(1.0), false, lifetimes);
+        assert_judged(&cut(&[2.1]), Outcome::Unknown, "cut alike, 2.1 s");
+        assert_judged(&cut(&[9.0]), Outcome::Fail, "disconnected");
+    }
+
+    #[test]
+    fn a_client_that_a_busy_prober_let_pause_for_longer_blames_nobody() {
+        let asked = plan().pause.as_secs_f64();
+        let late = judged(reset_after(asked + 2.0 * LATE_SECONDS), false, &[]);
+        assert_judged(&late, Outcome::Unknown, "the prober was busy");
+        let in_time = judged(reset_after(asked + LATE_SECONDS / 2.0), false, &[]);
+        assert_judged(&in_time, Outcome::Fail, "disconnected");
+    }
 }

@@ -297,3 +297,105 @@ pub(super) fn in_time(plan: &Plan, seen: &Measurement) -> Finding {
         reason,
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::probe::protocol::echo::Echo;
+    use crate::probe::report::measurement::{Healthy, StandstillSeen};
+
+    const WITHIN: f64 = 4.0;
+
+    fn plan() -> Plan {
+        Plan {
+            within: Duration::from_secs_f64(WITHIN),
+            ..Plan::new(([127, 0, 0, 1], 9).into()).speaking(Echo)
+        }
+    }
+
+    /// A client that stands still from the first second on, while the server owes it something, and
+    /// that was reset at this moment. Where /proc shows nothing, input went in until `input_at`.
+    fn reset_at(ended_at: f64, in_sight: bool, input_at: f64) -> SlowClientSeen {
+        SlowClientSeen {
+            connected_at: Some(0.0),
+            full_at: Some(1.0),
+            ended_at: Some(ended_at),
+            end: Some(Disconnect::Reset),
+            last_look_at: ended_at,
+            owed_bytes: Some(100_000),
+            in_sight,
+            standstill: Some(StandstillSeen {
+                not_before: 1.0,
+                seen_at: 1.0,
+                bytes: 1000,
+                began_at: 0.0,
+                in_sight,
+                input_at,
+                owed_much_at: None,
+            }),
+            ..SlowClientSeen::new(SlowKind::Stalled, 1)
+        }
+    }
+
+    fn outcomes(client: SlowClientSeen, lifetimes: &[f64]) -> [Finding; 2] {
+        let seen = Measurement {
+            slow: vec![client],
+            healthy: Healthy {
+                clients: 1,
+                lifetimes: lifetimes.to_vec(),
+                ..Healthy::default()
+            },
+            ..Measurement::default()
+        };
+        [
+            disconnected(&plan(), &seen, SlowKind::Stalled),
+            in_time(&plan(), &seen),
+        ]
+    }
+
+    #[track_caller]
+    fn assert_outcomes(findings: &[Finding; 2], outcomes: [Outcome; 2]) {
+        assert_eq!(
+            findings.each_ref().map(|finding| finding.outcome),
+            outcomes,
+            "{findings:?}"
+        );
+    }
+
+    #[test]
+    fn where_healthy_clients_are_cut_at_the_same_age_nobody_was_cut_for_being_slow() {
+        let cut_at_3_s = || reset_at(3.0, true, 1.0);
+        assert_outcomes(&outcomes(cut_at_3_s(), &[]), [Outcome::Pass; 2]);
+        assert_outcomes(&outcomes(cut_at_3_s(), &[30.0]), [Outcome::Pass; 2]);
+        for age in [2.8, 3.0, 3.2] {
+            let findings = outcomes(cut_at_3_s(), &[30.0, age]);
+            assert_outcomes(&findings, [Outcome::Unknown; 2]);
+            for finding in findings {
+                assert!(
+                    finding.reason.contains("healthy clients are cut alike"),
+                    "{finding:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn an_interval_that_straddles_the_limit_is_unknown() {
+        // It stood still at 1 s; the server's side still took something until 3 s.
+        let reset_at = |ended_at: f64| outcomes(reset_at(ended_at, false, 3.0), &[]);
+        assert_outcomes(&reset_at(1.0 + WITHIN), [Outcome::Pass; 2]);
+        assert_outcomes(&reset_at(2.0 + WITHIN), [Outcome::Pass, Outcome::Unknown]);
+        assert_outcomes(&reset_at(3.5 + WITHIN), [Outcome::Pass, Outcome::Fail]);
+    }
+
+    #[test]
+    fn a_client_that_was_owed_nothing_was_not_disconnected_for_being_slow() {
+        let owed_nothing = SlowClientSeen {
+            owed_bytes: Some(0),
+            ..reset_at(3.0, true, 1.0)
+        };
+        assert_outcomes(&outcomes(owed_nothing, &[]), [Outcome::Unknown; 2]);
+    }
+}
