@@ -77,10 +77,15 @@ class Result:
         before, during = self.probe["healthy"]["before"], self.probe["healthy"]["during"]
         if not before or not during:
             return "–"
+        if during["messages"] == 0 and not self.verifies():
+            return "nothing was due to them"
         if during["messages"] == 0:
             return "**nothing for anybody**"
         return (f"{during['messages_per_second'] / max(before['messages_per_second'], 1e-9) * 100:.0f} % of their rate, "
                 f"longest wait {milliseconds(before['max_us'])} → {milliseconds(during['max_us'])}")
+
+    def verifies(self):
+        return self.probe["protocol"] != "push"
 
     def memory(self):
         server = self.probe["server"]
@@ -135,6 +140,8 @@ def losses(kind, clients):
         return ""
     if any(client["intact"] is False for client in clients):
         return ", **bytes wrong**"
+    if all(client["intact"] is None for client in clients):
+        return ", unverified"
     if all(client["complete"] for client in clients):
         return ", nothing lost"
     return ", **not served to the end**"
