@@ -1,8 +1,11 @@
 //! Sending files: an answer under way is the source of its client.
 //!
-//! Owns how much is sent when, and the rule for peers that acknowledge nothing. Nothing of a file waits in our memory: the socket takes
-//! as much as it has room for, and the rest stays in the file. Refuses to open
-//! files and to wait for a disk.
+//! Owns how much is sent when, and the rule for peers that acknowledge nothing.
+//! Nothing of a file waits in our memory: the socket takes as much as it has
+//! room for, and the rest stays in the file. Refuses to open files and to wait
+//! for a disk.
+
+use std::collections::hash_map::Entry;
 
 use super::actions::{Actions, Slowness};
 use super::client::{FileState, Phase};
@@ -30,7 +33,11 @@ impl<N: Network> Core<N> {
         if client.file == FileState::None {
             client.file = FileState::Sending;
         }
-        self.files.answers.entry(id).or_default().extend(parts);
+        match self.files.answers.entry(id) {
+            Entry::Occupied(mut answer) => answer.get_mut().extend(parts),
+            // Without a copy: nearly always there is one answer at a time.
+            Entry::Vacant(place) => drop(place.insert(parts.into())),
+        }
         self.expect_progress(id);
         self.list_if_work(id);
     }

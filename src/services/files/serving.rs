@@ -122,11 +122,14 @@ impl Files {
             body => {
                 conversation.is_answering = true;
                 actions.pause(client);
-                let mut parts = vec![FilePart::memory(answer.head)];
-                match body {
-                    Body::Memory(bytes) => parts.push(FilePart::memory(bytes)),
-                    Body::Parts(more) => parts.extend(more),
-                }
+                let body = match body {
+                    Body::Memory(bytes) => vec![FilePart::memory(bytes)],
+                    Body::Parts(parts) => parts,
+                };
+                // No longer than it has to be: it stays as long as its client.
+                let mut parts = Vec::with_capacity(1 + body.len());
+                parts.push(FilePart::memory(answer.head));
+                parts.extend(body);
                 actions.send_file(client, parts);
             }
         }
