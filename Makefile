@@ -86,9 +86,11 @@ probe-peers: build ## Probe Redis, NATS, nginx, HAProxy, socat and Node; write d
 	scripts/probe-peers.sh
 
 .PHONY: bench
-bench: tools ## Compare speed with other servers; write docs/benchmarks.md
+bench: tools ## Compare speed with other servers; write docs/benchmarks.md, print the tables of docs/serve.md
 	scripts/install-peers.sh
 	cargo bench --bench compare -- --write docs/benchmarks.md
+	cargo build --release
+	scripts/bench-serve.sh
 
 .PHONY: bench-quick
 bench-quick: tools ## Compare speed in three minutes, with the installed peers

@@ -120,7 +120,9 @@ load() {
 linter() {
     local redbot=${REDBOT:-redbot} target levels
     has "$redbot" || { skip REDbot "redbot (pip install redbot)"; return; }
-    for target in small.txt medium.bin "" none sub sub/; do
+    local targets=(small.txt medium.bin "" none sub sub/)
+    [ $quick = yes ] && targets=(small.txt)
+    for target in "${targets[@]}"; do
         timeout 60 "$redbot" -o har "$url/$target" >"$keep/redbot-${target//\//-}.har" 2>&1
         levels=$(python3 - "$keep/redbot-${target//\//-}.har" <<'PY'
 import json, sys

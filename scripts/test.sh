@@ -43,6 +43,7 @@ else
     RUST_TEST_THREADS=6 run "${waiting[@]/#/--test=}"
     run --doc
     make --no-print-directory slow-test || failures=$((failures + 1))
+    HIGHWATER=target/debug/highwater scripts/http-tests.sh --quick || failures=$((failures + 1))
 fi
 
 echo
