@@ -132,16 +132,14 @@ impl Journal {
             0 => String::new(),
             times => format!(", and {times} times before"),
         };
-        let limit_bytes = self.limit_bytes;
+        let (name, peer, limit_bytes) = (self.name(client), client.peer, self.limit_bytes);
+        let queued_bytes = client.queue.len();
         about!(
             Info,
             "write_blocked",
             client,
-            [queued_bytes = client.queue.len(), limit_bytes = limit_bytes],
-            "{} write blocked: {} bytes queued, over the limit of {limit_bytes}{repeated} ({})",
-            self.name(client),
-            client.queue.len(),
-            client.peer,
+            [queued_bytes = queued_bytes, limit_bytes = limit_bytes],
+            "{name} write blocked: {queued_bytes} bytes queued, over the limit of {limit_bytes}{repeated} ({peer})"
         );
     }
 
@@ -203,30 +201,26 @@ impl Journal {
 
     /// The receive buffer of a client was enlarged to let its ACKs in.
     pub(super) fn acks_let_in<S: Stream>(&self, client: &Client<S>, silence: Duration) {
+        let (name, milliseconds, peer) = (self.name(client), silence.as_millis(), client.peer);
         about!(
             Debug,
             "receive_buffer_enlarged",
             client,
             [silent_seconds = silence.as_secs_f64()],
-            "{} sent no ACK for {} ms: receive buffer enlarged, in case our kernel dropped its ACKs ({})",
-            self.name(client),
-            silence.as_millis(),
-            client.peer,
+            "{name} sent no ACK for {milliseconds} ms: receive buffer enlarged, in case our kernel dropped its ACKs ({peer})"
         );
     }
 
     /// An idle client is let go in order.
     pub(super) fn idle_in_order<S: Stream>(&mut self, client: &Client<S>, silence: Duration) {
         self.counters.idle_clients += 1;
+        let (name, seconds, peer) = (self.name(client), silence.as_secs_f64(), client.peer);
         about!(
             Debug,
             "close",
             client,
-            [reason = "idle", silent_seconds = silence.as_secs_f64()],
-            "{} idle, closing in order: no byte moved for {:.3} s ({})",
-            self.name(client),
-            silence.as_secs_f64(),
-            client.peer,
+            [reason = "idle", silent_seconds = seconds],
+            "{name} idle, closing in order: no byte moved for {seconds:.3} s ({peer})"
         );
     }
 
