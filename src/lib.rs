@@ -78,7 +78,8 @@ pub mod units;
 pub use backpressure::{Answer, SlowReason};
 pub use engine::{
     Actions, ClientId, ClientList, ClientName, ClientReport, Counters, FilePart, FileSource, Histogram,
-    Measure, MeasureKind, Prepared, Question, Report, Service, Slowness, Snapshot,
+    Measure, MeasureKind, Prepared, Question, Report, Service, ShadowEnding, ShadowOutcome, ShadowReport,
+    Slowness, Snapshot,
 };
 pub use error::{CloseReason, ConnectError, Operation, ServerError};
 pub use event_loop::{EventLoop, Remote};

@@ -124,6 +124,9 @@ pub(crate) fn run(args: BroadcastArgs) -> ExitCode {
         );
     }
     let limits = policy(&args.serving);
+    if args.serving.shadow {
+        usage("--shadow is not there for broadcast, which judges subscribers itself: leave it out");
+    }
     if let Err(error) = limits.check() {
         usage(&sentences::of_limits(&error));
     }

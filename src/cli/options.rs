@@ -108,6 +108,10 @@ pub(crate) struct ServingArgs {
     /// the drain timeout with it [default: raises none]
     #[arg(long, value_name = "RATE", value_parser = parse_rate, help_heading = SLOW)]
     pub(crate) slowest_reader: Option<u64>,
+    /// Disconnect nobody for slowness, but log and count who would be
+    /// disconnected, and recommend limits: a trial run. Bounds of memory hold.
+    #[arg(long, help_heading = SLOW)]
+    pub(crate) shadow: bool,
     /// Disconnect a client whose queue has not been empty for this long
     /// [default: 60s, or the grace if that is longer]
     #[arg(long, value_name = "TIME", help_heading = SLOW)]
@@ -198,6 +202,7 @@ impl ServingArgs {
             hard_limit_bytes: size(self.hard_limit),
             memory_budget_bytes: size(self.memory_budget),
             max_clients: self.max_clients,
+            shadow: self.shadow,
             max_clients_per_address: self.max_clients_per_address,
             stop_timeout: self.stop_timeout.0,
             unsent_bytes: self.unsent.0,

@@ -1,10 +1,11 @@
 //! Signals: SIGINT and SIGTERM stop the server; SIGHUP and SIGUSR1 open the
-//! log file anew, for programs that rotate logs.
+//! log file anew, for programs that rotate logs; SIGUSR2 has shadow mode tell
+//! what it recommends.
 
 use std::thread;
 
 use log::{info, warn};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
 use super::log::Log;
@@ -15,7 +16,7 @@ use super::stopper::Stopper;
 /// second. Without a log file and a service manager SIGHUP ends the program, as
 /// it does when a terminal is closed.
 pub(crate) fn hear_signals(stopper: Stopper, notify: Notify, log: Log) -> std::io::Result<()> {
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR1])?;
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR1, SIGUSR2])?;
     if log.has_file() || notify.has_manager() {
         signals.add_signal(SIGHUP)?;
     }
@@ -23,6 +24,7 @@ pub(crate) fn hear_signals(stopper: Stopper, notify: Notify, log: Log) -> std::i
         let mut stopping = false;
         for signal in signals.forever() {
             match signal {
+                SIGUSR2 => stopper.tell_shadow(),
                 SIGHUP => notify.while_reloading(|| reopen(&log)),
                 SIGUSR1 => reopen(&log),
                 _ if stopping => {

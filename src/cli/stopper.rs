@@ -44,6 +44,11 @@ impl Stopper {
         }
     }
 
+    /// Has shadow mode tell what it recommends.
+    pub(crate) fn tell_shadow(&self) {
+        self.remote.tell_shadow();
+    }
+
     /// Stops in order.
     pub(crate) fn stop(&self) {
         self.take_sockets();

@@ -11,6 +11,7 @@ use super::client::readiness::Event;
 use super::client::{Client, Ending, Input, Phase};
 use super::client_table::ClientId;
 use super::core::{Core, Engine};
+use super::journal::slowness;
 use super::network::{Network, Stream};
 use super::service::Service;
 use super::timers::Timer;
@@ -70,6 +71,10 @@ impl<N: Network> Core<N> {
         if let Some(client) = self.clients.get(id)
             && client.phase != Phase::Closed
         {
+            if self.is_shadowed(reason) {
+                let slow = slowness(client, reason, self.now);
+                return self.would_disconnect(id, reason, slow, detail);
+            }
             self.journal.slow(client, reason, self.now, detail);
             self.mark_closed(id, CloseReason::Slow(reason));
         }
@@ -77,9 +82,13 @@ impl<N: Network> Core<N> {
 
     /// Disconnects a client that broke a rule which its service judges.
     pub(super) fn disconnect_slow(&mut self, id: ClientId, reason: SlowReason, slow: Slowness, detail: &str) {
+        let is_shadowed = self.is_shadowed(reason);
         if let Some(client) = self.clients.get_mut(id)
             && client.phase != Phase::Closed
         {
+            if is_shadowed {
+                return self.would_disconnect(id, reason, slow, detail);
+            }
             let _ = client.look_at_window();
             self.journal.slow_by_service(client, reason, slow, detail);
             self.mark_closed(id, CloseReason::Slow(reason));

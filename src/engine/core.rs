@@ -19,6 +19,7 @@ use super::network::{Network, Stream};
 use super::newcomers::Newcomers;
 use super::ready_list::ReadyList;
 use super::refusals::Refusals;
+use super::shadow::Shadow;
 use super::silence::Silence;
 use super::timers::{Entry, Timer, Timers};
 use super::watch::Watch;
@@ -75,6 +76,8 @@ pub(super) struct Core<N: Network> {
     pub(super) refusals: Refusals,
     pub(super) stop: Stop,
     pub(super) silence: Silence,
+    /// Set in shadow mode.
+    pub(super) shadow: Option<Box<Shadow>>,
     /// What an operator may ask for, if anybody may.
     pub(super) watch: Option<Box<Watch>>,
     /// What is left of the answers under way.
@@ -174,6 +177,7 @@ impl<N: Network> Core<N> {
             refusals: Refusals::new(max_clients, limits.max_clients_per_address, now),
             stop: Stop::No,
             silence: Silence::default(),
+            shadow: limits.shadow.then(Box::default),
             watch: None,
             files: FileSends::default(),
             departed: None,
@@ -282,6 +286,7 @@ impl<N: Network> Core<N> {
             let over_limit = self.now.saturating_duration_since(since);
             self.journal.back_below_limit(over_limit);
         }
+        self.shadow_close(id, &reason);
         if self.watch.is_some() {
             self.keep_departure(id, &reason);
         }

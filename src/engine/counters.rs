@@ -30,6 +30,8 @@ pub struct Counters {
     pub finished_clients: u64,
     /// Clients disconnected by a rule, in the order of [`SlowReason::ALL`].
     slow_clients: [u64; SlowReason::ALL.len()],
+    /// Clients that shadow mode has kept, in the same order.
+    would_disconnect: [u64; SlowReason::ALL.len()],
     /// Clients whose socket failed, mostly because the peer reset it.
     pub failed_clients: u64,
     /// Clients that the service rejected.
@@ -55,6 +57,13 @@ impl Counters {
         self.slow_clients[reason as usize]
     }
 
+    /// Clients and episodes that this rule would have disconnected, had shadow
+    /// mode not kept them.
+    #[must_use]
+    pub const fn would_disconnect(&self, reason: SlowReason) -> u64 {
+        self.would_disconnect[reason as usize]
+    }
+
     /// How many clients were closed for each reason, by its
     /// [`word`](CloseReason::word). Those of a full address count as refused.
     pub fn closed_by_reason(&self) -> impl Iterator<Item = (&'static str, u64)> {
@@ -69,6 +78,10 @@ impl Counters {
             ("failed", self.failed_clients),
             ("finished", self.finished_clients),
         ])
+    }
+
+    pub(super) const fn count_would_disconnect(&mut self, reason: SlowReason) {
+        self.would_disconnect[reason as usize] += 1;
     }
 
     pub(super) const fn count_closed(&mut self, reason: &CloseReason) {

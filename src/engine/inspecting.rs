@@ -56,7 +56,10 @@ impl<N: Network, S: Service> Engine<N, S> {
         if self.core.walk_on(&mut walk) {
             let report = match walk.question {
                 Question::Snapshot => Report::Snapshot(Box::new(self.snapshot(&walk))),
-                Question::Clients { .. } => Report::Clients(Box::new(walk.list)),
+                Question::Clients { .. } => {
+                    walk.list.shadow = self.shadow_report();
+                    Report::Clients(Box::new(walk.list))
+                }
             };
             (walk.reply)(report);
         } else if let Some(watch) = &mut self.core.watch {

@@ -13,6 +13,7 @@ use super::counters::Counters;
 use super::histogram::Histogram;
 use super::network::{PeerState, Stream};
 use super::refusals::Full;
+use super::shadow::ShadowEnding;
 use crate::backpressure::SlowReason;
 use crate::error::CloseReason;
 use crate::limits::LOG_REPEAT_INTERVAL;
@@ -33,6 +34,16 @@ macro_rules! about {
             $($text)+
         )
     };
+}
+
+/// How slow a client is by a rule.
+pub(super) fn slowness<S: Stream>(client: &Client<S>, reason: SlowReason, now: Instant) -> Slowness {
+    let since = client.clocks.since(reason);
+    Slowness {
+        slow_for: since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since)),
+        waiting_bytes: client.queue.len(),
+        peak_bytes: client.peak_bytes as usize,
+    }
 }
 
 /// Why a client is stuck, as far as our kernel knows. While the window is closed
@@ -158,12 +169,7 @@ impl Journal {
 
     /// A rule disconnects a client; `detail` has the number of that rule.
     pub(super) fn slow<S: Stream>(&self, client: &Client<S>, reason: SlowReason, now: Instant, detail: &str) {
-        let since = client.clocks.since(reason);
-        let slow = Slowness {
-            slow_for: since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since)),
-            waiting_bytes: client.queue.len(),
-            peak_bytes: client.peak_bytes as usize,
-        };
+        let slow = slowness(client, reason, now);
         self.slow_by_service(client, reason, slow, detail);
     }
 
@@ -195,6 +201,56 @@ impl Journal {
             slow.peak_bytes,
             client.sent_bytes,
             standstill(client),
+            client.peer,
+        );
+    }
+
+    /// A rule would disconnect a client, and shadow mode keeps it.
+    pub(super) fn would_disconnect<S: Stream>(
+        &mut self,
+        client: &Client<S>,
+        reason: SlowReason,
+        slow: Slowness,
+        detail: &str,
+    ) {
+        self.counters.count_would_disconnect(reason);
+        about!(
+            Warn,
+            "would_disconnect",
+            client,
+            [
+                reason:% = reason,
+                slow_seconds = slow.slow_for.as_secs_f64(),
+                queued_bytes = slow.waiting_bytes,
+                limit_bytes = self.limit_bytes
+            ],
+            "{} would disconnect, {reason}: slow for {:.3} s, {} bytes queued (peak {}), {detail}, {} sent, {} ({})",
+            self.name(client),
+            slow.slow_for.as_secs_f64(),
+            slow.waiting_bytes,
+            slow.peak_bytes,
+            client.sent_bytes,
+            client.stream.peer_state(),
+            client.peer,
+        );
+    }
+
+    /// What became of a client that shadow mode has kept.
+    pub(super) fn shadow_ended<S: Stream>(&self, client: &Client<S>, ended: &ShadowEnding) {
+        about!(
+            Info,
+            "shadow_ended",
+            client,
+            [
+                reason:% = ended.reason,
+                ending:% = ended.ending,
+                slow_seconds = ended.slow_for.as_secs_f64()
+            ],
+            "{} {} after {:.3} s, kept by shadow mode: {} ({})",
+            self.name(client),
+            ended.ending,
+            ended.slow_for.as_secs_f64(),
+            ended.reason,
             client.peer,
         );
     }

@@ -9,6 +9,7 @@ use super::client::ClientName;
 use super::counters::Counters;
 use super::histogram::Histogram;
 use super::service::Measure;
+use super::shadow::ShadowReport;
 
 /// What is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +88,8 @@ pub struct ClientReport {
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct ClientList {
+    /// What shadow mode has seen, if it is on.
+    pub shadow: Option<ShadowReport>,
     /// Those that are connected, upstreams included.
     pub live: Vec<ClientReport>,
     /// Those that have left: for each reason the last ones first.

@@ -7,6 +7,8 @@
 
 use std::collections::hash_map::Entry;
 
+use std::time::Duration;
+
 use super::actions::{Actions, Slowness};
 use super::client::{FileState, Phase};
 use super::client_table::ClientId;
@@ -151,12 +153,30 @@ impl<N: Network> Core<N> {
         // A peer that owed nothing at the last look may owe since just now only.
         let is_new = !std::mem::replace(&mut watch.is_owed, owed_bytes > 0);
         if acknowledged_bytes > watch.acknowledged_bytes || owed_bytes == 0 || is_new {
+            // One that owed nothing was not slow meanwhile.
+            let silence = if is_new {
+                Duration::ZERO
+            } else {
+                now.saturating_duration_since(watch.progress)
+            };
             watch.acknowledged_bytes = acknowledged_bytes;
             watch.progress = now;
+            if self.shadow.is_some() {
+                self.shadow_progress(id, silence);
+            }
         }
-        if now.saturating_duration_since(watch.progress) < grace {
+        let (Some(client), Some(watch)) = (self.clients.get_mut(id), self.files.watches.get_mut(&id)) else {
+            return;
+        };
+        if self.shadow.is_some() {
             watch.armed = now;
             self.timers.arm(Timer::Progress, id, now);
+        }
+        if now.saturating_duration_since(watch.progress) < grace {
+            if self.shadow.is_none() {
+                watch.armed = now;
+                self.timers.arm(Timer::Progress, id, now);
+            }
             return;
         }
         let slow = Slowness {

@@ -71,10 +71,10 @@ impl Watch {
             .stream
             .peer_window()
             .map_or(0, |window| window.window_bytes);
-        let mut largest_window_bytes = window_bytes;
+        let mut largest_window_bytes = window_bytes.max(client.largest_window_bytes);
         let mut age = Duration::ZERO;
         if let Some(seen) = self.seen.get_mut(id.slot()) {
-            seen.largest_window_bytes = seen.largest_window_bytes.max(window_bytes);
+            seen.largest_window_bytes = seen.largest_window_bytes.max(largest_window_bytes);
             largest_window_bytes = seen.largest_window_bytes;
             age = now.saturating_duration_since(seen.came);
         }

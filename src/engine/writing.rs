@@ -225,7 +225,7 @@ impl<N: Network> Core<N> {
             return Sent::Empty;
         };
         let before = client.queue.len();
-        let over_limit_since = client.clocks.since(SlowReason::WriteTimeout);
+        let clocks_before = client.clocks;
         let mut outcome = Ok(Sent::Waiting);
         while client.readiness.is_writable() && !client.queue.is_empty() {
             let left = client.queue.len();
@@ -241,7 +241,7 @@ impl<N: Network> Core<N> {
         self.budget.shrink(sent_bytes);
         self.moved_bytes += sent_bytes as u64;
         client.clocks.queue_changed(&self.limits, &client.queue, self.now);
-        if let Some(since) = over_limit_since
+        if let Some(since) = clocks_before.since(SlowReason::WriteTimeout)
             && client.clocks.since(SlowReason::WriteTimeout).is_none()
         {
             let over_limit = self.now.saturating_duration_since(since);
@@ -249,6 +249,9 @@ impl<N: Network> Core<N> {
         }
         if sent_bytes > 0 && self.limits.slowest_reader_bytes_per_s.is_some() {
             let _ = client.look_at_window();
+        }
+        if self.shadow.is_some() {
+            self.shadow_flush(id, clocks_before);
         }
         outcome.unwrap_or_else(|error| {
             self.mark_closed(id, CloseReason::Failed(Operation::Write, error));

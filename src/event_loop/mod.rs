@@ -222,7 +222,12 @@ impl<S: Service> EventLoop<S> {
             self.dispatch();
             self.look_at_watch(real);
             match self.engine.turn(now) {
-                Next::Stopped => return Ok(*self.engine.counters()),
+                Next::Stopped => {
+                    if self.engine.shadow_report().is_some() {
+                        self.engine.log_shadow();
+                    }
+                    return Ok(*self.engine.counters());
+                }
                 Next::WaitFor(time) => wait = Some(time),
                 Next::Wait => wait = None,
             }
@@ -263,6 +268,9 @@ impl<S: Service> EventLoop<S> {
                     }
                     if self.remote.take_hand_over() {
                         self.engine.hand_over();
+                    }
+                    if self.remote.take_tell_shadow() {
+                        self.engine.log_shadow();
                     }
                     if self.remote.take_wake() {
                         self.engine.handle_wake();

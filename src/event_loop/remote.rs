@@ -27,6 +27,7 @@ struct Flags {
     is_stopping: AtomicBool,
     hand_over: AtomicBool,
     wake: AtomicBool,
+    tell_shadow: AtomicBool,
     asked: AtomicBool,
     questions: Mutex<Vec<(Question, Reply)>>,
 }
@@ -59,6 +60,7 @@ impl Remote {
     /// [`Limits::stop_timeout`](crate::Limits).
     pub fn hand_over(&self) {
         self.flags.is_stopping.store(true, Ordering::Release);
+        self.flags.is_stopping.store(true, Ordering::Release);
         self.flags.hand_over.store(true, Ordering::Release);
         self.ring();
     }
@@ -84,6 +86,17 @@ impl Remote {
         }
         self.flags.asked.store(true, Ordering::Release);
         self.ring();
+    }
+
+    /// Has what shadow mode recommends written into the log.
+    pub fn tell_shadow(&self) {
+        self.flags.tell_shadow.store(true, Ordering::Release);
+        self.ring();
+    }
+
+    /// Whether that was asked for since this was last called.
+    pub(super) fn take_tell_shadow(&self) -> bool {
+        self.flags.tell_shadow.swap(false, Ordering::AcqRel)
     }
 
     /// Whether somebody has asked something that was not taken yet.

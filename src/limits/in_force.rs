@@ -52,7 +52,11 @@ impl fmt::Display for InForce<'_> {
             format_time(limits.upstream_grace),
             format_time(limits.connect_timeout),
             format_time(limits.stop_timeout),
-        )
+        )?;
+        if limits.shadow {
+            f.write_str("; shadow mode: nobody is disconnected for slowness")?;
+        }
+        Ok(())
     }
 }
 

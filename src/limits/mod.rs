@@ -6,6 +6,7 @@
 pub mod broadcast;
 mod check;
 mod in_force;
+mod operations;
 mod resources;
 mod server;
 mod slowest_reader;
@@ -15,6 +16,10 @@ use std::time::Duration;
 pub(crate) use in_force::InForce;
 
 pub use check::{Limit, LimitsError, SHORTEST_TIMEOUT};
+pub use operations::{
+    BEAT_INTERVAL, GONE_CLIENTS, INSPECTED_CLIENTS_PER_TURN, MAX_PASSED_SOCKETS, MAX_TAKE_OVER_CALLERS,
+    NOTIFY_TIMEOUT, SHADOW_ENDINGS, STATUS_INTERVAL, TAKE_OVER_ANSWER_TIMEOUT, TAKE_OVER_START_TIMEOUT,
+};
 pub use resources::Resources;
 pub use server::Limits;
 
@@ -300,40 +305,6 @@ pub const LOG_LINES_PER_SECOND: usize = 10;
 /// Shortest time between two log lines of one kind about one client, or of one
 /// kind about the listener. Events in between are summed up.
 pub const LOG_REPEAT_INTERVAL: Duration = Duration::from_secs(10);
-
-/// Clients that have left and are kept for an operator, for each reason. One
-/// takes some 200 bytes: all reasons together at most 3 MB.
-pub const GONE_CLIENTS: usize = 1000;
-
-/// Most clients that an operator's question looks at in one turn. Each costs up
-/// to two system calls of 0.6 us.
-pub const INSPECTED_CLIENTS_PER_TURN: usize = 128;
-
-/// Time between two beats of a loop that is watched; how late one comes is the
-/// loop's lag.
-pub const BEAT_INTERVAL: Duration = Duration::from_millis(100);
-
-/// Longest time between two messages to the service manager about how many
-/// clients are served.
-pub const STATUS_INTERVAL: Duration = Duration::from_secs(10);
-
-/// Longest wait until the service manager takes a message that must not be
-/// lost. The event loop never waits for it.
-pub const NOTIFY_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Most listening sockets that a service manager or a predecessor may pass.
-pub const MAX_PASSED_SOCKETS: usize = 64;
-
-/// Longest wait for the other side's next message when listening sockets change
-/// hands.
-pub const TAKE_OVER_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Longest time from the listening sockets to the message that the successor
-/// accepts on them.
-pub const TAKE_OVER_START_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// Most programs that may ask for the listening sockets at the same time.
-pub const MAX_TAKE_OVER_CALLERS: usize = 4;
 
 /// Silence after which the kernel asks whether the peer is still there
 /// (`TCP_KEEPIDLE`). Nothing else tells that a peer vanished while both sides were

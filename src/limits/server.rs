@@ -59,6 +59,9 @@ pub struct Limits {
     /// Most clients of one address at a time, IPv6 addresses by their /64;
     /// `None` for no such limit.
     pub max_clients_per_address: Option<usize>,
+    /// Nobody is disconnected by a timeout for slow clients; it is logged and
+    /// counted who would have been. Bounds of memory hold all the same.
+    pub shadow: bool,
     /// Descriptors that are kept back from clients.
     pub reserved_descriptors: usize,
     /// Unsent bytes that the kernel may hold for a client
@@ -91,6 +94,7 @@ impl Default for Limits {
             connect_timeout: CONNECT_TIMEOUT,
             max_clients: None,
             max_clients_per_address: None,
+            shadow: false,
             reserved_descriptors: RESERVED_DESCRIPTORS,
             unsent_bytes: UNSENT_BYTES,
             receive_buffer_bytes: RECEIVE_BUFFER_BYTES,

@@ -16,4 +16,5 @@ mod clients;
 mod files;
 mod metrics;
 mod operator;
+mod services;
 mod stopping;

@@ -173,3 +173,30 @@ fn both_formats_say_the_same_and_promtool_has_nothing_to_add() {
         String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && told.is_empty(), "{told}");
 }
+
+#[test]
+fn clients_that_shadow_mode_keeps_are_counted_and_the_list_has_its_recommendation() {
+    let watched = Watched::start("echo", &["--shadow", "--grace", "300ms"]);
+    let would = "highwater_would_disconnects_total{reason=\"write timeout\"}";
+    assert_eq!(watched.sample(would), 0.0);
+    let mut stalled = connect_with(watched.server.address(), Buffers::SMALL);
+    fill_up_to(&mut stalled, 128 << 10);
+    watched.wait_for(would, 1.0);
+    assert_eq!(
+        watched.sample("highwater_disconnects_total{reason=\"write timeout\"}"),
+        0.0
+    );
+    let clients = watched.json("/clients");
+    assert_eq!(
+        clients["shadow"]["recommendation"], "--limit 64KiB --grace 300ms",
+        "{clients}"
+    );
+    drop(stalled);
+    watched.server.wait_for_line("left by itself after");
+    assert_eq!(
+        watched.json("/clients")["shadow"]["kept"][0]["ending"],
+        "left by itself"
+    );
+    let plain = Watched::start("echo", &[]);
+    assert!(plain.json("/clients")["shadow"].is_null());
+}

@@ -157,7 +157,12 @@ fn unsafe_code_stands_in_the_kernel_folder_only() {
 }
 
 /// Log lines that name an option and whose words scripts read: `docs/log.md`.
-const FROZEN_OPTIONS: [(&str, &str); 4] = [
+/// What shadow mode recommends is options, as one types them.
+const FROZEN_OPTIONS: [(&str, &str); 8] = [
+    ("src/engine/shadow.rs", "--limit"),
+    ("src/engine/shadow.rs", "--grace"),
+    ("src/engine/shadow.rs", "--drain-timeout"),
+    ("src/engine/shadow.rs", "--upstream-grace"),
     ("src/engine/refusals.rs", "--max-clients"),
     ("src/engine/refusals.rs", "--max-clients-per-address"),
     ("src/event_loop/offer.rs", "--max-clients"),

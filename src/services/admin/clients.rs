@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 use std::fmt::Write;
 use std::time::Duration;
 
-use crate::{ClientList, ClientReport};
+use crate::{ClientList, ClientReport, ShadowReport};
 
 /// Clients in a list unless another number is asked for.
 const LIMIT: usize = 100;
@@ -107,7 +107,13 @@ impl Writing {
             pieces.extend(gone.into_iter().map(Piece::Client));
             pieces.push(text("]"));
         }
-        pieces.push(Piece::Text(format!("}},\"live_total\":{total}}}\n")));
+        let shadow = list
+            .shadow
+            .as_ref()
+            .map_or_else(|| "null".to_owned(), write_shadow);
+        pieces.push(Piece::Text(format!(
+            "}},\"live_total\":{total},\"shadow\":{shadow}}}\n"
+        )));
         Self {
             left: pieces.into_iter(),
             text: String::new(),
@@ -133,6 +139,30 @@ impl Writing {
     pub(super) fn finish(self) -> String {
         self.text
     }
+}
+
+/// What shadow mode recommends, and who it kept.
+fn write_shadow(report: &ShadowReport) -> String {
+    let mut text = format!(
+        "{{\"recommendation\":\"{}\",\"sentence\":\"{}\",\"table\":\"{}\",\"kept\":[",
+        report.options(),
+        report.sentence(),
+        report.table(),
+    );
+    for (index, kept) in report.endings.iter().enumerate() {
+        let comma = if index == 0 { "" } else { "," };
+        let _ = write!(
+            text,
+            "{comma}{{\"name\":\"{}\",\"address\":\"{}\",\"reason\":\"{}\",\"slow_seconds\":{:.3},\"ending\":\"{}\"}}",
+            kept.name,
+            kept.address,
+            kept.reason,
+            kept.slow_for.as_secs_f64(),
+            kept.ending,
+        );
+    }
+    text.push_str("]}");
+    text
 }
 
 fn write_client(text: &mut String, client: &ClientReport) {

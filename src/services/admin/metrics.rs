@@ -12,7 +12,7 @@ use prometheus_client::metrics::exemplar::Exemplar;
 use prometheus_client::registry::Registry;
 
 use super::process::Process;
-use crate::{Histogram, Measure, MeasureKind, Snapshot};
+use crate::{Histogram, Measure, MeasureKind, SlowReason, Snapshot};
 
 /// How the samples are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,6 +151,7 @@ fn of_server(snapshot: &Snapshot) -> Vec<Family> {
     let counters = &snapshot.counters;
     let counter = |name, help, value| one(name, help, Value::Counter(value));
     let gauge = |name, help, value: u64| one(name, help, Value::Gauge(value as f64));
+    let would = SlowReason::ALL.into_iter().map(|reason| (reason.word(), counters.would_disconnect(reason)));
     let refused = counters.refused_clients + counters.address_refused_clients;
     vec![
         gauge("highwater_clients", "Clients that are connected", snapshot.clients as u64),
@@ -159,6 +160,7 @@ fn of_server(snapshot: &Snapshot) -> Vec<Family> {
         counter("highwater_accepted_clients", "Clients that were accepted and served", counters.served_clients),
         counter("highwater_refused_clients", "Clients that were refused because all seats were taken", refused),
         by_reason("highwater_disconnects", "Clients that are gone, by reason", counters.closed_by_reason()),
+        by_reason("highwater_would_disconnects", "Clients that shadow mode has kept, by the first rule that they broke", would),
         counter("highwater_over_limit_episodes", "Times that the queue of a client reached the limit", snapshot.over_limit_episodes),
         one("highwater_over_limit_seconds", "Time that clients were over the limit", Value::Histogram(snapshot.over_limit)),
         counter("highwater_received_bytes", "Bytes read from clients and upstreams", counters.received_bytes),

@@ -108,6 +108,8 @@ function row(cells, isOver) {
 }
 
 function list(clients) {
+  $("shadow").hidden = !clients.shadow;
+  if (clients.shadow) $("shadow").textContent = `Shadow mode: ${clients.shadow.sentence}. Time over the limit: ${clients.shadow.table}.`;
   $("shown").textContent = `${clients.live.length} of ${clients.live_total}`;
   const over = (client) => client.over_limit_seconds > 0 ? time(client.over_limit_seconds) : "–";
   $("live").tBodies[0].replaceChildren(...clients.live.map((client) => row([

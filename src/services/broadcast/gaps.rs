@@ -20,6 +20,7 @@ impl Broadcast {
     pub(super) fn count_lost(&mut self, slot: usize, lost: &Lost, action: Action, now: Instant) {
         let count = lost.count();
         self.statistics.lost_messages += count;
+        self.statistics.lost_by_action[action as usize] += count;
         let outgoing = &mut self.sessions[slot].outgoing;
         outgoing.lost += count;
         let since = lost.since.unwrap_or(now);

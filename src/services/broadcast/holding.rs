@@ -58,6 +58,7 @@ impl Broadcast {
         actions.pause(session.id);
         let topics = topics.to_vec();
         self.holding.holds.insert(slot, Hold { topics, since: now });
+        self.statistics.publisher_pauses += 1;
     }
 
     /// Finds out who has become full, once that is possible.

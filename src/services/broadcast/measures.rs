@@ -4,22 +4,24 @@
 //! changes it.
 
 use super::Broadcast;
+use crate::backpressure::Action;
 use crate::{Measure, MeasureKind};
 
 impl Broadcast {
     pub(super) fn all_measures(&self) -> Vec<Measure> {
         let statistics = &self.statistics;
-        vec![
+        let mut measures = vec![
             counter("commands", "commands that clients have sent", statistics.commands),
             counter(
                 "deliveries",
                 "messages to subscribers, those that wait or were dropped included",
                 statistics.deliveries,
             ),
+            counter("messages", "messages that were published", statistics.messages),
             counter(
-                "lost_messages",
-                "messages that were dropped for slow subscribers",
-                statistics.lost_messages,
+                "publisher_pauses",
+                "times that a publisher waited for a subscriber",
+                statistics.publisher_pauses,
             ),
             gauge(
                 "subscriptions",
@@ -41,7 +43,16 @@ impl Broadcast {
                 "messages and replies that wait, each once",
                 self.waiting_bytes(),
             ),
-        ]
+        ];
+        measures.extend(Action::ALL.into_iter().map(|action| Measure {
+            label: Some(("action", action.name().to_owned())),
+            ..counter(
+                "lost_messages",
+                "messages that were dropped for slow subscribers, by action",
+                statistics.lost_by_action[action as usize],
+            )
+        }));
+        measures
     }
 }
 
@@ -71,7 +82,9 @@ mod tests {
     fn every_measure_has_a_name_of_its_own_and_one_sentence() {
         let measures = Broadcast::new(Settings::new(&Limits::default())).measures();
         for (index, measure) in measures.iter().enumerate() {
-            assert!(measures[..index].iter().all(|other| other.name != measure.name));
+            let is_other =
+                |other: &crate::Measure| (other.name, &other.label) != (measure.name, &measure.label);
+            assert!(measures[..index].iter().all(is_other));
             assert!(!measure.name.ends_with("_total"), "{}", measure.name);
             assert!(!measure.help.ends_with('.'), "{}", measure.help);
             assert_eq!(measure.value, 0, "{}", measure.name);

@@ -42,6 +42,7 @@ mod owed;
 mod session;
 mod settings;
 mod slowness;
+mod statistics;
 mod subscribing;
 
 use std::collections::HashMap;
@@ -59,6 +60,7 @@ use crate::protocol::resp::{Reply, Version};
 use crate::{Actions, ClientId, CloseReason, Limits, Measure, Service};
 
 pub use settings::Settings;
+use statistics::Statistics;
 
 /// The channel on which a subscriber hears of its own gaps.
 pub const LOST_CHANNEL: &[u8] = b"__highwater__:lost";
@@ -113,16 +115,6 @@ struct SlotState {
     is_gathered: bool,
     /// What counts to the limit has reached the mark, and has not drained.
     is_full: bool,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Statistics {
-    connections: u64,
-    commands: u64,
-    lost_messages: u64,
-    deliveries: u64,
-    subscriptions: usize,
-    slow_clients: u64,
 }
 
 impl Broadcast {

@@ -16,7 +16,7 @@ mod serving;
 mod unlogged;
 mod variant;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ use readers::Readers;
 use unlogged::Unlogged;
 
 use crate::protocol::http1::limits::MAX_HEAD_BYTES;
-use crate::{Actions, ClientId, CloseReason, Remote, Service};
+use crate::{Actions, ClientId, CloseReason, Measure, MeasureKind, Remote, Service};
 
 /// How often in the request timeout heads are looked at.
 const LOOKS_PER_TIMEOUT: u32 = 40;
@@ -55,6 +55,8 @@ pub struct Files {
     /// Lent to each client in turn.
     read_buffer: Vec<u8>,
     is_stopping: bool,
+    /// Answers so far, by status.
+    answers: BTreeMap<u16, u64>,
 }
 
 impl Files {
@@ -72,6 +74,7 @@ impl Files {
             heads: Heads::default(),
             read_buffer: vec![0; MAX_HEAD_BYTES],
             is_stopping: false,
+            answers: BTreeMap::new(),
         })
     }
 }
@@ -99,6 +102,17 @@ impl Service for Files {
         let bytes = &self.read_buffer[..count_bytes];
         conversation.received.extend_from_slice(bytes);
         self.serve(client, actions);
+    }
+
+    fn measures(&self) -> Vec<Measure> {
+        let measure = |(status, count): (&u16, &u64)| Measure {
+            name: "answers",
+            help: "Answers over HTTP, by status",
+            kind: MeasureKind::Counter,
+            label: Some(("status", status.to_string())),
+            value: *count,
+        };
+        self.answers.iter().map(measure).collect()
     }
 
     fn file_sent(&mut self, client: ClientId, actions: &mut Actions<'_>) {

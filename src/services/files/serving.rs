@@ -94,6 +94,7 @@ impl Files {
     }
 
     fn send(&mut self, client: ClientId, answer: Answer, record: Option<Record>, actions: &mut Actions<'_>) {
+        *self.answers.entry(answer.status.code()).or_default() += 1;
         let Some(conversation) = self.clients.get_mut(&client) else {
             return;
         };

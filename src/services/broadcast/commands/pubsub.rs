@@ -145,6 +145,7 @@ impl Broadcast {
         payload: &[u8],
         actions: &mut Actions<'_>,
     ) {
+        self.statistics.messages += 1;
         let mut receivers = 0;
         if !topics.is_empty() {
             let action = self.settings.action_for(channel);

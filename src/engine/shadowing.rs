@@ -1,0 +1,131 @@
+//! Shadowing: a rule is broken, and nobody is disconnected.
+//!
+//! Owns when an episode begins and ends, and its lines in the log. Refuses to
+//! recommend: `shadow` does.
+
+use std::time::Instant;
+
+use log::info;
+
+use super::actions::Slowness;
+use super::client_table::ClientId;
+use super::core::{Core, Engine};
+use super::network::Network;
+use super::service::Service;
+use super::shadow::{Ending, ShadowEnding, ShadowReport};
+use crate::backpressure::{Clocks, SlowReason};
+use crate::error::CloseReason;
+
+impl<N: Network, S: Service> Engine<N, S> {
+    /// What shadow mode has seen and recommends, if it is on.
+    #[must_use]
+    pub fn shadow_report(&self) -> Option<ShadowReport> {
+        let shadow = self.core.shadow.as_ref()?;
+        Some(shadow.report(&self.core.limits))
+    }
+
+    /// Writes what shadow mode recommends into the log.
+    pub(crate) fn log_shadow(&self) {
+        let Some(report) = self.shadow_report() else {
+            return info!(event = "shadow"; "shadow: this server is not in shadow mode and has nothing to tell");
+        };
+        info!(event = "shadow", recommendation = report.options().as_str(); "shadow: {}", report.sentence());
+        info!(event = "shadow"; "shadow: time over the limit of those that recovered: {}", report.table());
+    }
+}
+
+impl<N: Network> Core<N> {
+    /// Whether shadow mode keeps a client that broke this rule. Bounds of memory
+    /// hold all the same.
+    pub(super) fn is_shadowed(&self, reason: SlowReason) -> bool {
+        self.shadow.is_some() && matches!(reason, SlowReason::WriteTimeout | SlowReason::DrainTimeout)
+    }
+
+    /// Notes a client that a rule would disconnect, once in an episode.
+    pub(super) fn would_disconnect(
+        &mut self,
+        id: ClientId,
+        reason: SlowReason,
+        slow: Slowness,
+        detail: &str,
+    ) {
+        let Some(since) = self.now.checked_sub(slow.slow_for) else {
+            return;
+        };
+        if let (Some(shadow), Some(client)) = (&mut self.shadow, self.clients.get(id))
+            && shadow.begin(id, reason, since)
+        {
+            self.journal.would_disconnect(client, reason, slow, detail);
+        }
+    }
+
+    /// Looks at a client whose queue was written: it may be back below the limit.
+    pub(super) fn shadow_flush(&mut self, id: ClientId, before: Clocks) {
+        let (Some(shadow), Some(client)) = (&mut self.shadow, self.clients.get(id)) else {
+            return;
+        };
+        let stopped = |reason| match client.clocks.since(reason) {
+            None => before.since(reason),
+            Some(_) => None,
+        };
+        let is_upstream = client.is_upstream();
+        let now = self.now;
+        let age = |since: Instant| now.saturating_duration_since(since);
+        if let Some(since) = stopped(SlowReason::WriteTimeout) {
+            shadow.back_below_limit(age(since), client.peak_bytes as usize, is_upstream);
+        }
+        if let Some(since) = stopped(SlowReason::DrainTimeout) {
+            shadow.drained(age(since), is_upstream);
+        }
+        if let Some(episode) = shadow.episode(id)
+            && stopped(episode.reason).is_some()
+        {
+            self.end_episode(id, Ending::Recovered);
+        }
+    }
+
+    /// A client whose progress is watched has acknowledged something.
+    pub(super) fn shadow_progress(&mut self, id: ClientId, silence: std::time::Duration) {
+        if let Some(shadow) = &mut self.shadow {
+            shadow.back_below_limit(silence, 0, false);
+            if shadow.episode(id).is_some() {
+                self.end_episode(id, Ending::Recovered);
+            }
+        }
+    }
+
+    /// A client is about to be closed.
+    pub(super) fn shadow_close(&mut self, id: ClientId, reason: &CloseReason) {
+        if self
+            .shadow
+            .as_ref()
+            .is_some_and(|shadow| shadow.episode(id).is_some())
+        {
+            let ending = match reason {
+                CloseReason::Stopped | CloseReason::Slow(_) | CloseReason::NotAcknowledged => {
+                    Ending::StillStuck
+                }
+                _ => Ending::Left,
+            };
+            self.end_episode(id, ending);
+        }
+    }
+
+    fn end_episode(&mut self, id: ClientId, ending: Ending) {
+        let (Some(shadow), Some(client)) = (&mut self.shadow, self.clients.get(id)) else {
+            return;
+        };
+        let Some(episode) = shadow.episode(id) else {
+            return;
+        };
+        let ended = ShadowEnding {
+            name: client.name(),
+            address: client.peer,
+            reason: episode.reason,
+            slow_for: self.now.saturating_duration_since(episode.since),
+            ending,
+        };
+        shadow.end(id, ended);
+        self.journal.shadow_ended(client, &ended);
+    }
+}
