@@ -7,6 +7,7 @@ mod activation;
 mod admin;
 mod broadcast;
 mod completions;
+mod config;
 mod echo;
 mod listening;
 mod log;
@@ -31,6 +32,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use broadcast::BroadcastArgs;
 use completions::CompletionsArgs;
+use config::ConfigArgs;
 use echo::EchoArgs;
 use man::ManArgs;
 use probe::ProbeArgs;
@@ -40,12 +42,15 @@ use tunnel::TunnelArgs;
 /// Parses the command line and runs the subcommand. Wrong usage prints one
 /// line and exits with 2.
 pub(crate) fn run() -> ExitCode {
-    match Cli::parse().command {
+    let typed = std::env::args_os().collect();
+    let expanded = config::expand(typed).unwrap_or_else(|sentence| serve::usage(&sentence));
+    match Cli::parse_from(expanded.line).command {
         Command::Echo(args) => echo::run(args),
         Command::Tunnel(args) => serve::serve(args),
         Command::Broadcast(args) => broadcast::run(args),
         Command::Serve(args) => serve_files::run(*args),
         Command::Probe(args) => probe::run(&args),
+        Command::Config(args) => config::run(args),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
     }
@@ -118,6 +123,8 @@ enum Command {
     Serve(Box<ServeArgs>),
     /// Test whether a TCP server survives slow clients.
     Probe(Box<ProbeArgs>),
+    /// Check a file of options, or print the options in force as one.
+    Config(ConfigArgs),
     /// Print completions for a shell.
     ///
     /// The shell then completes subcommands, options and their values at TAB.

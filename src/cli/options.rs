@@ -147,6 +147,10 @@ pub(crate) struct ServingArgs {
     /// reset what is left.
     #[arg(long, value_name = "TIME", default_value_t = Time(limits::STOP_TIMEOUT), help_heading = BOUNDS)]
     pub(crate) stop_timeout: Time,
+    /// Read options from this file, one TOML table with their names, such as
+    /// `grace = "8s"`. The command line goes before the file.
+    #[arg(long, value_name = "FILE", help_heading = OPERATIONS)]
+    pub(crate) config: Option<PathBuf>,
     /// How operators look at the server.
     #[command(flatten)]
     pub(crate) admin: AdminArgs,
@@ -186,6 +190,7 @@ fn parse_level(typed: &str) -> Result<LevelFilter, String> {
 const SLOW: &str = "When a client is too slow";
 const BOUNDS: &str = "What all clients together may take";
 const LOG: &str = "Log";
+const OPERATIONS: &str = "Operations";
 
 impl ServingArgs {
     /// The limits that these arguments ask for. They may contradict each other.
