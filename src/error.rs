@@ -41,6 +41,20 @@ pub enum CloseReason {
     Idle(Duration),
     /// One direction had ended, and nothing moved in the other for this long.
     HalfClosed(Duration),
+    /// A frame, or a part of its header, brought less than 1 KiB/s.
+    FrameTimeout(LateFrame),
+}
+
+/// A frame that came too slowly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LateFrame {
+    /// Bytes of it that have come.
+    pub frame_bytes: usize,
+    /// How many of these came lately: less than 1 KiB for each second of
+    /// [`within`](Self::within).
+    pub late_bytes: u64,
+    /// The time that counts: that of pauses and of a stopped server is left out.
+    pub within: Duration,
 }
 
 /// Why a connection to another server was not begun: the answer of
@@ -133,6 +147,7 @@ mod word {
     pub(super) const CONNECT_FAILED: &str = "connect failed";
     pub(super) const IDLE: &str = "idle";
     pub(super) const HALF_CLOSED: &str = "half-closed";
+    pub(super) const FRAME_TIMEOUT: &str = "frame timeout";
 }
 
 impl CloseReason {
@@ -152,6 +167,7 @@ impl CloseReason {
             Self::Stopped => word::STOPPED,
             Self::Idle(_) => word::IDLE,
             Self::HalfClosed(_) => word::HALF_CLOSED,
+            Self::FrameTimeout(_) => word::FRAME_TIMEOUT,
         }
     }
 
@@ -162,6 +178,7 @@ impl CloseReason {
             word::REJECTED,
             word::IDLE,
             word::HALF_CLOSED,
+            word::FRAME_TIMEOUT,
             word::STOPPED,
             word::RESET,
             word::ADDRESS_FULL,
@@ -185,6 +202,7 @@ impl fmt::Display for CloseReason {
             Self::Stopped => f.write_str("server stopped"),
             Self::Idle(_) => f.write_str("idle"),
             Self::HalfClosed(_) => f.write_str("half-closed"),
+            Self::FrameTimeout(_) => f.write_str(word::FRAME_TIMEOUT),
             Self::ConnectTimedOut(after) => {
                 write!(f, "connect timed out after {:.3} s", after.as_secs_f64())
             }

@@ -81,7 +81,7 @@ pub use engine::{
     Measure, MeasureKind, Prepared, Question, Report, Service, ShadowEnding, ShadowOutcome, ShadowReport,
     Slowness, Snapshot,
 };
-pub use error::{CloseReason, ConnectError, Operation, ServerError};
+pub use error::{CloseReason, ConnectError, LateFrame, Operation, ServerError};
 pub use event_loop::{EventLoop, Remote};
 pub use kernel::machine::raise_descriptor_limit;
 pub use limits::{Limits, LimitsError};

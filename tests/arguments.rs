@@ -103,6 +103,14 @@ fn each_wrong_value_is_one_line_that_names_it_and_says_what_would_be_right() {
         ),
         (&["--max-frame", "1KiB"], &["--max-frame", "--framing length"]),
         (
+            &["--frame-timeout", "30s"],
+            &["--frame-timeout", "--framing length"],
+        ),
+        (
+            &["--framing", "length", "--frame-timeout", "0s"],
+            &["--frame-timeout 0", "30s"],
+        ),
+        (
             &["--log-level", "off", "--log-file", "/tmp/never-made"],
             &["--log-level off", "--log-file /tmp/never-made"],
         ),

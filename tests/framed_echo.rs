@@ -10,9 +10,10 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use support::server::{Server, number_before};
 use support::sockets::{Buffers, End, connect, connect_with, half_close, ping, read_to_end};
-use support::{pattern, pattern_at, wait_until};
+use support::{pattern, pattern_at, wait_until, wait_until_all_is_read};
 
 fn framed(options: &[&str]) -> Server {
     Server::echo(&[&["--framing", "length"], options].concat())
@@ -254,4 +255,137 @@ fn memory_of_unfinished_frames_is_given_back_when_their_clients_go() {
         server.resident_bytes() < before + 8 * 1024 * 1024
     });
     ping(&mut neighbour, &frame(b"unharmed"));
+}
+
+#[test]
+fn a_frame_that_comes_too_slowly_ends_its_client_and_whoever_goes_on_is_kept() {
+    let server = framed(&["--frame-timeout", "1s"]);
+    let long = frame(&pattern(900_000));
+    // Two bytes of a header; some of a frame; little by little.
+    let mut late: Vec<_> = (0..3).map(|_| connect(server.address())).collect();
+    late[0].write_all(&long[..2]).unwrap();
+    late[1].write_all(&long[..5000]).unwrap();
+    late[2].write_all(&long[..4]).unwrap();
+    // One that brings 16 KiB/s of a frame, one that sends whole ones, and one
+    // that sends nothing.
+    let mut steady = connect(server.address());
+    let mut healthy = connect(server.address());
+    let mut idle = connect(server.address());
+    let (began, mut sent) = (Instant::now(), 0);
+    while began.elapsed() < Duration::from_secs(4) {
+        let due = (16_384.0 * began.elapsed().as_secs_f64()) as usize;
+        if due > sent {
+            steady.write_all(&long[sent..due]).unwrap();
+            sent = due;
+        }
+        // 100 bytes a second at most.
+        let _ = late[2].write(b"x");
+        ping(&mut healthy, &frame(b"in time"));
+        thread::sleep(Duration::from_millis(10));
+    }
+    let lines = server.wait_for_lines(3, "frame timeout, disconnecting: ");
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    for (client, bytes) in late.iter().zip(["2 bytes", "5000 bytes", ""]) {
+        let address = client.local_addr().unwrap().to_string();
+        let line = lines.iter().find(|line| line.contains(&address)).unwrap();
+        assert!(line.contains(&format!("disconnecting: {bytes}")), "{line}");
+        assert!(line.contains("bytes of an unfinished frame, "), "{line}");
+        let within = number_before(line, "s, ");
+        assert!((1.0..2.0).contains(&within), "{line}");
+    }
+    // The last hears of the reset as it sends.
+    for client in &mut late[..2] {
+        assert_eq!(read_to_end(client).1, End::Reset);
+    }
+    steady.write_all(&long[sent..]).unwrap();
+    let mut back = vec![0; long.len()];
+    steady.read_exact(&mut back).unwrap();
+    assert!(back == long);
+    ping(&mut idle, &frame(b"still here"));
+    let summary = server.stop();
+    assert!(summary.ends_with("; 3 frame timeout"), "{summary}");
+}
+
+#[test]
+fn time_in_which_a_client_is_paused_does_not_count_for_its_frame() {
+    let server = framed(&[
+        "--frame-timeout",
+        "500ms",
+        "--grace",
+        "1h",
+        "--max-frame",
+        "32KiB",
+    ]);
+    let mut client = connect_with(server.address(), Buffers::SMALL);
+    let message = frame(&pattern(30_000));
+    let mut sender = client.try_clone().unwrap();
+    let sending = thread::spawn(move || {
+        for _ in 0..100 {
+            sender.write_all(&message).unwrap();
+        }
+        half_close(&sender);
+    });
+    server.wait_for_line("write blocked");
+    // Three times as long as a frame may take; some frame is unfinished.
+    thread::sleep(Duration::from_millis(1500));
+    let (back, end) = read_to_end(&mut client);
+    sending.join().unwrap();
+    assert_eq!((back.len(), end), (100 * 30_004, End::Clean), "{}", server.log());
+    assert!(server.lines_with("frame timeout").is_empty(), "{}", server.log());
+}
+
+#[test]
+fn time_in_which_the_server_was_stopped_does_not_count_for_a_frame() {
+    let server = framed(&["--frame-timeout", "2s"]);
+    let mut client = connect(server.address());
+    let message = frame(&pattern(1000));
+    client.write_all(&message[..500]).unwrap();
+    wait_until_all_is_read(&client);
+    server.signal(Signal::STOP);
+    thread::sleep(Duration::from_secs(3));
+    client.write_all(&message[500..]).unwrap();
+    server.signal(Signal::CONT);
+    let mut back = vec![0; message.len()];
+    client.read_exact(&mut back).unwrap();
+    assert!(back == message);
+}
+
+#[test]
+fn over_the_memory_budget_whoever_keeps_unfinished_frames_goes_and_a_healthy_client_never() {
+    let server = framed(&["--memory-budget", "8MiB"]);
+    let mut healthy = connect(server.address());
+    let message = frame(&pattern(1 << 20));
+    let ping_frame = |healthy: &mut TcpStream| {
+        let mut sender = healthy.try_clone().unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| sender.write_all(&message).unwrap());
+            let mut back = vec![0; message.len()];
+            healthy.read_exact(&mut back).unwrap();
+            assert!(back == message);
+        });
+    };
+    ping_frame(&mut healthy);
+    let holders: Vec<_> = (0..12)
+        .map(|_| {
+            let mut client = connect(server.address());
+            // The last may be reset while it sends.
+            let _ = client.write_all(&message[..900 << 10]);
+            client
+        })
+        .collect();
+    server.wait_for_lines(4, "memory budget, disconnecting: ");
+    // Whoever began in the same moment weighs the same.
+    thread::sleep(Duration::from_millis(300));
+    for _ in 0..20 {
+        ping_frame(&mut healthy);
+    }
+    let healthy_name = healthy.local_addr().unwrap().to_string();
+    let lines = server.lines_with("memory budget, disconnecting: ");
+    assert!(lines.len() > 4, "its frames needed room: {lines:?}");
+    for line in &lines {
+        assert!(!line.contains(&healthy_name), "{line}");
+        assert!(line.contains(" bytes of an unfinished frame for "), "{line}");
+        assert!(!line.contains("slow for"), "{line}");
+    }
+    drop(holders);
 }

@@ -325,7 +325,11 @@ fn over_the_memory_budget_the_longest_queue_goes_and_the_others_lose_nothing() {
     let mut last = send(300_000);
     let line = server.wait_for_line("disconnecting");
     assert!(line.contains("memory budget, disconnecting"), "{line}");
-    assert!(line.contains("the longest of 3 clients"), "{line}");
+    assert!(line.contains("the most bytes x seconds of 3 clients"), "{line}");
+    assert!(
+        line.contains("bytes queued for ") && !line.contains("slow for"),
+        "{line}"
+    );
     assert!(number_before(&line, "bytes queued") > 450_000.0, "{line}");
     assert_eq!(read_to_end(&mut longest).1, End::Reset);
     for (client, bytes) in [(&mut long, 400_000), (&mut last, 300_000)] {

@@ -1,6 +1,7 @@
 //! `highwater echo`: its arguments, and the service that they ask for.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use highwater::services::{Echo, FramedEcho};
@@ -21,6 +22,10 @@ pub(crate) struct EchoArgs {
     /// [default: 1MiB]
     #[arg(long, value_name = "SIZE")]
     pub(crate) max_frame: Option<Size>,
+    /// With frames: disconnect a client whose unfinished frame brought less than
+    /// 1 KiB/s for this long, pauses left out [default: 30s]
+    #[arg(long, value_name = "TIME")]
+    pub(crate) frame_timeout: Option<Time>,
     /// Disconnect a client for which nothing is queued and nothing has moved
     /// either way for this long [default: idle clients stay]
     #[arg(long, value_name = "TIME")]
@@ -36,6 +41,10 @@ pub(crate) struct EchoArgs {
 impl EchoArgs {
     fn max_frame_bytes(&self) -> usize {
         self.max_frame.map_or(limits::MAX_FRAME_BYTES, |size| size.0)
+    }
+
+    fn frame_timeout(&self) -> Duration {
+        self.frame_timeout.map_or(limits::FRAME_TIMEOUT, |time| time.0)
     }
 
     fn limits(&self, shared: Limits) -> Limits {
@@ -61,9 +70,18 @@ pub(crate) fn run(args: EchoArgs) -> ExitCode {
         Framing::None if args.max_frame.is_some() => {
             usage("--max-frame bounds frames, and there are none: add --framing length, or leave it out")
         }
+        Framing::None if args.frame_timeout.is_some() => usage(
+            "--frame-timeout is for unfinished frames, and there are none: add --framing length, or leave it out",
+        ),
         Framing::None => serve(Plain(args)),
+        Framing::Length if args.frame_timeout() < limits::SHORTEST_TIMEOUT => usage(
+            "--frame-timeout 0 would disconnect a client at every part of a frame: give it at least 1ms, such as 30s",
+        ),
         Framing::Length => match FramedEcho::new(args.max_frame_bytes()) {
-            Ok(service) => serve(Framed { args, service }),
+            Ok(service) => {
+                let service = service.with_frame_timeout(args.frame_timeout());
+                serve(Framed { args, service })
+            }
             Err(error) => usage(&sentences::of_frame_limit(error)),
         },
     }

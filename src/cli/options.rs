@@ -120,7 +120,7 @@ pub(crate) struct ServingArgs {
     /// [default: 16 times the mark]
     #[arg(long, value_name = "SIZE", help_heading = SLOW)]
     pub(crate) hard_limit: Option<Size>,
-    /// Disconnect the client with the longest queue while all queues together
+    /// Disconnect the client with the most bytes x seconds while all queues together
     /// hold more than this [default: what memory allows; the log tells]
     #[arg(long, value_name = "SIZE", help_heading = BOUNDS)]
     pub(crate) memory_budget: Option<Size>,

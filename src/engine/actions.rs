@@ -13,7 +13,7 @@ use super::client::ClientName;
 use super::client_table::ClientId;
 use super::file::FilePart;
 use crate::backpressure::{Answer, SlowReason};
-use crate::error::ConnectError;
+use crate::error::{ConnectError, LateFrame};
 
 /// Everything that a service may ask for. Asking something for a stale id does
 /// nothing.
@@ -55,6 +55,8 @@ pub(crate) trait Commands {
     fn reset(&mut self, client: ClientId);
     fn connect(&mut self, address: SocketAddr, for_client: ClientId) -> Result<ClientId, ConnectError>;
     fn hold(&mut self, client: ClientId, held_bytes: usize);
+    fn hold_anew(&mut self, client: ClientId, held_bytes: usize);
+    fn time_out_frame(&mut self, client: ClientId, frame: LateFrame);
     fn room(&self, client: ClientId) -> usize;
     fn queued(&self, client: ClientId) -> usize;
     fn peer(&self, client: ClientId) -> Option<SocketAddr>;
@@ -214,6 +216,19 @@ impl<'a> Actions<'a> {
     /// an unfinished frame. They count in the memory budget.
     pub fn hold(&mut self, client: ClientId, held_bytes: usize) {
         self.commands.hold(client, held_bytes);
+    }
+
+    /// Declares how many bytes the service holds for this client now, of another
+    /// message than at the call before. Over the memory budget, the client with
+    /// the most bytes x seconds goes first, and these seconds begin anew.
+    pub fn hold_anew(&mut self, client: ClientId, held_bytes: usize) {
+        self.commands.hold_anew(client, held_bytes);
+    }
+
+    /// Disconnects the client at once, with a reset, because its frame comes too
+    /// slowly. Nothing happens to a client that is ending.
+    pub fn time_out_frame(&mut self, client: ClientId, frame: LateFrame) {
+        self.commands.time_out_frame(client, frame);
     }
 
     /// Bytes that may still be sent before a send answers *pause*.

@@ -15,7 +15,7 @@ use super::core::{Core, Successor};
 use super::file::FilePart;
 use super::network::{Network, Stream};
 use crate::backpressure::{Answer, SlowReason};
-use crate::error::ConnectError;
+use crate::error::{ConnectError, LateFrame};
 
 impl<N: Network> Commands for Core<N> {
     fn write(&mut self, id: ClientId, data: &[u8]) -> Answer {
@@ -100,6 +100,14 @@ impl<N: Network> Commands for Core<N> {
 
     fn hold(&mut self, id: ClientId, held_bytes: usize) {
         Self::hold(self, id, held_bytes);
+    }
+
+    fn hold_anew(&mut self, id: ClientId, held_bytes: usize) {
+        Self::hold_anew(self, id, held_bytes);
+    }
+
+    fn time_out_frame(&mut self, id: ClientId, frame: LateFrame) {
+        Self::time_out_frame(self, id, frame);
     }
 
     fn room(&self, id: ClientId) -> usize {

@@ -13,7 +13,8 @@ use super::address_counts::AddressCounts;
 use super::client::{Client, FileState, Phase};
 use super::client_table::{ClientId, ClientTable};
 use super::file_sends::FileSends;
-use super::journal::Journal;
+use super::held::Held;
+use super::journal::{Journal, Words};
 use super::late_timers::LateTimers;
 use super::network::{Network, Stream};
 use super::newcomers::Newcomers;
@@ -78,6 +79,8 @@ pub(super) struct Core<N: Network> {
     pub(super) silence: Silence,
     /// Set in shadow mode.
     pub(super) shadow: Option<Box<Shadow>>,
+    /// Since when services hold bytes for clients.
+    pub(super) held: Held,
     /// What an operator may ask for, if anybody may.
     pub(super) watch: Option<Box<Watch>>,
     /// What is left of the answers under way.
@@ -158,8 +161,7 @@ impl<N: Network> Core<N> {
         limits: Limits,
         memory_budget_bytes: usize,
         max_clients: usize,
-        role: &'static str,
-        slow_upstream_advice: Option<String>,
+        words: Words,
         now: Instant,
     ) -> Self {
         Self {
@@ -173,11 +175,12 @@ impl<N: Network> Core<N> {
             late_timers: LateTimers::default(),
             budget: Budget::new(memory_budget_bytes),
             marked: VecDeque::new(),
-            journal: Journal::new(role, slow_upstream_advice, limits.limit_bytes(), now),
+            journal: Journal::new(words, limits.limit_bytes(), now),
             refusals: Refusals::new(max_clients, limits.max_clients_per_address, now),
             stop: Stop::No,
             silence: Silence::default(),
             shadow: limits.shadow.then(Box::default),
+            held: Held::default(),
             watch: None,
             files: FileSends::default(),
             departed: None,
@@ -298,7 +301,11 @@ impl<N: Network> Core<N> {
             client.file = FileState::None;
             self.files.forget(id);
         }
-        let given_up = client.queue.discard() + std::mem::take(&mut client.held_bytes);
+        let held_bytes = std::mem::take(&mut client.held_bytes);
+        let given_up = client.queue.discard() + held_bytes;
+        if held_bytes > 0 {
+            self.held.forget(id);
+        }
         self.budget.shrink(given_up);
         self.leave_seat(id);
         self.marked.push_back((id, reason));

@@ -44,6 +44,8 @@ pub struct Counters {
     pub idle_clients: u64,
     /// Half-closed clients that moved nothing for the half-closed timeout.
     pub half_closed_clients: u64,
+    /// Clients whose frame came too slowly.
+    pub late_frame_clients: u64,
     /// Clients that were still busy when the server stopped.
     pub stopped_clients: u64,
     /// Times that accepting failed because descriptors or memory ran out.
@@ -73,6 +75,7 @@ impl Counters {
             ("rejected", self.rejected_clients),
             ("idle", self.idle_clients),
             ("half-closed", self.half_closed_clients),
+            ("frame timeout", self.late_frame_clients),
             ("server stopped", self.stopped_clients),
             ("reset", self.reset_clients),
             ("failed", self.failed_clients),
@@ -99,6 +102,7 @@ impl Counters {
             CloseReason::NotAcknowledged => &mut self.unacknowledged_clients,
             CloseReason::Idle(_) => &mut self.idle_clients,
             CloseReason::HalfClosed(_) => &mut self.half_closed_clients,
+            CloseReason::FrameTimeout(_) => &mut self.late_frame_clients,
             CloseReason::Stopped => &mut self.stopped_clients,
         };
         *counter += 1;
@@ -131,6 +135,9 @@ impl Counters {
                 "; {} idle, {} half-closed",
                 self.idle_clients, self.half_closed_clients,
             ));
+        }
+        if self.late_frame_clients > 0 {
+            line.push_str(&format!("; {} frame timeout", self.late_frame_clients));
         }
         if self.upstreams + self.failed_connects > 0 {
             line.push_str(&format!(

@@ -14,7 +14,7 @@ use super::histogram::Histogram;
 use super::network::{PeerState, Stream};
 use super::refusals::Full;
 use super::shadow::ShadowEnding;
-use crate::backpressure::SlowReason;
+use crate::backpressure::{Burden, SlowReason};
 use crate::error::CloseReason;
 use crate::limits::LOG_REPEAT_INTERVAL;
 
@@ -57,6 +57,14 @@ fn standstill<S: Stream>(client: &Client<S>) -> String {
     }
 }
 
+/// The words of a service in the log.
+pub(super) struct Words {
+    /// What stands in front of names.
+    pub(super) role: &'static str,
+    pub(super) slow_upstream_advice: Option<String>,
+    pub(super) held_words: &'static str,
+}
+
 /// The counters of one engine, and its part of the log.
 pub(super) struct Journal {
     counters: Counters,
@@ -69,15 +77,17 @@ pub(super) struct Journal {
     over_limit: Histogram,
     /// What the log says of an upstream that was too slow.
     slow_upstream_advice: String,
+    /// What the log calls bytes that the service holds.
+    held_words: &'static str,
 }
 
 impl Journal {
-    pub(super) fn new(
-        role: &'static str,
-        slow_upstream_advice: Option<String>,
-        limit_bytes: usize,
-        now: Instant,
-    ) -> Self {
+    pub(super) fn new(words: Words, limit_bytes: usize, now: Instant) -> Self {
+        let Words {
+            role,
+            slow_upstream_advice,
+            held_words,
+        } = words;
         Self {
             counters: Counters::default(),
             role,
@@ -85,6 +95,7 @@ impl Journal {
             limit_bytes,
             over_limit_episodes: 0,
             over_limit: Histogram::default(),
+            held_words,
             slow_upstream_advice: slow_upstream_advice
                 .map_or_else(String::new, |advice| format!("; {advice}")),
         }
@@ -255,6 +266,38 @@ impl Journal {
         );
     }
 
+    /// The memory budget disconnects a client; `detail` has its number.
+    pub(super) fn over_budget<S: Stream>(&self, client: &Client<S>, burden: Burden, detail: &str) {
+        let reason = SlowReason::MemoryBudget;
+        let part = |bytes: usize, what: &str, time: Duration| match bytes {
+            0 => format!("0 bytes {what}"),
+            _ => format!("{bytes} bytes {what} for {:.3} s", time.as_secs_f64()),
+        };
+        let held = match burden.held_bytes {
+            0 => String::new(),
+            bytes => part(bytes, &format!("of {}", self.held_words), burden.held_for) + ", ",
+        };
+        about!(
+            Warn,
+            "disconnect",
+            client,
+            [
+                reason:% = reason,
+                held_bytes = burden.held_bytes,
+                held_seconds = burden.held_for.as_secs_f64(),
+                queued_bytes = burden.queued_bytes,
+                queued_seconds = burden.queued_for.as_secs_f64()
+            ],
+            "{} {reason}, disconnecting: {held}{} (peak {}), {detail}, {} sent, {} ({})",
+            self.name(client),
+            part(burden.queued_bytes, "queued", burden.queued_for),
+            client.peak_bytes,
+            client.sent_bytes,
+            standstill(client),
+            client.peer,
+        );
+    }
+
     /// The receive buffer of a client was enlarged to let its ACKs in.
     pub(super) fn acks_let_in<S: Stream>(&self, client: &Client<S>, silence: Duration) {
         let (name, milliseconds, peer) = (self.name(client), silence.as_millis(), client.peer);
@@ -312,6 +355,17 @@ impl Journal {
                 [reason = word, silent_seconds = silence.as_secs_f64()],
                 "{name} {reason}, disconnecting: no byte moved for {:.3} s, {received} bytes received, {sent} sent ({peer})",
                 silence.as_secs_f64(),
+            ),
+            CloseReason::FrameTimeout(frame) => about!(
+                Warn,
+                "disconnect",
+                client,
+                [reason = word, held_bytes = frame.frame_bytes],
+                "{name} {reason}, disconnecting: {} bytes of an unfinished frame, {} of them in the last {:.3} s, \
+                 {received} bytes received, {sent} sent ({peer})",
+                frame.frame_bytes,
+                frame.late_bytes,
+                frame.within.as_secs_f64(),
             ),
             CloseReason::Stopped => about!(
                 Info,

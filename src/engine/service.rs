@@ -149,6 +149,12 @@ pub trait Service {
         Vec::new()
     }
 
+    /// What the bytes of [`Actions::hold`] are, for the log line of a client that
+    /// is disconnected by the memory budget. Asked once, at the start.
+    fn held_words(&self) -> &'static str {
+        "an unfinished message"
+    }
+
     /// The time between two calls of [`ticked`](Self::ticked); `None`, the
     /// default, for no calls. Asked in every turn, so a service may want ticks
     /// for a while only. Less than

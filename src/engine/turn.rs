@@ -15,6 +15,7 @@ use super::client::readiness::Event;
 use super::client_table::ClientId;
 use super::core::{Core, Engine, Stop, Successor};
 use super::counters::Counters;
+use super::journal::Words;
 use super::network::Network;
 use super::newcomers::Newcomers;
 use super::ready_list::Lane;
@@ -61,8 +62,11 @@ impl<N: Network, S: Service> Engine<N, S> {
                 limits.clone(),
                 budget,
                 max_clients,
-                service.role(),
-                service.slow_upstream_advice(),
+                Words {
+                    role: service.role(),
+                    slow_upstream_advice: service.slow_upstream_advice(),
+                    held_words: service.held_words(),
+                },
                 now,
             ),
             service,

@@ -1,14 +1,14 @@
 //! Writing: bytes for a client go to its socket, and what the socket refuses
 //! goes to its queue.
 //!
-//! Owns both halves of a write, the hard limit, and the memory budget. Refuses
-//! the steps of a close: `closing` has them.
+//! Owns both halves of a write, and the hard limit. Refuses the memory budget
+//! (`holding`) and the steps of a close (`closing`).
 
 use bytes::Bytes;
 
 use super::actions::Actions;
+use super::client::FileState;
 use super::client::readiness::Event;
-use super::client::{FileState, Phase};
 use super::client_table::ClientId;
 use super::core::{Core, Engine};
 use super::file::FilePart;
@@ -143,40 +143,6 @@ impl<N: Network> Core<N> {
         let detail = format!("hard limit {hard_limit_bytes}, a write of {rest_bytes} more");
         self.disconnect(id, SlowReason::HardLimit, &detail);
         Answer::Continue
-    }
-
-    /// Disconnects the client with the longest queue, while all queues
-    /// together are over the budget.
-    fn keep_budget(&mut self) {
-        while self.budget.is_over() {
-            let longest = self
-                .clients
-                .iter()
-                .filter(|(_, client)| client.phase != Phase::Closed)
-                .max_by_key(|(_, client)| client.queue.len() + client.held_bytes)
-                .map(|(id, _)| id);
-            // Each round closes a client, so the rounds have an end.
-            let Some(id) = longest else { return };
-            let detail = format!(
-                "the longest of {} clients with {} together, budget {}",
-                self.clients.len(),
-                self.budget.queued_bytes(),
-                self.budget.budget_bytes(),
-            );
-            self.disconnect(id, SlowReason::MemoryBudget, &detail);
-        }
-    }
-
-    /// Declares how many bytes the service holds for a client.
-    pub(super) fn hold(&mut self, id: ClientId, held_bytes: usize) {
-        if let Some(client) = self.clients.get_mut(id)
-            && client.phase != Phase::Closed
-        {
-            let before = std::mem::replace(&mut client.held_bytes, held_bytes);
-            self.budget.shrink(before);
-            self.budget.grow(held_bytes);
-            self.keep_budget();
-        }
     }
 
     /// Hands what a piped client has sent to its destinations.

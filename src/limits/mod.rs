@@ -22,6 +22,7 @@ pub use operations::{
 };
 pub use resources::Resources;
 pub use server::Limits;
+pub use slowest_reader::{LARGEST_WINDOW_BYTES, LONGEST_READER_GRACE, UNSHOWN_BYTES, WINDOW_OPENING_SHARE};
 
 /// High-water mark: queue length from which a write answers *pause*. Node
 /// uses 64 KiB from version 22 on; it is also one full read buffer.
@@ -29,24 +30,6 @@ pub const HIGH_WATER_MARK_BYTES: usize = 64 * 1024;
 
 /// Longest time over the limit before a client is disconnected.
 pub const GRACE: Duration = Duration::from_secs(5);
-
-/// Part of its receive buffer that a peer must free before it opens a window that
-/// was closed (Linux, `__tcp_select_window`). Measured with 64 KiB/s: 21.2 MB
-/// announced, silent for 20.6 s.
-pub const WINDOW_OPENING_SHARE: u64 = 16;
-
-/// Most unread bytes, beyond that share, behind which a reader shows nothing: a
-/// coalesced packet is freed as a whole. Measured: a fresh reader shows progress
-/// once in some 125 KB, so this is four such steps.
-pub const UNSHOWN_BYTES: u64 = 512 * 1024;
-
-/// The largest window that TCP can announce: 65,535 bytes scaled by 2^14
-/// (RFC 7323, 2.3).
-pub const LARGEST_WINDOW_BYTES: u32 = 65_535 << 14;
-
-/// Longest grace that a slowest reader leads to. A peer may announce any window,
-/// so without this bound it could stall for hours.
-pub const LONGEST_READER_GRACE: Duration = Duration::from_secs(600);
 
 /// Divisor of the grace after which a client over the limit is checked once:
 /// does our own kernel drop its ACKs? After half a second of five the kernel has
@@ -121,6 +104,17 @@ pub const MAX_FRAME_BYTES: usize = 1024 * 1024;
 /// Largest value of the maximum frame: the most that the 4-byte length of
 /// the protocol can say.
 pub const MAX_FRAME_CEILING_BYTES: usize = u32::MAX as usize;
+
+/// Rate below which an unfinished frame is too slow, in bytes a second.
+pub const SLOWEST_FRAME_BYTES_PER_S: u64 = 1024;
+
+/// Longest time in which an unfinished frame, or a part of its header, may bring
+/// less than that.
+pub const FRAME_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How often unfinished frames are looked at within that time: a frame is ended
+/// at most one such part late.
+pub const FRAME_LOOKS: u32 = 16;
 
 /// Unsent bytes that the kernel may hold for one client (`TCP_NOTSENT_LOWAT`).
 /// Measured: 16 KiB leaves 54 KB in a stalled client's send queue instead of

@@ -2,18 +2,23 @@
 //!
 //! Owns the unfinished frame of each client, and whole frames that found no
 //! room below the mark: at most one frame and one read per client. The memory
-//! budget counts them. An unfinished frame is never returned.
+//! budget counts them. An unfinished frame is never returned, and one that comes
+//! too slowly ends its client.
 
 use std::collections::HashMap;
 use std::fmt;
+use std::time::{Duration, Instant};
 
 use log::info;
 
-use crate::backpressure::Answer;
-use crate::limits::{LONG_FRAME_BYTES, MAX_FRAME_CEILING_BYTES, SMALLEST_READ_BYTES};
+use crate::backpressure::{Answer, Arrival};
+use crate::limits::{
+    FRAME_LOOKS, FRAME_TIMEOUT, LONG_FRAME_BYTES, MAX_FRAME_CEILING_BYTES, SHORTEST_TIMEOUT,
+    SMALLEST_READ_BYTES,
+};
 use crate::protocol::frame::{self, HEADER_BYTES};
 use crate::units::format_size;
-use crate::{Actions, ClientId, CloseReason, Service};
+use crate::{Actions, ClientId, CloseReason, LateFrame, Service};
 
 /// Returns whole frames, each a 4-byte big-endian length and its payload, to
 /// the client that sent them.
@@ -21,6 +26,7 @@ use crate::{Actions, ClientId, CloseReason, Service};
 pub struct FramedEcho {
     max_frame_bytes: usize,
     long_frame_bytes: usize,
+    frame_timeout: Duration,
     /// Holds only clients with unfinished bytes.
     unfinished: HashMap<ClientId, Unfinished>,
 }
@@ -44,7 +50,7 @@ impl fmt::Display for FrameLimitError {
 
 impl std::error::Error for FrameLimitError {}
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Unfinished {
     buffer: Vec<u8>,
     /// Start of the bytes in the buffer that were not sent yet.
@@ -56,6 +62,8 @@ struct Unfinished {
     /// Bytes of whole frames at the start, which wait for room in the queue.
     /// The client is paused while there are any.
     whole_bytes: usize,
+    /// How fast the last frame comes.
+    arrival: Arrival,
 }
 
 impl FramedEcho {
@@ -71,6 +79,7 @@ impl FramedEcho {
         Ok(Self {
             max_frame_bytes,
             long_frame_bytes: LONG_FRAME_BYTES,
+            frame_timeout: FRAME_TIMEOUT,
             unfinished: HashMap::new(),
         })
     }
@@ -83,17 +92,35 @@ impl FramedEcho {
         self
     }
 
-    /// Examines the bytes appended to the unfinished frame of a client.
-    fn advance(&mut self, client: ClientId, actions: &mut Actions<'_>) {
+    /// Ends a client whose unfinished frame brings less than 1 KiB/s for this
+    /// long, [`FRAME_TIMEOUT`] by default; at least [`SHORTEST_TIMEOUT`]. Time in
+    /// which the client was paused does not count.
+    #[must_use]
+    pub fn with_frame_timeout(mut self, frame_timeout: Duration) -> Self {
+        self.frame_timeout = frame_timeout.max(SHORTEST_TIMEOUT);
+        self
+    }
+
+    /// Examines the `count_bytes` that were appended to the unfinished frame of a
+    /// client.
+    fn advance(&mut self, client: ClientId, count_bytes: usize, actions: &mut Actions<'_>) {
         let Some(unfinished) = self.unfinished.get_mut(&client) else {
             return;
         };
+        let now = actions.now();
         let fresh = &unfinished.held()[unfinished.whole_bytes..];
         match frame::split(fresh, self.max_frame_bytes) {
             Err(refusal) => return actions.reject(client, refusal.to_string()),
             Ok(split) => {
+                let rest_bytes = fresh.len() - split.whole_bytes;
                 unfinished.whole_bytes += split.whole_bytes;
                 unfinished.missing_bytes = split.missing_bytes;
+                if split.whole_bytes > 0 {
+                    unfinished.arrival = Arrival::begin(now);
+                }
+                unfinished
+                    .arrival
+                    .came(count_bytes.min(rest_bytes), self.frame_timeout, now);
             }
         }
         if unfinished.whole_bytes > 0 {
@@ -112,6 +139,7 @@ impl FramedEcho {
         let Some(unfinished) = self.unfinished.get_mut(&client) else {
             return actions.resume(client);
         };
+        let start = unfinished.start;
         let mut answer = Answer::Continue;
         while unfinished.whole_bytes > 0 && answer == Answer::Continue {
             let room = actions.room(client) + SMALLEST_READ_BYTES - 1;
@@ -121,22 +149,53 @@ impl FramedEcho {
             unfinished.whole_bytes -= piece;
         }
         match answer {
-            Answer::Pause => actions.pause(client),
-            Answer::Continue => actions.resume(client),
+            Answer::Pause => {
+                unfinished.arrival.pause(actions.now());
+                actions.pause(client);
+            }
+            Answer::Continue => {
+                unfinished.arrival.resume(actions.now());
+                actions.resume(client);
+            }
         }
+        let is_new = unfinished.start > start && unfinished.whole_bytes == 0;
         if unfinished.held().is_empty() {
             self.unfinished.remove(&client);
             actions.hold(client, 0);
         } else {
             unfinished.make_room_for_rest(self.long_frame_bytes);
-            actions.hold(client, unfinished.buffer.len());
+            let held_bytes = unfinished.buffer.len();
+            match is_new {
+                true => actions.hold_anew(client, held_bytes),
+                false => actions.hold(client, held_bytes),
+            }
         }
     }
 }
 
 impl Unfinished {
+    fn new(now: Instant) -> Self {
+        Self {
+            buffer: Vec::new(),
+            start: 0,
+            end: 0,
+            missing_bytes: 0,
+            whole_bytes: 0,
+            arrival: Arrival::begin(now),
+        }
+    }
+
     fn held(&self) -> &[u8] {
         &self.buffer[self.start..self.end]
+    }
+
+    /// The last frame, which did not come in time.
+    fn late(&self, now: Instant) -> LateFrame {
+        LateFrame {
+            frame_bytes: self.held().len() - self.whole_bytes,
+            late_bytes: self.arrival.bytes(),
+            within: self.arrival.age(now),
+        }
     }
 
     fn extend(&mut self, data: &[u8]) {
@@ -214,6 +273,7 @@ impl Unfinished {
 impl Service for FramedEcho {
     fn received(&mut self, client: ClientId, data: &[u8], actions: &mut Actions<'_>) {
         let mut rest = data;
+        let mut is_paused = false;
         // Most reads begin with a frame, whose bytes then need no copy. A read
         // is never longer than the room in the queue, so all of them fit.
         if !self.unfinished.contains_key(&client) {
@@ -223,12 +283,19 @@ impl Service for FramedEcho {
             };
             if whole_bytes > 0 && actions.send(client, &data[..whole_bytes]) == Answer::Pause {
                 actions.pause(client);
+                is_paused = true;
             }
             rest = &data[whole_bytes..];
         }
         if !rest.is_empty() {
-            self.unfinished.entry(client).or_default().extend(rest);
-            self.advance(client, actions);
+            let now = actions.now();
+            let unfinished = self.unfinished.entry(client);
+            let unfinished = unfinished.or_insert_with(|| Unfinished::new(now));
+            if is_paused {
+                unfinished.arrival.pause(now);
+            }
+            unfinished.extend(rest);
+            self.advance(client, rest.len(), actions);
         }
     }
 
@@ -241,7 +308,7 @@ impl Service for FramedEcho {
         if let Some(unfinished) = self.unfinished.get_mut(&client) {
             unfinished.end += count_bytes;
         }
-        self.advance(client, actions);
+        self.advance(client, count_bytes, actions);
     }
 
     fn drained(&mut self, client: ClientId, actions: &mut Actions<'_>) {
@@ -266,6 +333,30 @@ impl Service for FramedEcho {
     fn closed(&mut self, client: ClientId, _: &CloseReason, _: &mut Actions<'_>) {
         self.unfinished.remove(&client);
     }
+
+    fn held_words(&self) -> &'static str {
+        "an unfinished frame"
+    }
+
+    fn tick_interval(&self) -> Option<Duration> {
+        (!self.unfinished.is_empty()).then(|| self.frame_timeout / FRAME_LOOKS)
+    }
+
+    fn ticked(&mut self, actions: &mut Actions<'_>) {
+        let (now, time) = (actions.now(), self.frame_timeout);
+        let late = self
+            .unfinished
+            .iter()
+            .filter(|(_, unfinished)| unfinished.arrival.is_late(time, now));
+        let mut late: Vec<_> = late
+            .map(|(&client, unfinished)| (client, unfinished.late(now)))
+            .collect();
+        // The order of a map changes from run to run.
+        late.sort_unstable_by_key(|(client, _)| client.to_token());
+        for (client, frame) in late {
+            actions.time_out_frame(client, frame);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -274,9 +365,17 @@ mod tests {
 
     const LONG: usize = 1000;
 
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "an instant can only be had from the clock"
+    )]
+    fn start() -> Instant {
+        Instant::now()
+    }
+
     /// What is left when these bytes of a frame of `frame_bytes` have come.
     fn unfinished(held: usize, frame_bytes: usize) -> Unfinished {
-        let mut unfinished = Unfinished::default();
+        let mut unfinished = Unfinished::new(start());
         unfinished.extend(&vec![7; held]);
         unfinished.missing_bytes = frame_bytes - held;
         unfinished

@@ -167,6 +167,7 @@ fn dispatch(plan: &Plan, traced: bool, progress: &mut Progress) -> Result<Report
         &plan.limits,
         usize::MAX / 2,
         plan.max_frame_bytes,
+        plan.frame_timeout,
         start,
     );
     let mut world = World::new(plan, model);
@@ -179,7 +180,8 @@ fn dispatch(plan: &Plan, traced: bool, progress: &mut Progress) -> Result<Report
         Kind::FramedEcho => {
             let service = FramedEcho::new(plan.max_frame_bytes)
                 .map_err(|error| error.to_string())?
-                .with_long_frames_from(plan.long_frame_bytes);
+                .with_long_frames_from(plan.long_frame_bytes)
+                .with_frame_timeout(plan.frame_timeout);
             Driver::drive(plan, &world, service, start, progress)
         }
         Kind::Tunnel => {

@@ -93,6 +93,15 @@ pub(crate) struct Ledger {
     /// just disconnected.
     must_go: Option<&'static str>,
     pub(crate) held: usize,
+    /// Since when its service holds the message that it holds.
+    held_since: Option<Instant>,
+    /// What it had at most, and certainly, of bytes x time in this turn: since when
+    /// the former, and the shortest of the latter.
+    turn_waiting_since: Option<Instant>,
+    turn_held_since: Option<Instant>,
+    turn_least_held: usize,
+    /// Of a framed service: how the unfinished frame comes.
+    coming: Option<Coming>,
     /// The most bytes held for it in this turn.
     turn_held: usize,
     queue: usize,
@@ -135,10 +144,60 @@ impl Ledger {
         self.connecting_since.is_some_and(|since| now - since >= time)
     }
 
+    /// Bytes that a framed service holds for it at least; else what it said.
+    fn certainly_held(&self, kind: Kind) -> usize {
+        match self.end_read || self.closing || kind != Kind::FramedEcho {
+            true => self.held,
+            false => self
+                .held
+                .max((self.read - self.thrown).saturating_sub(self.asked) as usize),
+        }
+    }
+
+    /// `fresh` bytes of the unfinished frame have come, of a new one or not.
+    fn frame_comes(&mut self, is_new: bool, fresh: u64, time: Duration, now: Instant) {
+        if self.read == self.frames.whole_bytes {
+            self.coming = None;
+            return;
+        }
+        let coming = self.coming.get_or_insert(Coming {
+            since: now,
+            bytes: 0,
+            paused_for: Duration::ZERO,
+            paused_at: None,
+        });
+        if is_new {
+            (coming.since, coming.bytes, coming.paused_for) = (now, 0, Duration::ZERO);
+        }
+        coming.bytes += fresh;
+        if u128::from(coming.bytes) * 1000 >= (1024 * time.as_millis()).max(1000) {
+            (coming.since, coming.bytes, coming.paused_for) = (now, 0, Duration::ZERO);
+        }
+    }
+
+    /// The sender of a frame is paused from here on, or not any more.
+    fn pauses(&mut self, now: Instant) {
+        let is_paused = self.paused;
+        let Some(coming) = &mut self.coming else { return };
+        match (coming.paused_at, is_paused) {
+            (None, true) => coming.paused_at = Some(now),
+            (Some(at), false) => {
+                coming.paused_for += now - at.max(coming.since);
+                coming.paused_at = None;
+            }
+            _ => {}
+        }
+    }
+
     /// Whether anything may still be sent to it.
     pub(crate) const fn accepts(&self) -> bool {
         !self.ended && self.is_alive()
     }
+}
+
+/// Bytes x time.
+fn byte_time(bytes: usize, since: Option<Instant>, now: Instant) -> u128 {
+    since.map_or(0, |since| bytes as u128 * (now - since).as_nanos())
 }
 
 /// A time as a slowest reader raises it for a client: to the time in which such a
@@ -152,6 +211,27 @@ fn raised(limits: &Limits, time: Duration, ledger: &Ledger) -> Duration {
     let bytes = window / 16 + (2 * window).min(512 * 1024) + queue;
     let milliseconds = (bytes * 1000 / bytes_per_s) as u64;
     time.max(Duration::from_millis(milliseconds).min(Duration::from_secs(600)))
+}
+
+/// The share of an unfinished frame that comes at present.
+#[derive(Clone, Copy, Debug)]
+struct Coming {
+    since: Instant,
+    bytes: u64,
+    /// The part of the time since then in which its sender was paused.
+    paused_for: Duration,
+    paused_at: Option<Instant>,
+}
+
+impl Coming {
+    /// The time that counts.
+    fn age(&self, now: Instant) -> Duration {
+        let pause = self.paused_at.map_or(Duration::ZERO, |at| {
+            now.saturating_duration_since(at.max(self.since))
+        });
+        now.saturating_duration_since(self.since)
+            .saturating_sub(self.paused_for + pause)
+    }
 }
 
 /// The kernel's side of a connection at its close.
@@ -184,6 +264,7 @@ pub(crate) struct Seen {
     pub(crate) connect_timed_out: u64,
     pub(crate) idle: u64,
     pub(crate) half_closed: u64,
+    pub(crate) late_frames: u64,
     /// Connections that the stopping server refused to begin.
     pub(crate) refused_connects: u64,
     /// Clients accepted and registered, clients refused at the limit, and
@@ -205,6 +286,7 @@ pub(crate) struct Model {
     upstream_limits: Limits,
     budget_bytes: usize,
     max_frame_bytes: usize,
+    frame_timeout: Duration,
     pub(crate) ledgers: Vec<Ledger>,
     /// Clients that are connected and need not be closed.
     alive: Vec<usize>,
@@ -243,6 +325,7 @@ impl Model {
         limits: &Limits,
         budget_bytes: usize,
         max_frame_bytes: usize,
+        frame_timeout: Duration,
         now: Instant,
     ) -> Self {
         Self {
@@ -255,6 +338,7 @@ impl Model {
             },
             budget_bytes: limits.memory_budget_bytes.unwrap_or(budget_bytes),
             max_frame_bytes,
+            frame_timeout,
             ledgers: Vec::new(),
             alive: Vec::new(),
             now,
@@ -290,6 +374,9 @@ impl Model {
             let ledger = &mut self.ledgers[self.alive[at]];
             ledger.turn_range = (ledger.queue, ledger.queue);
             ledger.turn_held = ledger.held;
+            ledger.turn_waiting_since = ledger.waiting_since;
+            ledger.turn_held_since = ledger.held_since;
+            ledger.turn_least_held = ledger.certainly_held(self.kind);
         }
         let is_due = |&&number: &&usize| self.earliest(number).is_some_and(|due| due <= now);
         self.due = self.alive.iter().filter(is_due).count();
@@ -427,8 +514,11 @@ impl Model {
                 }
             }
             Kind::FramedEcho => {
-                let there = ledger.read;
+                let (there, whole) = (ledger.read, ledger.frames.whole_bytes);
                 ledger.frames.advance(content, there, max_frame_bytes);
+                let is_new = ledger.frames.whole_bytes > whole || there - count as u64 == whole;
+                let rest = there - ledger.frames.whole_bytes;
+                ledger.frame_comes(is_new, rest.min(count as u64), self.frame_timeout, self.now);
             }
             Kind::Herald | Kind::Meddler => {}
         }
@@ -482,6 +572,7 @@ impl Model {
                 _ => self.ledgers[number].must_go = Some("its header ended early"),
             }
         }
+        self.ledgers[number].coming = None;
         match self.kind {
             Kind::Echo | Kind::Tunnel if !closing => {
                 if let Some(to) = to {
@@ -570,7 +661,16 @@ impl Model {
         if asked > before {
             self.judge_ask(number);
         }
+        let (now, kind) = (self.now, self.kind);
         let ledger = &mut self.ledgers[number];
+        let has_sent_whole = asked > before && asked == ledger.frames.whole_bytes;
+        ledger.held_since = match ledger.certainly_held(kind) {
+            0 => None,
+            _ if has_sent_whole => Some(now),
+            _ => ledger.held_since.or(Some(now)),
+        };
+        ledger.turn_least_held = ledger.turn_least_held.min(ledger.certainly_held(kind));
+        ledger.pauses(now);
         let left_over = ledger.frames.whole_bytes - ledger.asked.min(ledger.frames.whole_bytes);
         if left_over > 0 && !ledger.paused {
             ledger.must_go = Some("whole frames of it are forgotten");
@@ -649,7 +749,9 @@ impl Model {
                 .filter(|&number| self.ledgers[number].is_alive());
             let longest = longest.max_by_key(|&number| {
                 let ledger = &self.ledgers[number];
-                (ledger.queue + ledger.held, ledger.place)
+                let queued = byte_time(ledger.queue, ledger.waiting_since, self.now);
+                let held = byte_time(ledger.held, ledger.held_since, self.now);
+                (queued + held, ledger.queue + ledger.held, ledger.place)
             });
             let Some(longest) = longest else { return };
             self.depart(longest, Departure::Slow(SlowReason::MemoryBudget));
@@ -666,6 +768,7 @@ impl Model {
                 self.seen.drains += 1;
             }
             ledger.paused = false;
+            ledger.pauses(self.now);
             ledger.over_since = None;
             ledger.waiting_since = None;
             self.note_both_ended(number);
@@ -683,6 +786,12 @@ impl Model {
         let ledger = &mut self.ledgers[number];
         ledger.turn_held = ledger.turn_held.max(held);
         let before = std::mem::replace(&mut ledger.held, held);
+        ledger.turn_least_held = ledger.turn_least_held.min(held);
+        ledger.held_since = match (before, held) {
+            (_, 0) => None,
+            (0, _) => Some(self.now),
+            _ => ledger.held_since,
+        };
         self.sum = self.sum - before + held;
         self.keep_budget();
     }
@@ -768,6 +877,7 @@ impl Model {
         }
         self.sum -= ledger.queue + ledger.held;
         (ledger.queue, ledger.held, ledger.paused) = (0, 0, false);
+        (ledger.held_since, ledger.coming) = (None, None);
         ledger.departure = Some(departure);
     }
 
@@ -811,6 +921,8 @@ impl Model {
         let ledger = &self.ledgers[number];
         let over = |since: Option<Instant>, time| since.is_some_and(|since| now - since >= time);
         let by_service = ledger.is_dismissed();
+        // A stop that closes it in the same turn is entered before.
+        let ends_open = !ledger.closing || ledger.stopped_turn == self.turn;
         let departure = match reason {
             CloseReason::Reset | CloseReason::Rejected(_) => ledger.departure.clone(),
             // Its time may have been over before it reached a limit.
@@ -890,6 +1002,9 @@ impl Model {
                     && ledger.queue == 0
                     && over(ledger.moved_at.or(ledger.admitted_at), limits.half_closed_timeout)
             }
+            (CloseReason::FrameTimeout(_), None) => ledger
+                .coming
+                .is_some_and(|coming| coming.age(now) >= self.frame_timeout && ends_open),
             (CloseReason::ConnectTimedOut(_), None) => over(ledger.connecting_since, limits.connect_timeout),
             // The model knows all disconnects by hard limit and budget; and a
             // new reason has to be added to the model.
@@ -930,17 +1045,23 @@ impl Model {
     /// Whether no other client certainly had more bytes than this one during the
     /// whole turn.
     fn may_have_been_longest(&self, number: usize) -> bool {
-        let ledger = &self.ledgers[number];
+        let (ledger, now) = (&self.ledgers[number], self.now);
         let held = match self.kind {
             Kind::FramedEcho => self.most_held(),
             _ => ledger.turn_held,
         };
-        let most = ledger.turn_range.1 + held;
+        let queued_since = ledger.turn_waiting_since.or(ledger.waiting_since);
+        let held_since = ledger.turn_held_since.or(ledger.held_since);
+        let most = byte_time(ledger.turn_range.1, queued_since, now) + byte_time(held, held_since, now);
+        let least = |other: &Ledger| {
+            byte_time(other.turn_range.0, other.waiting_since, now)
+                + byte_time(other.turn_least_held, other.held_since, now)
+        };
         let others = self.alive.iter().filter(|&&other| other != number);
         others
             .map(|&other| &self.ledgers[other])
             .filter(|other| other.is_alive())
-            .all(|other| other.turn_range.0 <= most)
+            .all(|other| least(other) <= most)
     }
 
     const fn count(&mut self, reason: &CloseReason) {
@@ -957,6 +1078,7 @@ impl Model {
             CloseReason::ConnectTimedOut(_) => &mut seen.connect_timed_out,
             CloseReason::Idle(_) => &mut seen.idle,
             CloseReason::HalfClosed(_) => &mut seen.half_closed,
+            CloseReason::FrameTimeout(_) => &mut seen.late_frames,
             // A reason unknown to the model is a fault already.
             _ => return,
         };
@@ -994,6 +1116,7 @@ impl Model {
                 format!("{overdue_ack_checks} clients are over the limit, and nobody checks their ACKs")
             });
         }
+        self.check_frames();
         self.carried = self.carried_bytes();
         self.check_sum(queued_bytes);
         self.check_next(next);
@@ -1003,6 +1126,27 @@ impl Model {
         let by = self.stopping_since.map(|since| since + self.limits.stop_timeout);
         if by.is_some_and(|by| by <= self.now) && next != Next::Stopped {
             self.accuse(|| format!("{next:?}, though the time to stop is over"));
+        }
+    }
+
+    /// No unfinished frame that comes too slowly is left. They are looked at sixteen
+    /// times within their time, and a look may be missed by one turn.
+    fn check_frames(&mut self) {
+        if self.kind != Kind::FramedEcho || self.stopping_since.is_some() {
+            return;
+        }
+        let looks = (self.frame_timeout / 16).max(Duration::from_millis(1));
+        let most = self.frame_timeout + 2 * looks;
+        let now = self.now;
+        let late = self.alive.iter().copied().find(|&number| {
+            let ledger = &self.ledgers[number];
+            let is_watched = ledger.is_alive() && !ledger.closing && !ledger.paused;
+            let coming = ledger.coming.filter(|_| is_watched);
+            coming.is_some_and(|coming| coming.age(now) >= most)
+        });
+        if let Some(number) = late {
+            let page = format!("{:?}", self.ledgers[number]);
+            self.accuse(|| format!("link {number}: its frame is late, and it is still there; {page}"));
         }
     }
 

@@ -113,6 +113,8 @@ pub(crate) struct Plan {
     pub(crate) max_frame_bytes: usize,
     /// From this length on, frames are read into memory of the service.
     pub(crate) long_frame_bytes: usize,
+    /// Longest time in which an unfinished frame may bring less than 1 KiB/s.
+    pub(crate) frame_timeout: Duration,
     /// Turns before all peers end in order.
     pub(crate) turns: usize,
     /// Connections in the course of the run, without storms.
@@ -221,6 +223,12 @@ impl Plan {
             // From a generator of its own, so that the rest stays as it is.
             silent_upstreams: Rng::with_seed(seed ^ 0x511e).u8(..4) == 0,
             descriptors: rng.usize(1..=2 * peers + 4),
+            // From a generator of its own, too.
+            frame_timeout: {
+                let milliseconds = [100, 300, 1000, 5000, 30_000];
+                let mut frame_rng = Rng::with_seed(seed ^ 0xf4a3);
+                Duration::from_millis(milliseconds[frame_rng.usize(..milliseconds.len())])
+            },
             long_frame_bytes: one_of(&mut rng, &[1, 100, 1000, LONG_FRAME_BYTES]),
             troubles,
         }
