@@ -83,7 +83,7 @@ impl<N: Network, S: Service> Engine<N, S> {
             return;
         }
         if let (Some(reason), Some(client)) = (self.core.broken_rule(id), self.core.clients.get(id)) {
-            let detail = reason.detail(self.core.limits_of(client), client.largest_window_bytes);
+            let detail = reason.detail(self.core.limits_of(client), client.reopening_window_bytes());
             self.core.disconnect(id, reason, &detail);
         }
     }
@@ -95,7 +95,7 @@ impl<N: Network> Core<N> {
         let limits = self.limits_of(client);
         client
             .clocks
-            .broken(limits, client.largest_window_bytes, self.now)
+            .broken(limits, client.reopening_window_bytes(), self.now)
     }
 
     /// Whether a client has longer than others until this timer is over, which
@@ -108,9 +108,9 @@ impl<N: Network> Core<N> {
         let limits = self.limits_of(client);
         let after = match timer {
             Timer::Slow(reason) | Timer::SlowUpstream(reason) => {
-                reason.after(limits, client.largest_window_bytes)
+                reason.after(limits, client.reopening_window_bytes())
             }
-            _ => Some(self.limits.grace_for(client.largest_window_bytes)),
+            _ => Some(self.limits.grace_for(client.reopening_window_bytes())),
         };
         let Some((start, after)) = client.since(timer).zip(after) else {
             return false;

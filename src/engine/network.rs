@@ -221,4 +221,7 @@ pub struct PeerWindow {
     pub window_bytes: u32,
     /// The shortest round trip so far (`tcpi_min_rtt`).
     pub round_trip: Duration,
+    /// The peer has withdrawn the window that it announced: it is closed, with
+    /// bytes on their way into it. Their memory exceeded the peer's buffer.
+    pub is_withdrawn: bool,
 }

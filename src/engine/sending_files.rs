@@ -142,7 +142,7 @@ impl<N: Network> Core<N> {
             return;
         };
         let _ = client.look_at_window();
-        let grace = self.limits.grace_for(client.largest_window_bytes);
+        let grace = self.limits.grace_for(client.reopening_window_bytes());
         let owed_bytes = client.stream.unacknowledged_bytes();
         let acknowledged_bytes = client.sent_bytes.saturating_sub(owed_bytes);
         if owed_bytes == 0 && client.queue.is_empty() && client.file == FileState::None {

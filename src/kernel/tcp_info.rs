@@ -97,8 +97,10 @@ pub(crate) fn read(socket: BorrowedFd<'_>) -> io::Result<TcpFacts> {
 /// The peer's window and the round trip to it.
 pub(crate) fn peer_window(socket: BorrowedFd<'_>) -> Option<PeerWindow> {
     let info = raw(socket).ok()?;
+    let window_bytes = info.word(offset::SND_WND)?;
     Some(PeerWindow {
-        window_bytes: info.word(offset::SND_WND)?,
+        window_bytes,
+        is_withdrawn: window_bytes == 0 && info.word(offset::UNACKED).is_some_and(|segments| segments > 0),
         round_trip: Duration::from_micros(info.word(offset::MIN_RTT)?.into()),
     })
 }

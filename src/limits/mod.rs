@@ -22,7 +22,10 @@ pub use operations::{
 };
 pub use resources::Resources;
 pub use server::Limits;
-pub use slowest_reader::{LARGEST_WINDOW_BYTES, LONGEST_READER_GRACE, UNSHOWN_BYTES, WINDOW_OPENING_SHARE};
+pub use slowest_reader::{
+    LARGEST_WINDOW_BYTES, LONGEST_READER_GRACE, UNSHOWN_BYTES, WINDOW_OPENING_SHARE, WITHDRAWN_WINDOW_TIMES,
+    reopening_window_bytes,
+};
 
 /// High-water mark: queue length from which a write answers *pause*. Node
 /// uses 64 KiB from version 22 on; it is also one full read buffer.

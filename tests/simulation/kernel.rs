@@ -556,10 +556,12 @@ impl Stream for SimulatedStream {
         let seed = world.plan.seed ^ (self.number as u64) << 40 ^ looks << 20;
         let mut rng = fastrand::Rng::with_seed(seed);
         let window_bytes = if rng.bool() { 0 } else { rng.u32(..largest) };
-        world.model.window_told(self.number, window_bytes);
+        let is_withdrawn = window_bytes == 0 && rng.u8(..16) == 0;
+        world.model.window_told(self.number, window_bytes, is_withdrawn);
         Some(PeerWindow {
             window_bytes,
             round_trip: Duration::from_micros(rng.u64(..4_000)),
+            is_withdrawn,
         })
     }
 

@@ -111,6 +111,8 @@ pub(crate) struct Ledger {
     /// How often the engine looked at its window, and the largest it saw.
     window_looks: u64,
     largest_window: u32,
+    /// It was withdrawn at one of them.
+    withdrawn: bool,
     /// The start of the time over the limit in which its ACKs were checked.
     ack_checked_since: Option<Instant>,
     waiting_since: Option<Instant>,
@@ -206,7 +208,7 @@ fn raised(limits: &Limits, time: Duration, ledger: &Ledger) -> Duration {
     let Some(bytes_per_s) = limits.slowest_reader_bytes_per_s else {
         return time;
     };
-    let window = ledger.largest_window as usize;
+    let window = ledger.largest_window as usize * if ledger.withdrawn { 4 } else { 1 };
     let queue = limits.high_water_mark_bytes.max(limits.limit_bytes()) + limits.unsent_bytes;
     let bytes = window / 16 + (2 * window).min(512 * 1024) + queue;
     let milliseconds = (bytes * 1000 / bytes_per_s) as u64;
@@ -454,9 +456,10 @@ impl Model {
     }
 
     /// The engine looked at a window.
-    pub(crate) fn window_told(&mut self, number: usize, bytes: u32) {
+    pub(crate) fn window_told(&mut self, number: usize, bytes: u32, is_withdrawn: bool) {
         let ledger = &mut self.ledgers[number];
         ledger.window_looks += 1;
+        ledger.withdrawn |= is_withdrawn;
         ledger.largest_window = ledger.largest_window.max(bytes);
     }
 

@@ -21,6 +21,7 @@ use super::ready_list::Place;
 use super::timers::Timer;
 use crate::backpressure::small_list::SmallList;
 use crate::backpressure::{Answer, Clocks, Flow, Pipe, SendQueue, Sent, SlowReason};
+use crate::limits::reopening_window_bytes;
 use crate::log_limit::LogLimit;
 
 /// Most pieces of a queue that one write offers to the socket.
@@ -105,6 +106,8 @@ pub(super) struct Client<S> {
     pub(super) is_counted: bool,
     /// The engine watches whether the peer acknowledges what it is sent.
     pub(super) is_watched: bool,
+    /// Its peer was seen to withdraw its window.
+    pub(super) has_withdrawn_window: bool,
     /// Our FIN was sent.
     pub(super) fin_sent: bool,
     /// It is looked at from time to time, as it is half-closed.
@@ -164,6 +167,7 @@ impl<S: Stream> Client<S> {
             file: FileState::None,
             is_counted: false,
             is_watched: false,
+            has_withdrawn_window: false,
             fin_sent: false,
             half_closed_watched: false,
             calls_when_writable: false,
@@ -205,7 +209,13 @@ impl<S: Stream> Client<S> {
     pub(super) fn look_at_window(&mut self) -> Option<PeerWindow> {
         let peer = self.stream.peer_window()?;
         self.largest_window_bytes = self.largest_window_bytes.max(peer.window_bytes);
+        self.has_withdrawn_window |= peer.is_withdrawn;
         Some(peer)
+    }
+
+    /// The window that a reader must open again, in bytes.
+    pub(super) const fn reopening_window_bytes(&self) -> u32 {
+        reopening_window_bytes(self.largest_window_bytes, self.has_withdrawn_window)
     }
 
     /// Bytes that its peer has acknowledged.

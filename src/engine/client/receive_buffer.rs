@@ -172,6 +172,7 @@ mod tests {
         PeerWindow {
             window_bytes,
             round_trip: Duration::from_micros(50),
+            is_withdrawn: false,
         }
     }
 
@@ -179,6 +180,7 @@ mod tests {
         PeerWindow {
             window_bytes,
             round_trip: Duration::from_millis(50),
+            is_withdrawn: false,
         }
     }
 
