@@ -149,7 +149,7 @@ fn unfinished_input_and_transactions_count_to_the_memory_budget() {
             clients.push(client);
         }
         let line = server.wait_for_line("memory budget, disconnecting");
-        assert!(line.contains("the longest of"), "{what}: {line}");
+        assert!(line.contains("the most bytes x seconds of"), "{what}: {line}");
         assert_eq!(watcher.ask(&["PING"]).text(), "+PONG", "others go on");
     }
 }
