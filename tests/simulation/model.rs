@@ -549,6 +549,9 @@ impl Model {
             ledger.unannounced = false;
             // It waits for its upstream from here on.
             ledger.admitted_at = Some(now);
+            // Its address may have too many clients: then it goes at once, which
+            // cannot be seen before the end of the turn.
+            self.loose |= self.limits.max_clients_per_address.is_some();
         }
         self.hold(number, held as usize);
     }
