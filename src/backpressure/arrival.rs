@@ -34,7 +34,7 @@ impl Arrival {
     /// More bytes have come, of a message that has `time` for each share.
     pub fn came(&mut self, count_bytes: usize, time: Duration, now: Instant) {
         self.bytes += count_bytes as u64;
-        let share_bytes = u128::from(SLOWEST_FRAME_BYTES_PER_S) * time.as_millis() / 1000;
+        let share_bytes = (u128::from(SLOWEST_FRAME_BYTES_PER_S) * time.as_millis()).div_ceil(1000);
         if u128::from(self.bytes) >= share_bytes.max(1) {
             self.bytes = 0;
             self.since = now;
