@@ -69,7 +69,17 @@ pub(crate) fn memory() -> Option<Memory> {
 /// Bytes that all TCP sockets of the machine may take.
 pub(crate) fn tcp_memory_bytes() -> Option<u64> {
     let text = read_to_string("/proc/sys/net/ipv4/tcp_mem").ok()?;
-    Some(parse_tcp_memory_pages(&text)?.saturating_mul(rustix::param::page_size() as u64))
+    Some(parse_tcp_memory_pages(&text)?.saturating_mul(page_bytes()))
+}
+
+#[expect(
+    unsafe_code,
+    reason = "rustix reads the size from a place that is not there under valgrind, and crashes"
+)]
+fn page_bytes() -> u64 {
+    // SAFETY: sysconf(3) takes a number, and only answers one.
+    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u64::try_from(bytes).unwrap_or(4096)
 }
 
 /// The first line reads `MemTotal:       24576000 kB` (proc_meminfo(5)).
