@@ -203,6 +203,11 @@ impl Channels {
         self.topics.get(id)
     }
 
+    /// The last message of a channel, where it waits under `latest`.
+    pub(super) fn latest(&self, id: TopicId, channel: &ChannelName) -> Option<&Latest> {
+        self.get(id)?.latest.get(channel)
+    }
+
     pub(super) fn get_mut(&mut self, id: TopicId) -> Option<&mut Topic> {
         self.topics.get_mut(id)
     }

@@ -77,10 +77,7 @@ impl Broadcast {
 
     fn keep_values_below(&mut self, slot: usize, most_bytes: usize, now: Instant) {
         let value_bytes = |topic: &TopicId, channel: &ChannelName| {
-            let latest = self
-                .channels
-                .get(*topic)
-                .and_then(|topic| topic.latest.get(channel));
+            let latest = self.channels.latest(*topic, channel);
             latest.map_or((0, 0), |latest| (latest.bytes.len(), latest.count))
         };
         let outgoing = &self.sessions[slot].outgoing;

@@ -89,10 +89,7 @@ impl Broadcast {
                 channel,
                 since,
             } => {
-                let latest = self
-                    .channels
-                    .get(*topic)
-                    .and_then(|topic| topic.latest.get(channel));
+                let latest = self.channels.latest(*topic, channel);
                 latest.map_or(0, |latest| latest.count.saturating_sub(since + 1))
             }
             Pending::Gap(lost, _) | Pending::Message(_, lost, _) => lost.count(),

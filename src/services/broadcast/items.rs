@@ -66,10 +66,7 @@ impl Broadcast {
                 channel,
                 since,
             } => {
-                let latest = self
-                    .channels
-                    .get(*topic)
-                    .and_then(|topic| topic.latest.get(channel));
+                let latest = self.channels.latest(*topic, channel);
                 let Some(latest) = latest else { return };
                 let lost = missed(channel, latest.count - since - 1, self.behind_since(slot));
                 (latest.bytes.clone(), lost, Some(Action::Latest))

@@ -49,10 +49,7 @@ impl Broadcast {
                     owed.add(bytes, messages, Some(cursor.action));
                 }
                 Pending::Latest { topic, channel, .. } => {
-                    let latest = self
-                        .channels
-                        .get(*topic)
-                        .and_then(|topic| topic.latest.get(channel));
+                    let latest = self.channels.latest(*topic, channel);
                     owed.add(
                         latest.map_or(0, |latest| latest.bytes.len()),
                         1,
