@@ -205,12 +205,9 @@ impl Journal {
                 queued_bytes = slow.waiting_bytes,
                 limit_bytes = self.limit_bytes
             ],
-            "{} {reason}, disconnecting: slow for {:.3} s, {} bytes queued (peak {}), {detail}, {} sent, {}{advice} ({})",
+            "{} {reason}, disconnecting: {}, {}{advice} ({})",
             self.name(client),
-            slow.slow_for.as_secs_f64(),
-            slow.waiting_bytes,
-            slow.peak_bytes,
-            client.sent_bytes,
+            how_slow(client, slow, detail),
             standstill(client),
             client.peer,
         );
@@ -235,12 +232,9 @@ impl Journal {
                 queued_bytes = slow.waiting_bytes,
                 limit_bytes = self.limit_bytes
             ],
-            "{} would disconnect, {reason}: slow for {:.3} s, {} bytes queued (peak {}), {detail}, {} sent, {} ({})",
+            "{} would disconnect, {reason}: {}, {} ({})",
             self.name(client),
-            slow.slow_for.as_secs_f64(),
-            slow.waiting_bytes,
-            slow.peak_bytes,
-            client.sent_bytes,
+            how_slow(client, slow, detail),
             client.stream.peer_state(),
             client.peer,
         );
@@ -383,4 +377,15 @@ impl Journal {
             ),
         }
     }
+}
+
+/// How slow a client is, in the words of the log.
+fn how_slow<S>(client: &Client<S>, slow: Slowness, detail: &str) -> String {
+    format!(
+        "slow for {:.3} s, {} bytes queued (peak {}), {detail}, {} sent",
+        slow.slow_for.as_secs_f64(),
+        slow.waiting_bytes,
+        slow.peak_bytes,
+        client.sent_bytes,
+    )
 }
