@@ -18,6 +18,21 @@ fn framed(name: &'static str, what: &'static str, echo: Echo) -> Row {
     Row::small(name, what, echo, FRAMED, DEFENDED)
 }
 
+fn too_late(row: Row) -> Row {
+    row.option("--within", "2s")
+        .but(
+            "stalled-disconnected",
+            Truth::Open,
+            "it goes, and whether the probe is still there is luck",
+        )
+        .but(
+            "nothing-left-in-kernel",
+            Truth::Open,
+            "nobody need have been closed",
+        )
+        .but("stalled-in-time", Truth::Bad, "resets after 6 s")
+}
+
 pub(super) fn rows() -> Vec<Row> {
     let plain = Echo::new(Habit::Plain, Manners::DEFENDED);
     let frames = Echo::new(Habit::Frames, Manners::DEFENDED);
@@ -92,23 +107,11 @@ pub(super) fn rows() -> Vec<Row> {
             "ends a stuck client by a plain close, with unread input",
             by_fin(Habit::Plain),
         ),
-        echo(
+        too_late(echo(
             "echo-late",
             "resets after 6 s, wanted within 2 s",
             late(Habit::Plain),
-        )
-        .option("--within", "2s")
-        .but(
-            "stalled-disconnected",
-            Truth::Open,
-            "it goes, and whether the probe is still there is luck",
-        )
-        .but(
-            "nothing-left-in-kernel",
-            Truth::Open,
-            "nobody need have been closed",
-        )
-        .but("stalled-in-time", Truth::Bad, "resets after 6 s"),
+        )),
         framed("framed", "returns whole frames", frames).groups(|groups| {
             groups.talkers = 1;
             groups.steady = 1;
@@ -120,23 +123,11 @@ pub(super) fn rows() -> Vec<Row> {
             by_fin(Habit::Frames),
         ),
         framed("framed-large", "frames of 64 KiB", frames).option("--size", "64KiB"),
-        framed(
+        too_late(framed(
             "framed-late",
             "resets after 6 s, wanted within 2 s",
             late(Habit::Frames),
-        )
-        .option("--within", "2s")
-        .but(
-            "stalled-disconnected",
-            Truth::Open,
-            "it goes, and whether the probe is still there is luck",
-        )
-        .but(
-            "nothing-left-in-kernel",
-            Truth::Open,
-            "nobody need have been closed",
-        )
-        .but("stalled-in-time", Truth::Bad, "resets after 6 s"),
+        )),
         echo("echo-trickle", "any progress is enough to stay", plain)
             .groups(|groups| {
                 groups.stalled = 0;
