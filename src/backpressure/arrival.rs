@@ -77,18 +77,11 @@ impl Arrival {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::test_time::start;
 
     const TIME: Duration = Duration::from_secs(30);
     const SECOND: Duration = Duration::from_secs(1);
     const SHARE_BYTES: usize = 30 * 1024;
-
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "an instant can only be had from the clock"
-    )]
-    fn start() -> Instant {
-        Instant::now()
-    }
 
     #[test]
     fn a_message_that_stops_is_late_after_the_time_and_not_a_moment_earlier() {

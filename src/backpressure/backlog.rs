@@ -293,14 +293,7 @@ impl Backlog {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "an instant can only be had from the clock"
-    )]
-    fn now() -> Instant {
-        Instant::now()
-    }
+    use crate::test_time::start;
 
     fn message(sequence: u64, channel: &str, bytes: usize) -> Message {
         Message {
@@ -327,7 +320,7 @@ mod tests {
             let mut log = Backlog::default();
             let mut readers: Vec<Model> = Vec::new();
             let mut added: Vec<(String, usize)> = Vec::new();
-            let now = now();
+            let now = start();
             for step in 0..200u64 {
                 match random.u8(..6) {
                     0..=2 if log.has_readers() => {
@@ -425,7 +418,7 @@ mod tests {
         let mut log = Backlog::default();
         log.join(0);
         log.push(message(0, "c", 1000));
-        log.cut(10, now());
+        log.cut(10, start());
         assert_eq!(log.len(), 1);
         assert!(log.lost(0).is_empty());
     }

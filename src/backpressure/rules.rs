@@ -236,6 +236,7 @@ impl Clocks {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::test_time::start;
 
     const MARK: usize = 100;
     const WINDOW: u32 = 1 << 20;
@@ -289,14 +290,6 @@ mod tests {
         fn broken(&self, now: Instant) -> Option<SlowReason> {
             self.clocks.broken(&self.limits, WINDOW, now)
         }
-    }
-
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "an instant can only be had from the clock"
-    )]
-    fn start() -> Instant {
-        Instant::now()
     }
 
     #[test]

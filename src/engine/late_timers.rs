@@ -97,17 +97,10 @@ impl LateTimers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::test_time::start;
     use std::time::Duration;
 
     const SECOND: Duration = Duration::from_secs(1);
-
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "an instant can only be had from the clock"
-    )]
-    fn start() -> Instant {
-        Instant::now()
-    }
 
     fn client(number: usize) -> ClientId {
         ClientId::from_token(number)

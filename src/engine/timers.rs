@@ -231,14 +231,7 @@ impl TimerQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "an instant can only be had from the clock"
-    )]
-    fn start() -> Instant {
-        Instant::now()
-    }
+    use crate::test_time::start;
 
     fn client(number: usize) -> ClientId {
         ClientId::from_token(number)

@@ -47,18 +47,15 @@ impl Heartbeat {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::test_time::start;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[test]
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "an instant can only be had from the clock"
-    )]
     fn it_beats_at_once_then_once_an_interval_and_makes_up_for_nothing() {
         let beats = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&beats);
-        let start = Instant::now();
+        let start = start();
         let interval = Duration::from_secs(1);
         let mut heartbeat = Heartbeat::new(interval, start, move |clients, _| {
             assert_eq!(clients, 7);

@@ -362,16 +362,9 @@ impl Service for FramedEcho {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::test_time::start;
 
     const LONG: usize = 1000;
-
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "an instant can only be had from the clock"
-    )]
-    fn start() -> Instant {
-        Instant::now()
-    }
 
     /// What is left when these bytes of a frame of `frame_bytes` have come.
     fn unfinished(held: usize, frame_bytes: usize) -> Unfinished {
