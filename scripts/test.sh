@@ -7,9 +7,13 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
-# Suites whose tests wait for other processes nearly all the time: more of their
-# tests run at once than there are processors.
-waiting=(examples log probe probe_examples probe_reach probe_resp probe_tls scenarios tunnel_probed)
+# Suites whose tests wait for graces and other processes nearly all the time. Each
+# lane runs beside the others, with more tests at once than there are processors.
+lanes=(
+    "probe_examples tunnel_probed probe_resp probe_tls"
+    "probe probe_reach log"
+    "tunnel slow_client probe_ci shadow scenarios examples"
+)
 
 # The names of all suites, from the files of tests/.
 suites() {
@@ -20,8 +24,9 @@ suites() {
     done
 }
 
-output=$(mktemp "${TMPDIR:-/tmp}/highwater-test.XXXXXX")
-trap 'rm -f "$output"' EXIT
+directory=$(mktemp -d "${TMPDIR:-/tmp}/highwater-test.XXXXXX")
+trap 'rm -rf "$directory"' EXIT
+output=$directory/output
 started=$SECONDS
 failures=0
 
@@ -31,16 +36,41 @@ run() {
     [ "${PIPESTATUS[0]}" = 0 ] || failures=$((failures + 1))
 }
 
+# Runs the suites of a lane one after the other. Only their names and results are
+# shown at once: what the tests of several lanes print would not be told apart.
+run_lane() {
+    cargo test --no-fail-fast "${@/#/--test=}" 2>&1 | tee "$directory/lane-$1" |
+        grep --line-buffered -E '^     Running|^test result'
+    return "${PIPESTATUS[0]}"
+}
+
+# Runs all lanes at once, then shows what their tests printed.
+run_lanes() {
+    local lane suites pids=()
+    export RUST_TEST_THREADS=6
+    for lane in "${lanes[@]}"; do
+        read -ra suites <<<"$lane"
+        run_lane "${suites[@]}" &
+        pids+=($!)
+    done
+    for lane in "${!pids[@]}"; do
+        wait "${pids[lane]}" || failures=$((failures + 1))
+    done
+    unset RUST_TEST_THREADS
+    echo
+    cat "$directory"/lane-* | tee -a "$output"
+}
+
 if [ "${1:-}" = --quick ]; then
     # No test in here waits for a grace of seconds.
     run --lib --bins --test architecture --test api --test arguments --test options_doc \
         --test send_queue_model --test simulation --test echo --test accepting
 else
-    mapfile -t busy < <(suites | grep -vxF "$(printf '%s\n' "${waiting[@]}")")
+    mapfile -t busy < <(suites | grep -vxF "$(tr ' ' '\n' <<<"${lanes[*]}")")
     # The tests of the examples start them.
     cargo build --examples || failures=$((failures + 1))
     run --lib --bins "${busy[@]/#/--test=}"
-    RUST_TEST_THREADS=6 run "${waiting[@]/#/--test=}"
+    run_lanes
     run --doc
     # By the build that is there: an optimized one takes longer than all scenarios.
     export HIGHWATER=$PWD/target/debug/highwater
