@@ -44,8 +44,8 @@ impl LogLimit {
         Some(std::mem::take(&mut self.unlogged))
     }
 
-    /// When the events that were not logged are to be summed up, counted from
-    /// the start. `None` if all were logged.
+    /// When the sum of the events that were not logged is due, counted from the
+    /// start. `None` if all were logged.
     pub(crate) fn sum_due(&self, every: Duration) -> Option<Duration> {
         let last = self.last_line.filter(|_| self.unlogged > 0)?;
         Some(Duration::from_millis(u64::from(last.get() - 1) * 100) + every)

@@ -116,7 +116,6 @@ fn a_server_that_resets_stalled_clients_in_time_passes() {
             "stalled-in-time",
             "talkers-disconnected",
             "healthy-served",
-            "memory-bounded",
         ],
     );
     let stalled = &report.groups[0];
@@ -198,13 +197,14 @@ fn a_steady_reader_is_kept_and_a_trickling_one_goes() {
 }
 
 #[test]
-fn a_queue_without_limit_fails_for_memory_and_for_keeping_stalled_clients() {
+fn a_queue_without_limit_fails_for_keeping_stalled_clients() {
     let plan = Plan {
         within: Duration::from_secs(1),
         ..short(serve(unbounded_echo)).with(SlowKind::Stalled, 2)
     };
     let report = run(&plan);
-    for finding in ["memory-bounded", "stalled-disconnected", "stalled-in-time"] {
+    // Its memory is that of the servers of all tests here: the zoo judges it in a process of its own.
+    for finding in ["stalled-disconnected", "stalled-in-time"] {
         assert_eq!(outcome(&report, finding), Outcome::Fail, "{finding}");
     }
     assert_eq!(outcome(&report, "healthy-served"), Outcome::Pass);

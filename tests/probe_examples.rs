@@ -61,7 +61,7 @@ impl Server {
                     .map(|(_, address)| address.trim().to_owned())
             })
             .expect("the server says where it listens");
-        // What it logs later must be read, lest it wait for us.
+        // What it logs later must be read, or the server waits for us.
         std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
         Self { process, address }
     }

@@ -298,6 +298,24 @@ fn the_socket_of_operators_is_taken_over_too() {
     assert!(TcpStream::connect(address).is_err());
 }
 
+/// It might be the successor's by then: a server that looks first and removes
+/// then removes the new one now and then, and the next restart finds nobody.
+#[test]
+fn a_server_that_was_taken_over_leaves_the_path_to_its_successor() {
+    let place = Place::new();
+    let server = place.start(&[]);
+    let successor = place.call();
+    successor.send(b"highwater take-over 1").unwrap();
+    server.wait_for_line("asked for the listening sockets, and has them");
+    successor.send(b"accepting").unwrap();
+    assert!(server.wait_for_exit().success());
+    assert!(place.path().exists());
+    let alone = place.start(&[]);
+    alone.signal(Signal::TERM);
+    assert!(alone.wait_for_exit().success());
+    assert!(!place.path().exists(), "without a successor the path is removed");
+}
+
 #[test]
 fn a_caller_that_hangs_up_or_speaks_nonsense_changes_nothing() {
     let place = Place::new();

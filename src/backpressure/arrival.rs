@@ -1,8 +1,8 @@
 //! How fast an unfinished message arrives.
 //!
 //! Owns the clock of one message, and the rule: within the time, a message must
-//! bring 1 KiB/s. Each such share that came begins the time anew, so whoever
-//! goes on at that rate is never late, and whoever stops is late one time after
+//! bring 1 KiB/s. Each such share that came begins the time anew. A client that
+//! goes on at that rate is never late, and one that stops is late one time after
 //! the last share. Time in which its sender was paused does not count. Refuses
 //! to know what a message is.
 

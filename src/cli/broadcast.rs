@@ -57,8 +57,8 @@ Actions:
   latest       only the newest message of each channel waits for it
   pause        publishers wait for it, for at most the grace; then it is reset
 
-The hard limit is 32MiB here unless it is given. Whoever subscribes to the
-channel __highwater__:lost gets `CHANNEL COUNT` there wherever its messages have
+The hard limit is 32MiB here unless it is given. A client that subscribes to
+__highwater__:lost gets `CHANNEL COUNT` there wherever its messages have
 a gap.
 
 Example:

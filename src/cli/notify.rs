@@ -100,7 +100,7 @@ impl Notify {
         self.send(&format!("STOPPING=1\nSTATUS={status}"));
     }
 
-    /// How often [`beat`](Self::beat) is to be called; `None` if nobody listens.
+    /// Time between two calls of [`beat`](Self::beat); `None` if nobody listens.
     pub(crate) fn interval(&self) -> Option<Duration> {
         let watchdog = self.manager.as_ref()?.watchdog;
         Some(watchdog.map_or(STATUS_INTERVAL, |watchdog| watchdog.min(STATUS_INTERVAL)))

@@ -21,7 +21,7 @@ pub(super) struct Newcomer<S> {
     ends_announced: bool,
 }
 
-/// Those who wait, in order of arrival.
+/// Newcomers that wait, in order of arrival.
 #[derive(Debug)]
 pub(super) struct Newcomers<S> {
     waiting: VecDeque<Newcomer<S>>,

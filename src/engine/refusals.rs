@@ -79,7 +79,7 @@ impl Refusals {
         self.kinds[full as usize].write(clients, hint);
     }
 
-    /// When refusals that had no line are to be summed up.
+    /// When the sum of the refusals that had no line is due.
     pub(super) fn sum_at(&self) -> Option<Instant> {
         self.kinds.iter().filter_map(|kind| self.sum_of(kind)).min()
     }

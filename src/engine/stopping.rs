@@ -69,7 +69,7 @@ impl<N: Network, S: Service> Engine<N, S> {
         self.service.stopping(&mut Actions::new(&mut self.core));
     }
 
-    /// Serves those whose connection the kernel has already made for us: for
+    /// Serves clients whose connection the kernel has already made for us: to
     /// them the server is there.
     fn accept_backlog(&mut self) {
         self.acceptor.announce();

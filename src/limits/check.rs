@@ -107,7 +107,7 @@ pub enum LimitsError {
         /// The grace.
         grace: Duration,
     },
-    /// Whoever reads at this rate may be silent for longer than any grace lasts.
+    /// A client that reads at this rate may be silent for longer than any grace lasts.
     SlowestReaderTooSlow {
         /// The rate, in bytes a second.
         bytes_per_s: usize,

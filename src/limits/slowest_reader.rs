@@ -5,8 +5,8 @@
 //!
 //! While a window is closed, a peer that reads and a peer that does not look the
 //! same. It opens once a sixteenth of the receive buffer is free, and a receive
-//! buffer grows with the speed of its reader: whoever was fast before is silent
-//! for longest.
+//! buffer grows with the speed of its reader: a client that was fast before is
+//! silent for longest.
 
 use std::time::Duration;
 

@@ -1,8 +1,7 @@
 //! The kinds of slow clients, as a table: what each is called, how it reads, and what
 //! should become of it.
 //!
-//! A new kind is a variant and a row here, and a number in the plan of those who want
-//! it; behaviour is added in `clients/slow.rs` only for a new [`Reading`].
+//! A new kind is a variant and a row here, and a number in the plans that want it; behaviour is added in `clients/slow.rs` only for a new [`Reading`].
 
 use serde::Serialize;
 

@@ -49,7 +49,7 @@ pub struct LoadSlice {
     pub messages: u64,
     /// Bytes received in the slice.
     pub bytes: u64,
-    /// Its length: what the answers are to be divided by.
+    /// Its length, by which the answers are divided.
     pub elapsed: Duration,
     /// Waits in nanoseconds, those of the last answers included.
     pub waits: Histogram<u64>,

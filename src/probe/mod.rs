@@ -3,8 +3,7 @@
 //! Drives healthy and slow clients at any TCP server from one thread and says,
 //! with evidence, whether slow ones are stopped and healthy ones unharmed.
 //!
-//! Start reading at [`Plan`] (what is to be done) and [`Report`] (what came of
-//! it); [`probe`] leads from one to the other. `protocol/` says what clients send
+//! Start reading at [`Plan`] (what to do) and [`Report`] (what came of it); [`probe`] leads from one to the other. `protocol/` says what clients send
 //! and checks what comes back, `clients/` what each kind of client does,
 //! `report/` what it means: these know no socket and no clock. `driver/` owns
 //! the poll, the sockets and the clock, and `server/` reads `/proc`. For

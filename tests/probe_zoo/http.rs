@@ -16,7 +16,7 @@ pub(crate) struct Request<'a> {
     pub(crate) head: &'a str,
     /// Counted over all connections, from 0.
     pub(crate) total: u64,
-    /// The connection is closed after this answer, and that is to be announced.
+    /// The connection is closed after this answer, and the answer announces that.
     pub(crate) announce_close: bool,
 }
 

@@ -23,7 +23,7 @@ enum Message {
     Line(Vec<u8>, u64),
     /// A request to confirm that everything before it is written.
     Flush(Sender<()>),
-    /// A request to look whether the file is to be opened anew.
+    /// A request to look whether the file must be opened anew.
     Look,
 }
 
@@ -139,7 +139,7 @@ impl Write for Backlog {
 struct Writer {
     sink: Box<dyn Write + Send>,
     lost: Arc<AtomicU64>,
-    /// Set when the file is to be opened anew.
+    /// Set when the file must be opened anew.
     reopen: Arc<AtomicBool>,
     file: Option<LogFile>,
     /// Whether the last write failed.

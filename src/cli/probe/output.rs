@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// A file that is to be written. It appears under its name when it is complete; until then the
+/// A file of the report. It appears under its name when it is complete; until then the
 /// bytes are in a hidden file beside it, which vanishes when nothing comes of them.
 pub(super) struct WholeFile {
     path: PathBuf,

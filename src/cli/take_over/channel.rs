@@ -162,8 +162,8 @@ impl Unpublished {
         Ok(unpublished)
     }
 
-    /// Moves it to `path`. Whoever calls there meanwhile reaches the socket
-    /// that was there before, or this one.
+    /// Moves it to `path`. A program that calls there meanwhile reaches the
+    /// socket that was there before, or this one.
     pub(super) fn publish(mut self, path: &Path) -> io::Result<Socket> {
         std::fs::rename(&self.beside, path)?;
         self.beside = PathBuf::new();

@@ -9,6 +9,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -34,6 +35,8 @@ pub(crate) struct Offer {
 pub(crate) struct Published {
     path: PathBuf,
     metadata: Option<Metadata>,
+    /// Set once a successor accepts: the path is the successor's.
+    is_left: Arc<AtomicBool>,
 }
 
 impl Offer {
@@ -57,8 +60,10 @@ impl Offer {
     /// next restart its smoothness, and no client anything.
     pub(crate) fn publish(self, stopper: Stopper) -> Published {
         let Self { path, socket } = self;
+        let is_left = Arc::new(AtomicBool::new(false));
+        let leaving = Arc::clone(&is_left);
         let answering = socket.publish(&path).and_then(|socket| {
-            let answering = move || answer_callers(&socket, &stopper);
+            let answering = move || answer_callers(&socket, &stopper, &leaving);
             thread::Builder::new()
                 .name("take-over".to_owned())
                 .spawn(answering)
@@ -67,13 +72,22 @@ impl Offer {
             warn!(event = "take_over"; "nobody can take over at {}: {error}", path.display());
         }
         let metadata = std::fs::symlink_metadata(&path).ok();
-        Published { path, metadata }
+        Published {
+            path,
+            metadata,
+            is_left,
+        }
     }
 }
 
 impl Published {
-    /// Removes the path, unless a successor has put its own there.
+    /// Removes the path, unless another server has put its own there. A
+    /// successor does so at any moment, even between a look at the path and its
+    /// removal: so nothing is removed once the sockets are a successor's.
     pub(crate) fn remove(&self) {
+        if self.is_left.load(Ordering::Acquire) {
+            return;
+        }
         let place = |found: &Metadata| (found.dev(), found.ino());
         let found = std::fs::symlink_metadata(&self.path).ok();
         if found.as_ref().map(place) == self.metadata.as_ref().map(place) {
@@ -82,7 +96,7 @@ impl Published {
     }
 }
 
-fn answer_callers(socket: &Socket, stopper: &Stopper) {
+fn answer_callers(socket: &Socket, stopper: &Stopper, is_left: &Arc<AtomicBool>) {
     let callers = Arc::new(());
     loop {
         let caller = match socket.accept() {
@@ -97,9 +111,9 @@ fn answer_callers(socket: &Socket, stopper: &Stopper) {
             warn!(event = "take_over"; "turned a caller of --take-over away: {MAX_TAKE_OVER_CALLERS} are being answered");
             continue;
         }
-        let (stopper, seat) = (stopper.clone(), Arc::clone(&callers));
+        let (stopper, seat, is_left) = (stopper.clone(), Arc::clone(&callers), Arc::clone(is_left));
         let answering = move || {
-            answer(caller, &stopper);
+            answer(caller, &stopper, &is_left);
             drop(seat);
         };
         if let Err(error) = thread::Builder::new()
@@ -112,7 +126,7 @@ fn answer_callers(socket: &Socket, stopper: &Stopper) {
 }
 
 /// The whole conversation with one caller.
-fn answer(caller: Socket, stopper: &Stopper) {
+fn answer(caller: Socket, stopper: &Stopper, is_left: &AtomicBool) {
     let channel = match Channel::new(caller) {
         Ok(channel) => channel,
         Err(error) => {
@@ -121,7 +135,7 @@ fn answer(caller: Socket, stopper: &Stopper) {
         }
     };
     let pid = channel.pid;
-    match hand_over(&channel, stopper) {
+    match hand_over(&channel, stopper, is_left) {
         Ok(()) => {}
         Err(error) if error.kind() == ErrorKind::Other => {
             info!(event = "take_over"; "process {pid} asked to take over, too late: {error}");
@@ -134,7 +148,7 @@ fn answer(caller: Socket, stopper: &Stopper) {
     }
 }
 
-fn hand_over(channel: &Channel, stopper: &Stopper) -> io::Result<()> {
+fn hand_over(channel: &Channel, stopper: &Stopper, is_left: &AtomicBool) -> io::Result<()> {
     let pid = channel.pid;
     expect(channel, REQUEST, TAKE_OVER_ANSWER_TIMEOUT)?;
     let stops = || io::Error::other("the server stops already");
@@ -145,7 +159,10 @@ fn hand_over(channel: &Channel, stopper: &Stopper) -> io::Result<()> {
     sent.ok_or_else(stops)??;
     info!(event = "take_over"; "process {pid} asked for the listening sockets, and has them");
     expect(channel, ACCEPTING, TAKE_OVER_START_TIMEOUT)?;
+    // Said before the server stops: from then on it may end at any moment.
+    is_left.store(true, Ordering::Release);
     if !stopper.hand_over() {
+        is_left.store(false, Ordering::Release);
         return Err(stops());
     }
     info!(event = "take_over"; "process {pid} accepts now: leaving it the listening sockets");

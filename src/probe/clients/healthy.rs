@@ -37,7 +37,7 @@ pub(crate) struct HealthyClient<S> {
     wire: Wire,
     /// Position up to which was sent.
     sent: u64,
-    /// Position up to which is to be sent.
+    /// Position of the end of the last message that is due.
     due: u64,
     waiting: Outstanding,
     pipeline: u32,
@@ -72,7 +72,7 @@ impl<S: Read + Write> HealthyClient<S> {
         self.corruption.as_deref()
     }
 
-    /// Bytes that are to be sent, from the beginning of the connection.
+    /// Bytes that are due, from the beginning of the connection.
     pub(crate) fn due_bytes(&self) -> u64 {
         self.due
     }

@@ -83,7 +83,7 @@ impl<'a, S: ClientStream> HealthyClients<'a, S> {
         }
     }
 
-    /// Begins to connect those who are missing, a few at once. Call again after
+    /// Begins to connect the clients that are missing, a few at once. Call again after
     /// each turn until [`are_connected`](Self::are_connected).
     pub(crate) fn connect_some(&mut self) -> Result<(), ProbeError> {
         while self.connecting < CONNECTING_AT_ONCE && self.clients.len() < self.plan.fast {
@@ -251,7 +251,7 @@ impl<'a, S: ClientStream> HealthyClients<'a, S> {
         }
     }
 
-    /// When the message was sent that has waited longest for its answer, of those who still play a part.
+    /// When the oldest message without an answer was sent, of the clients that still take part.
     pub(crate) fn oldest_waiting(&self) -> Option<Moment> {
         let playing = self.clients.iter().filter(|client| client.end().is_none());
         playing.filter_map(|client| client.waiting().next()).min()

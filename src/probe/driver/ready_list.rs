@@ -38,7 +38,7 @@ impl ReadyList {
         self.order.len()
     }
 
-    /// How many of them are to be served before the next poll.
+    /// How many of them have a turn before the next poll.
     pub(crate) fn turns(&self) -> usize {
         self.len().min(TURNS_BETWEEN_POLLS)
     }

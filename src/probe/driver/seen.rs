@@ -22,7 +22,7 @@ pub(crate) fn healthy<S: std::io::Read + std::io::Write>(
     let phase = |index: usize| tally.phases().get(index).map(figures);
     Healthy {
         clients: clients.len(),
-        // Whoever was answered once is only on the way back to a server that closed in order.
+        // A client that was answered once is only on the way back to a server that closed in order.
         not_connected: (connected.iter().zip(answered))
             .filter(|(connected, answered)| !**connected && !**answered)
             .count(),

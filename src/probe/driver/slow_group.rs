@@ -332,7 +332,7 @@ impl<'a, S: ClientStream> SlowClients<'a, S> {
         }
     }
 
-    /// Those that are to be kept stop sending and read all that is still to come.
+    /// Clients that the server must keep stop sending, and read all that still comes.
     pub(crate) fn let_kept_finish(&mut self) {
         for client in &mut self.clients {
             if client.kind().is_kept() {

@@ -1,4 +1,4 @@
-//! The probe in slices of a tenth of a second, and what those who look on are told of each.
+//! The probe in slices of a tenth of a second, and what a [`ProgressSink`] is told of each.
 
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};

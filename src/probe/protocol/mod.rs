@@ -87,7 +87,7 @@ pub trait Conversations: Debug + Send + Sync {
 /// One client's side: what it sends, and whether what comes back is right. A position is
 /// the number of bytes sent before it on this connection.
 pub trait Conversation: Debug + Send {
-    /// Up to which position is to be sent when one more message is due after `position`.
+    /// Position of the end of the next message after `position`.
     fn due_after(&self, position: u64) -> u64;
 
     /// Fills `buffer` with what is sent at `position` and after it.

@@ -92,7 +92,7 @@ impl ServerMonitor {
         })
     }
 
-    /// Where the server's sockets are to be seen.
+    /// The tables of `/proc` that show the server's sockets.
     pub(crate) fn tables(&self) -> SocketTables {
         self.tables
     }

@@ -67,8 +67,8 @@ pub(super) fn is_tcp_short_of_memory() -> bool {
     matches!((used(), pressure()), (Some(used), Some(pressure)) if used > pressure)
 }
 
-/// Resident memory without the pages of files and of shared memory: whoever maps the file that it
-/// sends holds nothing for its clients.
+/// Resident memory without the pages of files and of shared memory: a server that maps the file
+/// that it sends holds nothing for its clients.
 pub(super) fn resident_bytes(process: &Process) -> Option<u64> {
     process
         .statm()

@@ -186,8 +186,8 @@ pub(super) fn text(request: &Request<'_>, status: Status, body: &str) -> Answer 
     Manner::of(request).answer(status, PLAIN_TEXT, body.as_bytes().to_vec())
 }
 
-/// The answer to a request that cannot be fulfilled. Whoever opens the page
-/// without a token gets the page that asks for it.
+/// The answer to a request that cannot be fulfilled. A browser that opens the
+/// page without a token gets the page that asks for it.
 pub(super) fn failed(request: &Request<'_>, failure: &Failure) -> Answer {
     let manner = Manner::of(request);
     if failure.status == Status::Unauthorized

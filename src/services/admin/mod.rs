@@ -32,7 +32,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest wait for an answer of the server.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Time between two looks at those who wait.
+/// Time between two looks at the visitors that wait.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// What an [`Admin`] is made of.
@@ -209,7 +209,7 @@ impl Admin {
         actions.send_file(id, vec![FilePart::memory(bytes)]);
     }
 
-    /// Ends those whose head, or whose answer, did not come in time.
+    /// Ends visitors whose head, or whose answer, did not come in time.
     fn look(&mut self, actions: &mut Actions<'_>) {
         let now = actions.now();
         let mut late = Vec::new();
@@ -274,7 +274,7 @@ impl Service for Admin {
     }
 
     fn ended(&mut self, id: ClientId, actions: &mut Actions<'_>) {
-        // Whoever has sent its FIN may still wait for the answer.
+        // A visitor that has sent its FIN may still wait for the answer.
         match self.visitors.get_mut(&id) {
             Some(visitor) if !matches!(visitor.state, State::Listening) => visitor.closes = true,
             _ => actions.end(id),

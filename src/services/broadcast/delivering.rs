@@ -72,7 +72,7 @@ impl Broadcast {
                 continue;
             };
             topic.turn.freeze(&self.memory);
-            // With one topic only those who talk have two sources.
+            // With one topic only clients that send commands have two sources.
             if touched.len() == 1 {
                 continue;
             }

@@ -1,4 +1,4 @@
-//! What the server counts, for those who watch it.
+//! What the server counts for monitoring.
 //!
 //! Owns the names. Refuses to count: each number belongs to the part that
 //! changes it.

@@ -22,7 +22,7 @@
 //! | `slowness` | who is too slow, and what happens then |
 //! | `dropping` | what is dropped for a slow client |
 //! | `holding` | publishers that wait for full subscribers |
-//! | `measures` | what is counted for those who watch the server |
+//! | `measures` | what is counted for monitoring |
 //! | `memory` | what messages take, however many wait for them |
 //! | `commands` | what clients may say |
 

@@ -1,7 +1,7 @@
 //! Who is too slow, and what happens then.
 //!
 //! Owns the clocks of clients that are behind, and the memory budget.
-//! Publishing costs nothing for those who are behind. So each of them is looked
+//! Publishing costs nothing for clients that are behind. So each of them is looked
 //! at when it takes something, when a clock of its may have run out, and when
 //! so much was published that it may have reached a limit. In between it is
 //! passed over.
@@ -209,7 +209,7 @@ impl Broadcast {
         .unwrap_or(now + FAR)
     }
 
-    /// Looks at those who may have reached a limit by what was published, and
+    /// Looks at clients that may have reached a limit by what was published, and
     /// keeps the memory budget.
     pub(super) fn watch_memory(&mut self, actions: &mut Actions<'_>) {
         if self.patrol.is_needed() && self.patrol.kept_bytes >= self.patrol.next_look_bytes {

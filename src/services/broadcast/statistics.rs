@@ -1,6 +1,6 @@
 //! What the broadcast service has counted.
 //!
-//! Owns the numbers. Refuses to name them for those who watch: `measures` does.
+//! Owns the numbers. Refuses to name them for monitoring: `measures` does.
 
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Statistics {

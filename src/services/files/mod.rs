@@ -157,7 +157,7 @@ impl Service for Files {
         }
     }
 
-    /// Closes those who wait for nothing; the others get their answer first.
+    /// Closes the clients that wait for nothing; the others get their answer first.
     fn stopping(&mut self, actions: &mut Actions<'_>) {
         self.is_stopping = true;
         for (&client, conversation) in &mut self.clients {

@@ -45,7 +45,7 @@ impl Failures {
         Some((now.saturating_duration_since(since), count))
     }
 
-    /// When failures that had no line are to be summed up. `None` if there are
+    /// When the sum of the failures that had no line is due. `None` if there are
     /// none.
     pub(super) fn sum_at(&self) -> Option<Instant> {
         Some(self.first? + self.log.sum_due(LOG_REPEAT_INTERVAL)?)

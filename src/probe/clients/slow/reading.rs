@@ -68,7 +68,7 @@ impl<S: Read + Write> SlowClient<S> {
         for _ in 0..MOST_LAST_READS {
             match self.stream.read(buffer) {
                 Ok(0) => {
-                    // Whoever asked for the socket's error has used it up: a reset reads as an end.
+                    // A look at the socket's error uses it up: a reset reads as an end.
                     match self.end {
                         Some((_, Disconnect::Reset)) => self.wire.any_mut().reset(),
                         _ => _ = self.wire.any_mut().end_of_stream(),

@@ -57,7 +57,7 @@ fn by_growth(
     if grown > allowed {
         return question.answer(Outcome::Fail, Some(grown as f64), reason);
     }
-    // Whoever takes everything is bounded only if that was more than is allowed.
+    // A server that takes everything is bounded only if that was more than is allowed.
     let never_stopped: Vec<_> = filled.iter().filter(|client| client.offer_exhausted).collect();
     let went_in: u64 = never_stopped
         .iter()
