@@ -62,6 +62,10 @@ impl<N: Network, S: Service> Engine<N, S> {
         let sends_file = client.file != FileState::None;
         let waits = !client.queue.is_empty() || sends_file || client.pipe.names().any(is_queued);
         let silence = core.silence.of(id, client, core.now);
+        if waits {
+            // A client that was paused meanwhile has its whole time once it is not.
+            core.silence.begin_anew(id, core.now);
+        }
         if silence < limit || waits {
             return core.timers.arm(timer, id, core.now);
         }

@@ -28,6 +28,14 @@ impl Silence {
         now.saturating_duration_since(*since)
     }
 
+    /// Counts from now: bytes still wait for the client, or for the other end of
+    /// its pair.
+    pub(super) fn begin_anew(&mut self, id: ClientId, now: Instant) {
+        if let Some((_, since)) = self.clients.get_mut(&id) {
+            *since = now;
+        }
+    }
+
     pub(super) fn forget(&mut self, id: ClientId) {
         if self.clients.remove(&id).is_some() && self.clients.is_empty() {
             self.clients = HashMap::new();

@@ -80,6 +80,8 @@ pub(crate) struct Ledger {
     pub(crate) stopped_turn: u64,
     /// When bytes were last read from it or taken by it.
     moved_at: Option<Instant>,
+    /// When bytes last waited for it, or for the other end of its pair, after a turn.
+    waited_at: Option<Instant>,
     /// Since when its connection has been in progress.
     pub(crate) connecting_since: Option<Instant>,
     /// An answer *pause* stands.
@@ -189,6 +191,19 @@ impl Ledger {
             }
             _ => {}
         }
+    }
+
+    /// Whether it has moved no byte for so long, and nothing waited for it when the
+    /// turn began. What is sent to it after it was marked as closed is dropped, which
+    /// cannot be seen from outside. Nor can the look at which something waited last:
+    /// it may be before the last turn in which it did.
+    fn was_silent_for(&self, time: Duration, now: Instant) -> bool {
+        let since = |since: Option<Instant>| since.map(|since| now.saturating_duration_since(since));
+        let moved = since(self.moved_at.or(self.admitted_at));
+        let waited = since(self.waited_at);
+        self.turn_range.0 == 0
+            && moved.is_some_and(|moved| moved >= time)
+            && waited.is_none_or(|waited| waited >= time / 2)
     }
 
     /// Whether anything may still be sent to it.
@@ -595,6 +610,7 @@ impl Model {
     /// whether they may be sent.
     pub(crate) fn ask(&mut self, number: usize, count: usize) -> bool {
         self.settle();
+        self.loose |= self.may_be_silent(number);
         let ledger = &mut self.ledgers[number];
         if !ledger.accepts() {
             return false;
@@ -607,6 +623,20 @@ impl Model {
             self.unsettled = Some(number);
         }
         true
+    }
+
+    /// Whether it may have been silent for so long that it is marked as closed.
+    fn may_be_silent(&self, number: usize) -> bool {
+        let (ledger, now) = (&self.ledgers[number], self.now);
+        let is_half = ledger.end_read != ledger.ended;
+        let limits = [
+            self.limits.idle_timeout,
+            Some(self.limits.half_closed_timeout).filter(|_| is_half),
+        ];
+        limits
+            .into_iter()
+            .flatten()
+            .any(|time| ledger.was_silent_for(time, now))
     }
 
     /// The right answer to a write, after [`settle`](Self::settle).
@@ -998,15 +1028,12 @@ impl Model {
                 over(ledger.both_ended_since, raised(limits, limits.grace, ledger)) && !was_quiet
             }
             (CloseReason::Stopped, None) => ledger.stopped,
-            (CloseReason::Idle(_), None) => {
-                let silent = |time| over(ledger.moved_at.or(ledger.admitted_at), time);
-                ledger.queue == 0 && limits.idle_timeout.is_some_and(silent)
-            }
+            (CloseReason::Idle(_), None) => limits
+                .idle_timeout
+                .is_some_and(|time| ledger.was_silent_for(time, now)),
             (CloseReason::HalfClosed(_), None) => {
                 let is_half = ledger.end_read != ledger.ended;
-                is_half
-                    && ledger.queue == 0
-                    && over(ledger.moved_at.or(ledger.admitted_at), limits.half_closed_timeout)
+                is_half && ledger.was_silent_for(limits.half_closed_timeout, now)
             }
             (CloseReason::FrameTimeout(_), None) => ledger
                 .coming
@@ -1220,10 +1247,13 @@ impl Model {
         let is_half = ledger.end_read != ledger.ended && !ledger.closing;
         ledger.half_closed_since = ledger.half_closed_since.or(Some(now)).filter(|_| is_half);
         let is_open = !ledger.closing && ledger.both_ended_since.is_none() && ledger.is_alive();
-        if ledger.is_upstream || !is_open || ledger.queue > 0 || partner_queue > 0 {
+        if ledger.queue > 0 || partner_queue > 0 {
+            ledger.waited_at = Some(now);
+        }
+        if ledger.is_upstream || !is_open || ledger.waited_at == Some(now) {
             return;
         }
-        let Some(moved_at) = ledger.moved_at.or(ledger.admitted_at) else {
+        let Some(moved_at) = ledger.moved_at.or(ledger.admitted_at).max(ledger.waited_at) else {
             return;
         };
         let half_since = ledger.half_closed_since.map(|since| since.max(moved_at));

@@ -7,7 +7,9 @@ use std::thread;
 use std::time::Duration;
 
 use crate::support::server::number_before;
-use crate::support::sockets::{Buffers, End, connect, fill, half_close, is_reset, read_to_end, reset};
+use crate::support::sockets::{
+    Buffers, End, connect, fill, fill_up_to, half_close, is_reset, read_to_end, reset,
+};
 use crate::support::tunnel::{Pair, Upstream};
 use crate::support::{kernel, pattern, wait_until};
 
@@ -243,6 +245,27 @@ fn a_half_closed_pair_goes_once_nothing_has_moved_for_its_time_and_not_while_byt
     open.client.write_all(b"open").unwrap();
     open.upstream.read_exact(&mut [0; 4]).unwrap();
     assert_eq!(tunnel.lines_with("disconnecting").len(), 1, "{}", tunnel.log());
+}
+
+/// Its bytes wait in the upstream's queue, so it is waited for and not silent.
+#[test]
+fn a_half_closed_client_has_its_whole_time_once_its_upstream_reads_on() {
+    let upstream = Upstream::listen();
+    // All of these bytes are read, and more than the upstream's kernel takes wait.
+    let tunnel = upstream.tunnel(&["--half-closed-timeout", "1s", "--high-water-mark", "1MiB"]);
+    let sent = 600_000;
+    let mut pair = Pair::with(&tunnel, &upstream, Buffers::SMALL);
+    half_close(&pair.upstream);
+    assert_eq!(read_to_end(&mut pair.client), (Vec::new(), End::Clean));
+    assert_eq!(fill_up_to(&mut pair.client, sent), sent);
+    std::thread::sleep(Duration::from_millis(2500));
+    pair.upstream.read_exact(&mut vec![0; sent]).unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    pair.client.write_all(b"still here").unwrap();
+    let mut after = [0; 10];
+    pair.upstream.read_exact(&mut after).unwrap();
+    assert_eq!(&after, b"still here");
+    tunnel.wait_for_line("half-closed, disconnecting: no byte moved for ");
 }
 
 #[test]
