@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use super::acceptor::Admission;
 use super::actions::Actions;
-use super::client::Client;
+use super::client::{Client, Phase};
 use super::client_table::ClientId;
 use super::core::{Core, Engine};
 use super::network::{Network, Stream};
@@ -144,9 +144,11 @@ impl<N: Network> Core<N> {
     }
 
     /// Gives a client its real address, which counts from here on. Closes it,
-    /// and answers `false`, if that address has no seat left.
+    /// and answers `false`, if that address has no seat left. One that is marked
+    /// as closed for another reason is not counted as refused.
     pub(super) fn set_peer(&mut self, id: ClientId, peer: SocketAddr) -> bool {
-        let Some(client) = self.clients.get_mut(id) else {
+        let client = self.clients.get_mut(id);
+        let Some(client) = client.filter(|client| client.phase != Phase::Closed) else {
             return false;
         };
         if client.is_counted {
