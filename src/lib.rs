@@ -77,12 +77,13 @@ pub mod units;
 
 pub use backpressure::{Answer, SlowReason};
 pub use engine::{
-    Actions, ClientId, ClientList, ClientName, ClientReport, Counters, FilePart, FileSource, Histogram,
-    Measure, MeasureKind, Prepared, Question, Report, Service, ShadowEnding, ShadowOutcome, ShadowReport,
-    Slowness, Snapshot,
+    Actions, ClientId, ClientList, ClientMap, ClientName, ClientReport, Counters, FilePart, FileSource,
+    Histogram, Measure, MeasureKind, Prepared, Question, Report, Service, ShadowEnding, ShadowOutcome,
+    ShadowReport, Slowness, Snapshot,
 };
 pub use error::{CloseReason, ConnectError, LateFrame, Operation, ServerError};
 pub use event_loop::{EventLoop, Remote};
+pub use kernel::code_pages::release_code_pages;
 pub use kernel::machine::raise_descriptor_limit;
 pub use limits::{Limits, LimitsError};
 

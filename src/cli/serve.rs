@@ -5,7 +5,7 @@
 
 use std::process::ExitCode;
 
-use highwater::{Counters, EventLoop, Limits, Remote, Service, raise_descriptor_limit};
+use highwater::{Counters, EventLoop, Limits, Remote, Service, raise_descriptor_limit, release_code_pages};
 use log::{Level, error, info, log_enabled, warn};
 
 use super::activation::passed_sockets;
@@ -151,6 +151,7 @@ fn run<A: Serving>(
     }
     let offer = offer.map(|offer| offer.publish(stopper));
     notify.ready(&status(&server));
+    release_code_pages();
     let outcome = server.run().map_err(|error| sentences::of_server(&error));
     if let Some(offer) = offer {
         offer.remove();

@@ -30,8 +30,10 @@ impl ClientId {
         }
     }
 
-    /// The slot of the client, which others had before and will have later.
-    pub(super) const fn slot(self) -> usize {
+    /// The place of the client in the table of all: a small number, which
+    /// others had before and will have later.
+    #[must_use]
+    pub const fn slot(self) -> usize {
         self.index as usize
     }
 

@@ -228,7 +228,7 @@ impl<N: Network> Core<N> {
     /// longer than others.
     pub(super) fn pop_late_due(&mut self) -> Option<(Timer, ClientId)> {
         while let Some((timer, entry)) = self.late_timers.pop_due(self.now) {
-            if is_live(&self.clients, &self.files, timer, &entry) {
+            if is_live(&self.clients, timer, &entry) {
                 return Some((timer, entry.client));
             }
         }
@@ -243,7 +243,7 @@ impl<N: Network> Core<N> {
     /// The next client for which this timer has expired.
     pub(super) fn pop_due(&mut self, timer: Timer) -> Option<ClientId> {
         while let Some(entry) = self.timers.pop_due(timer, self.now) {
-            if is_live(&self.clients, &self.files, timer, &entry) {
+            if is_live(&self.clients, timer, &entry) {
                 return Some(entry.client);
             }
         }
@@ -252,16 +252,16 @@ impl<N: Network> Core<N> {
 
     /// The next instant at which a timer of any client expires.
     pub(super) fn next_deadline(&mut self) -> Option<Instant> {
-        let (clients, files) = (&self.clients, &self.files);
-        let is_live = |timer, entry: &Entry| is_live(clients, files, timer, entry);
+        let clients = &self.clients;
+        let is_live = |timer, entry: &Entry| is_live(clients, timer, entry);
         let (common, late) = (self.timers.next(is_live), self.late_timers.next(is_live));
         [common, late].into_iter().flatten().min()
     }
 
     /// Drops timers whose clocks have stopped, where there are many.
     pub(super) fn weed_timers(&mut self) {
-        let (clients, files) = (&self.clients, &self.files);
-        let is_live = |timer, entry: &Entry| is_live(clients, files, timer, entry);
+        let clients = &self.clients;
+        let is_live = |timer, entry: &Entry| is_live(clients, timer, entry);
         self.timers.weed(is_live);
         self.late_timers.weed(is_live);
     }
@@ -313,18 +313,11 @@ impl<N: Network> Core<N> {
 }
 
 /// Whether the clock that a timer was armed for still runs.
-fn is_live<S: Stream>(
-    clients: &ClientTable<Client<S>>,
-    files: &FileSends,
-    timer: Timer,
-    entry: &Entry,
-) -> bool {
-    if timer == Timer::Progress {
-        return files.is_watch(entry.client, entry.start);
-    }
+fn is_live<S: Stream>(clients: &ClientTable<Client<S>>, timer: Timer, entry: &Entry) -> bool {
     let client = clients.get(entry.client);
     client.is_some_and(|client| match timer {
         // There is one entry at a time for each client that is watched.
+        Timer::Progress => client.is_watched && client.phase != Phase::Closed,
         Timer::Idle => client.phase == Phase::Open,
         Timer::HalfClosed => client.is_half_closed(),
         _ => client.since(timer) == Some(entry.start),

@@ -5,22 +5,17 @@
 //! room for, and the rest stays in the file. Refuses to open files and to wait
 //! for a disk.
 
-use std::collections::hash_map::Entry;
-
-use std::time::Duration;
-
 use super::actions::{Actions, Slowness};
 use super::client::{FileState, Phase};
 use super::client_table::ClientId;
 use super::core::{Core, Engine};
 use super::file::{FilePart, Prepared};
-use super::file_sends::Watch;
 use super::network::{Network, Stream};
 use super::service::Service;
 use super::timers::Timer;
 use crate::backpressure::SlowReason;
 use crate::error::{CloseReason, Operation};
-use crate::limits::TURN_FILE_BYTES;
+use crate::limits::{LONE_TURN_FILE_BYTES, TURN_FILE_BYTES};
 use crate::units::format_time;
 
 impl<N: Network> Core<N> {
@@ -35,12 +30,10 @@ impl<N: Network> Core<N> {
         if client.file == FileState::None {
             client.file = FileState::Sending;
         }
-        match self.files.answers.entry(id) {
-            Entry::Occupied(mut answer) => answer.get_mut().extend(parts),
-            // Without a copy: nearly always there is one answer at a time.
-            Entry::Vacant(place) => drop(place.insert(parts.into())),
-        }
         self.expect_progress(id);
+        if let Some(send) = self.files.get_mut(id) {
+            send.extend(parts);
+        }
         self.list_if_work(id);
     }
 
@@ -57,13 +50,22 @@ impl<N: Network> Core<N> {
     /// Sends from the answer under way what the socket takes, within a share
     /// of the turn. Answers whether the answer is complete.
     fn send_parts(&mut self, id: ClientId) -> bool {
-        let (Some(client), Some(parts)) = (self.clients.get_mut(id), self.files.answers.get_mut(&id)) else {
+        let mut budget_bytes = match self.ready.is_empty() {
+            true => LONE_TURN_FILE_BYTES,
+            false => TURN_FILE_BYTES,
+        };
+        let Some(client) = self.clients.get_mut(id) else {
             return false;
         };
-        let mut budget_bytes = TURN_FILE_BYTES;
-        while let Some(part) = parts.front_mut() {
+        if client.file != FileState::Sending {
+            return false;
+        }
+        let Some(send) = self.files.get_mut(id) else {
+            return false;
+        };
+        while let Some(part) = &mut send.part {
             if part.length_bytes == 0 {
-                parts.pop_front();
+                send.next();
                 continue;
             }
             if budget_bytes == 0 || !client.readiness.is_writable() {
@@ -110,7 +112,6 @@ impl<N: Network> Core<N> {
             }
         }
         client.file = FileState::None;
-        self.files.answers.remove(&id);
         true
     }
 
@@ -124,13 +125,7 @@ impl<N: Network> Core<N> {
             return;
         }
         client.is_watched = true;
-        let watch = Watch {
-            armed: now,
-            progress: now,
-            is_owed: true,
-            acknowledged_bytes: client.acknowledged_bytes(),
-        };
-        self.files.watches.insert(id, watch);
+        self.files.watch(id, client.acknowledged_bytes(), now);
         self.timers.arm(Timer::Progress, id, now);
     }
 
@@ -138,7 +133,7 @@ impl<N: Network> Core<N> {
     /// and disconnects one that owed it for the grace.
     pub(super) fn check_progress(&mut self, id: ClientId) {
         let now = self.now;
-        let (Some(client), Some(watch)) = (self.clients.get_mut(id), self.files.watches.get_mut(&id)) else {
+        let (Some(client), Some(send)) = (self.clients.get_mut(id), self.files.get_mut(id)) else {
             return;
         };
         let _ = client.look_at_window();
@@ -147,40 +142,31 @@ impl<N: Network> Core<N> {
         let acknowledged_bytes = client.sent_bytes.saturating_sub(owed_bytes);
         if owed_bytes == 0 && client.queue.is_empty() && client.file == FileState::None {
             client.is_watched = false;
-            self.files.watches.remove(&id);
+            self.files.forget(id);
             return;
         }
         // A peer that owed nothing at the last look may owe since just now only.
-        let is_new = !std::mem::replace(&mut watch.is_owed, owed_bytes > 0);
-        if acknowledged_bytes > watch.acknowledged_bytes || owed_bytes == 0 || is_new {
-            // One that owed nothing was not slow meanwhile.
-            let silence = if is_new {
-                Duration::ZERO
-            } else {
-                now.saturating_duration_since(watch.progress)
-            };
-            watch.acknowledged_bytes = acknowledged_bytes;
-            watch.progress = now;
+        let silence = send.silence(now);
+        if acknowledged_bytes > send.acknowledged_bytes || owed_bytes == 0 || send.owed_since.is_none() {
+            send.acknowledged_bytes = acknowledged_bytes;
+            send.owed_since = (owed_bytes > 0).then_some(now);
             if self.shadow.is_some() {
                 self.shadow_progress(id, silence);
             }
         }
-        let (Some(client), Some(watch)) = (self.clients.get_mut(id), self.files.watches.get_mut(&id)) else {
+        let (Some(client), Some(send)) = (self.clients.get(id), self.files.get_mut(id)) else {
             return;
         };
-        if self.shadow.is_some() {
-            watch.armed = now;
+        let slow_for = send.silence(now);
+        // In shadow mode it is watched on.
+        if slow_for < grace || self.shadow.is_some() {
             self.timers.arm(Timer::Progress, id, now);
         }
-        if now.saturating_duration_since(watch.progress) < grace {
-            if self.shadow.is_none() {
-                watch.armed = now;
-                self.timers.arm(Timer::Progress, id, now);
-            }
+        if slow_for < grace {
             return;
         }
         let slow = Slowness {
-            slow_for: now.saturating_duration_since(watch.progress),
+            slow_for,
             waiting_bytes: client.queue.len(),
             peak_bytes: client.peak_bytes as usize,
         };

@@ -3,17 +3,17 @@
 //! Owns that instant for each client that was asked about. Refuses to say what
 //! silence means: judging idle clients and stopping the server do.
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::client::Client;
+use super::client_map::ClientMap;
 use super::client_table::ClientId;
 use super::network::Stream;
 
 /// Since when nothing has moved, for each client that was asked about.
 #[derive(Debug, Default)]
 pub(super) struct Silence {
-    clients: HashMap<ClientId, (u64, Instant)>,
+    clients: ClientMap<(u64, Instant)>,
 }
 
 impl Silence {
@@ -21,7 +21,10 @@ impl Silence {
     /// The first call begins to look.
     pub(super) fn of<S: Stream>(&mut self, id: ClientId, client: &Client<S>, now: Instant) -> Duration {
         let moved_bytes = client.received_bytes + client.sent_bytes;
-        let (seen_bytes, since) = self.clients.entry(id).or_insert((moved_bytes, now));
+        let Some((seen_bytes, since)) = self.clients.get_mut(id) else {
+            self.clients.insert(id, (moved_bytes, now));
+            return Duration::ZERO;
+        };
         if *seen_bytes != moved_bytes {
             (*seen_bytes, *since) = (moved_bytes, now);
         }
@@ -37,8 +40,6 @@ impl Silence {
     }
 
     pub(super) fn forget(&mut self, id: ClientId) {
-        if self.clients.remove(&id).is_some() && self.clients.is_empty() {
-            self.clients = HashMap::new();
-        }
+        self.clients.remove(id);
     }
 }

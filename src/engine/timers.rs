@@ -159,8 +159,10 @@ impl Timers {
 #[derive(Debug)]
 struct TimerQueue {
     after: Duration,
+    /// No entry is older.
+    base: Option<Instant>,
     /// Sorted by start.
-    entries: VecDeque<Entry>,
+    entries: VecDeque<Packed>,
     /// Length from which stale entries are dropped.
     weed_at: usize,
 }
@@ -171,6 +173,23 @@ pub(super) struct Entry {
     pub(super) client: ClientId,
 }
 
+/// An entry in 16 bytes: every client may have several.
+#[derive(Clone, Copy, Debug)]
+struct Packed {
+    /// From the base of the queue to the start, in nanoseconds.
+    offset: u64,
+    client: ClientId,
+}
+
+impl Packed {
+    fn since(self, base: Instant) -> Entry {
+        Entry {
+            start: base + Duration::from_nanos(self.offset),
+            client: self.client,
+        }
+    }
+}
+
 /// A short queue is not worth weeding.
 const SMALLEST_WEEDING_ENTRIES: usize = 1024;
 
@@ -178,6 +197,7 @@ impl TimerQueue {
     const fn new(after: Duration) -> Self {
         Self {
             after,
+            base: None,
             entries: VecDeque::new(),
             weed_at: SMALLEST_WEEDING_ENTRIES,
         }
@@ -186,36 +206,45 @@ impl TimerQueue {
     /// Adds an entry that is due one timer's length after `start`. Answers
     /// whether the queue is so long that it should be weeded.
     fn push(&mut self, start: Instant, client: ClientId) -> bool {
-        debug_assert!(self.entries.back().is_none_or(|last| last.start <= start));
-        self.entries.push_back(Entry { start, client });
+        let base = *self.base.get_or_insert(start);
+        debug_assert!(
+            self.entries
+                .back()
+                .is_none_or(|last| last.since(base).start <= start)
+        );
+        // 64 bits of nanoseconds are 584 years.
+        let offset = start.saturating_duration_since(base).as_nanos() as u64;
+        self.entries.push_back(Packed { offset, client });
         self.entries.len() > self.weed_at
     }
 
     fn weed(&mut self, is_live: impl Fn(&Entry) -> bool) {
-        if self.entries.len() > self.weed_at {
-            self.entries.retain(is_live);
+        if let Some(base) = self.base
+            && self.entries.len() > self.weed_at
+        {
+            self.entries.retain(|entry| is_live(&entry.since(base)));
             self.weed_at = SMALLEST_WEEDING_ENTRIES.max(2 * self.entries.len());
         }
     }
 
+    fn first(&self) -> Option<Entry> {
+        Some(self.entries.front()?.since(self.base?))
+    }
+
     /// Whether an entry is due at `now`. It may be stale.
     fn has_due(&self, now: Instant) -> bool {
-        self.entries
-            .front()
-            .is_some_and(|first| first.start + self.after <= now)
+        self.first().is_some_and(|first| first.start + self.after <= now)
     }
 
     fn pop_due(&mut self, now: Instant) -> Option<Entry> {
-        if self.has_due(now) {
-            self.entries.pop_front()
-        } else {
-            None
-        }
+        let first = self.first().filter(|first| first.start + self.after <= now)?;
+        self.entries.pop_front();
+        Some(first)
     }
 
     fn next(&mut self, is_live: impl Fn(&Entry) -> bool) -> Option<Instant> {
-        while let Some(first) = self.entries.front() {
-            if is_live(first) {
+        while let Some(first) = self.first() {
+            if is_live(&first) {
                 return Some(first.start + self.after);
             }
             self.entries.pop_front();

@@ -5,6 +5,7 @@
 
 pub(crate) mod allocator;
 mod cgroup;
+pub(crate) mod code_pages;
 pub(crate) mod machine;
 mod network;
 mod splice_pipe;

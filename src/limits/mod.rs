@@ -181,6 +181,9 @@ pub const TURN_BUDGET_BYTES: usize = 256 * 1024;
 /// Bytes of a file that one client is sent in one turn.
 pub const TURN_FILE_BYTES: u64 = 64 * 1024;
 
+/// The same while nobody else is ready: fewer turns for a large file.
+pub const LONE_TURN_FILE_BYTES: u64 = 512 * 1024;
+
 /// Divisor of the grace that gives the time between two looks at what a peer
 /// has acknowledged, at least [`SHORTEST_PROGRESS_INTERVAL`] and at most
 /// [`LONGEST_PROGRESS_INTERVAL`]. A stalled client goes at most two looks after

@@ -77,7 +77,10 @@ fn check_head(head: &[u8]) {
         words.len() == 3 && words[1] == request.target.as_bytes(),
         "{said}"
     );
-    assert!(matches!(words[2], b"HTTP/1.0" | b"HTTP/1.1"), "{said}");
+    assert!(
+        matches!(words[2], [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'0'..=b'9']),
+        "{said}"
+    );
     assert_eq!(first_line(head), lines[0]);
     assert!(request.target.len() <= MAX_TARGET_BYTES && lines.len() <= 1 + MAX_HEAD_FIELDS);
     let (mut hosts, mut lengths) = (0, 0);
@@ -178,7 +181,8 @@ fn simple_ranges(field: &str, size_bytes: u64) -> Ranges {
                 (None, None) => return None,
                 (None, Some(suffix)) => (size - suffix.min(size), size),
                 (Some(first), None) => (first, size),
-                (Some(first), Some(last)) if last < first => return None,
+                // As texts of one length, so that no number is too large.
+                (Some(_), Some(_)) if format!("{last:0>4096}") < format!("{first:0>4096}") => return None,
                 (Some(first), Some(last)) => (first, (last + 1).min(size)),
             };
             Some((first < end).then_some((first, end)))

@@ -35,7 +35,7 @@ const CLOSED: bool = false;
 #[test]
 fn each_head_gets_its_status_and_the_connection_is_kept_where_its_end_is_sure() {
     let site = Site::small(&[]);
-    let rows: [(&str, u16, bool); 26] = [
+    let rows: [(&str, u16, bool); 27] = [
         ("GET /small.txt HTTP/1.1\r\nHost: a\r\n\r\n", 200, KEPT),
         ("GET /small.txt HTTP/1.1\nHost: a\n\n", 200, KEPT),
         ("\r\n\r\nGET /small.txt HTTP/1.1\r\nHost: a\r\n\r\n", 200, KEPT),
@@ -76,6 +76,7 @@ fn each_head_gets_its_status_and_the_connection_is_kept_where_its_end_is_sure() 
         ),
         ("GET / HTTP/1.1\r\nHost: a\r\nExpect: a pony\r\n\r\n", 417, CLOSED),
         ("GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505, CLOSED),
+        ("GET /small.txt HTTP/1.2\r\nHost: a\r\n\r\n", 200, KEPT),
         ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, CLOSED),
         ("GET /\r\n\r\n", 400, CLOSED),
         ("GET / HTTP/1.1\r\n\r\n", 400, CLOSED),

@@ -8,8 +8,8 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, TrySendError, channel, sync_channel};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread;
 
 use highwater::limits::{LOG_BACKLOG_LINES, LOG_FLUSH_TIMEOUT, LOG_GATHER_TIME};
@@ -30,7 +30,10 @@ enum Message {
 /// What other threads may ask of a sink.
 #[derive(Clone)]
 pub(super) struct Handle {
-    sender: SyncSender<Message>,
+    sender: Sender<Message>,
+    /// Lines that wait. A channel with a bound of its own would have memory for
+    /// all of them from the start.
+    waiting: Arc<AtomicUsize>,
     reopen: Arc<AtomicBool>,
     /// Lines lost since the start.
     dropped: Arc<AtomicU64>,
@@ -40,18 +43,13 @@ impl Handle {
     /// Has the file opened anew before the next line.
     pub(super) fn reopen(&self) {
         self.reopen.store(true, Ordering::Release);
-        // If the backlog is full, the thread is not asleep and looks anyway.
-        let _ = self.sender.try_send(Message::Look);
+        let _ = self.sender.send(Message::Look);
     }
 
     /// Waits until everything is written, for at most [`LOG_FLUSH_TIMEOUT`].
     pub(super) fn flush(&self) {
         let (done, finished) = channel();
-        let sender = self.sender.clone();
-        // A full backlog accepts this once it has room. That wait has no
-        // timeout, so another thread does it.
-        let waiting = move || sender.send(Message::Flush(done));
-        if thread::Builder::new().spawn(waiting).is_ok() {
+        if self.sender.send(Message::Flush(done)).is_ok() {
             let _ = finished.recv_timeout(LOG_FLUSH_TIMEOUT);
         }
     }
@@ -64,7 +62,21 @@ impl Handle {
     /// Adds a line if there is room: a full backlog has other lines that tell
     /// of trouble.
     fn complain(&self, line: String) {
-        let _ = self.sender.try_send(Message::Line(line.into_bytes(), 0));
+        self.add(Message::Line(line.into_bytes(), 0));
+    }
+
+    /// Adds a line. Answers whether there was room.
+    fn add(&self, line: Message) -> bool {
+        let one_more = |waiting: usize| (waiting < LOG_BACKLOG_LINES).then_some(waiting + 1);
+        let counted = self
+            .waiting
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
+        if counted.is_err() {
+            return false;
+        }
+        // Without a thread behind it nobody reads the log any more.
+        let _ = self.sender.send(line);
+        true
     }
 }
 
@@ -83,12 +95,14 @@ impl Backlog {
         file: Option<LogFile>,
         format: LogFormat,
     ) -> io::Result<Self> {
-        let (sender, lines) = sync_channel(LOG_BACKLOG_LINES);
+        let (sender, lines) = channel();
+        let waiting = Arc::new(AtomicUsize::new(0));
         let lost = Arc::new(AtomicU64::new(0));
         let reopen = Arc::new(AtomicBool::new(false));
         let dropped = Arc::new(AtomicU64::new(0));
         let writer = Writer {
             sink: Box::new(sink),
+            waiting: Arc::clone(&waiting),
             lost: Arc::clone(&lost),
             reopen: Arc::clone(&reopen),
             file,
@@ -102,6 +116,7 @@ impl Backlog {
         Ok(Self {
             handle: Handle {
                 sender,
+                waiting,
                 reopen,
                 dropped,
             },
@@ -121,8 +136,7 @@ impl Write for Backlog {
         if self.line.ends_with(b"\n") {
             let line = std::mem::take(&mut self.line);
             let lost_before = self.lost.swap(0, Ordering::Relaxed);
-            if let Err(TrySendError::Full(_)) = self.handle.sender.try_send(Message::Line(line, lost_before))
-            {
+            if !self.handle.add(Message::Line(line, lost_before)) {
                 self.lost.fetch_add(lost_before + 1, Ordering::Relaxed);
                 self.handle.dropped.fetch_add(1, Ordering::Relaxed);
             }
@@ -138,6 +152,8 @@ impl Write for Backlog {
 /// The far end: writes to the sink on a thread of its own.
 struct Writer {
     sink: Box<dyn Write + Send>,
+    /// Lines that wait.
+    waiting: Arc<AtomicUsize>,
     lost: Arc<AtomicU64>,
     /// Set when the file must be opened anew.
     reopen: Arc<AtomicBool>,
@@ -198,6 +214,7 @@ impl Writer {
             self.reopen_if_asked();
             match message {
                 Message::Line(line, lost_before) => {
+                    self.waiting.fetch_sub(1, Ordering::Relaxed);
                     self.report_lost(lost_before);
                     if !self.put(&line) {
                         self.lost.fetch_add(1, Ordering::Relaxed);
@@ -369,9 +386,10 @@ mod tests {
                 Ok(())
             }
         }
-        let (to, complaints) = sync_channel(8);
+        let (to, complaints) = channel();
         let to = Handle {
             sender: to,
+            waiting: Arc::default(),
             reopen: Arc::default(),
             dropped: Arc::default(),
         };

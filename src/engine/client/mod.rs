@@ -336,9 +336,9 @@ impl<S: Stream> Client<S> {
             Timer::AckCheck => self.clocks.since(SlowReason::WriteTimeout),
             Timer::ConnectTimeout if self.phase == Phase::Connecting => self.awaiting_since,
             Timer::CloseTimeout if self.phase != Phase::Connecting => self.awaiting_since,
-            // The watch of a client is kept beside it.
-            Timer::ConnectTimeout | Timer::CloseTimeout | Timer::Progress => None,
-            Timer::Idle | Timer::HalfClosed => None,
+            Timer::ConnectTimeout | Timer::CloseTimeout => None,
+            // These have one entry at a time.
+            Timer::Progress | Timer::Idle | Timer::HalfClosed => None,
         }
     }
 

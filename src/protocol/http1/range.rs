@@ -87,13 +87,22 @@ fn parse_one(spec: &str, size_bytes: u64) -> Option<Option<ByteRange>> {
             end: size_bytes,
         }));
     }
-    let first = number(first)?;
-    let last = if last.is_empty() { u64::MAX } else { number(last)? };
-    if last < first {
+    let first_byte = number(first)?;
+    let last_byte = if last.is_empty() { u64::MAX } else { number(last)? };
+    if !last.is_empty() && magnitude(last) < magnitude(first) {
         return None;
     }
-    let end = last.saturating_add(1).min(size_bytes);
-    Some((first < end).then_some(ByteRange { first, end }))
+    let end = last_byte.saturating_add(1).min(size_bytes);
+    Some((first_byte < end).then_some(ByteRange {
+        first: first_byte,
+        end,
+    }))
+}
+
+/// What orders numbers by their digits, however large they are.
+fn magnitude(digits: &str) -> (usize, &str) {
+    let digits = digits.trim_start_matches('0');
+    (digits.len(), digits)
 }
 
 /// Digits only; a number too large for 64 bits is the largest.
@@ -137,6 +146,8 @@ mod tests {
         for field in ["bytes=100-", "bytes=100-200", "bytes=-0", "bytes=100-, 200-"] {
             assert_eq!(Ranges::parse(field, 100), Ranges::Unsatisfiable, "{field}");
         }
+        let beyond = "bytes=00100000000000000000000-200000000000000000000";
+        assert_eq!(Ranges::parse(beyond, 100), Ranges::Unsatisfiable);
         assert_eq!(Ranges::parse("bytes=0-", 0), Ranges::Unsatisfiable);
         assert_eq!(Ranges::parse("bytes=-1", 0), Ranges::Unsatisfiable);
     }
@@ -152,6 +163,7 @@ mod tests {
             "bytes=a-",
             "bytes=1",
             "bytes=5-4",
+            "bytes=200000000000000000000-100000000000000000000",
             "bytes=+1-2",
             "bytes=0-1, x",
             "bytes=--1",

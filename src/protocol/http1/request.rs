@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use httparse::{Error, Status as Parsed};
+use httparse::{Error, Header, Status as Parsed};
 
 use super::fields::Fields;
 use super::limits::{MAX_HEAD_BYTES, MAX_HEAD_FIELDS, MAX_TARGET_BYTES};
@@ -116,20 +116,15 @@ impl<'b> Request<'b> {
             return refuse(Status::FieldsTooLarge, "the head is longer than 16 KiB");
         }
         let mut fields = [httparse::EMPTY_HEADER; MAX_HEAD_FIELDS];
-        let mut parsed = httparse::Request::new(&mut fields);
-        match parsed.parse(head) {
-            Ok(Parsed::Complete(length)) if length == head.len() => {}
-            Ok(_) => return refuse(Status::BadRequest, "the head ends too early"),
-            Err(error) => return Err(refusal_of(error, head)),
-        }
-        let (Some(method), Some(target), Some(minor)) = (parsed.method, parsed.path, parsed.version) else {
-            return refuse(Status::BadRequest, "the first line is incomplete");
+        let (method, target, minor, fields) = match has_later_minor(first_line(head)) {
+            true => take_apart_as_http_11(head, &mut fields)?,
+            false => take_apart(head, &mut fields)?,
         };
         if target.len() > MAX_TARGET_BYTES {
             return refuse(Status::UriTooLong, "the target is longer than 8 KiB");
         }
         let method = method_of(method)?;
-        let fields = Fields(parsed.headers);
+        let fields = Fields(fields);
         let is_http_10 = minor == 0;
         fields.check_host(is_http_10)?;
         fields.check_body(is_http_10)?;
@@ -153,6 +148,62 @@ impl<'b> Request<'b> {
             referer: fields.first("referer"),
             user_agent: fields.first("user-agent"),
         })
+    }
+}
+
+/// Method, target, minor version and fields of a whole head.
+type Parts<'h, 'b> = (&'b str, &'b str, u8, &'h [Header<'b>]);
+
+const ENDS_EARLY: &str = "the head ends too early";
+
+fn take_apart<'h, 'b>(head: &'b [u8], fields: &'h mut [Header<'b>]) -> Result<Parts<'h, 'b>, Refusal> {
+    let mut parsed = httparse::Request::new(fields);
+    match parsed.parse(head) {
+        Ok(Parsed::Complete(length)) if length == head.len() => {}
+        Ok(_) => return refuse(Status::BadRequest, ENDS_EARLY),
+        Err(error) => return Err(refusal_of(error, head)),
+    }
+    match (parsed.method, parsed.path, parsed.version) {
+        (Some(method), Some(target), Some(minor)) => Ok((method, target, minor, parsed.headers)),
+        _ => refuse(Status::BadRequest, "the first line is incomplete"),
+    }
+}
+
+/// Whether a first line names a minor version of HTTP/1 that came after 1.1.
+fn has_later_minor(line: &[u8]) -> bool {
+    matches!(
+        line,
+        [.., b' ', b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'2'..=b'9']
+    )
+}
+
+/// A head of a later minor version counts as one of the highest that is known
+/// (RFC 9110, section 2.5). The parser knows no later one, so it is shown the
+/// first line with another version.
+fn take_apart_as_http_11<'h, 'b>(
+    head: &'b [u8],
+    fields: &'h mut [Header<'b>],
+) -> Result<Parts<'h, 'b>, Refusal> {
+    let line = first_line(head);
+    let mut shown = line[..line.len() - 1].to_vec();
+    shown.extend_from_slice(b"1\r\n\r\n");
+    let (method, target, minor, _) = take_apart(&shown, &mut [])?;
+    let (method, target) = (method.len(), target.len());
+    // One blank stands between the words of a line that the parser takes.
+    let Ok(words) = std::str::from_utf8(line) else {
+        return refuse(Status::BadRequest, "the head has a byte that no head may have");
+    };
+    let words = (&words[..method], &words[method + 1..method + 1 + target]);
+    let starts_at = head.windows(line.len()).position(|part| part == line);
+    let behind = &head[starts_at.unwrap_or(0) + line.len()..];
+    let behind = behind.strip_prefix(b"\r").unwrap_or(behind);
+    let behind = behind.strip_prefix(b"\n").unwrap_or(behind);
+    match httparse::parse_headers(behind, fields) {
+        Ok(Parsed::Complete((length, fields))) if length == behind.len() => {
+            Ok((words.0, words.1, minor, fields))
+        }
+        Ok(_) => refuse(Status::BadRequest, ENDS_EARLY),
+        Err(error) => Err(refusal_of(error, head)),
     }
 }
 
@@ -311,6 +362,28 @@ mod tests {
         assert_eq!(status("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n"), 400);
         assert_eq!(status("GET / HTTP/1.1\r\nHost: a/b\r\n\r\n"), 400);
         assert_eq!(status("GET / HTTP/1.1\r\nHost:\r\n\r\n"), 200, "empty is allowed");
+    }
+
+    #[test]
+    fn a_later_minor_version_counts_as_the_highest_known() {
+        for version in ["1.2", "1.9"] {
+            let head = format!("\r\nGET /a HTTP/{version}\r\nHost: a\r\nRange: bytes=0-1\r\n\r\n");
+            let request = parse(&head).unwrap();
+            assert_eq!((request.method, request.target), (Method::Get, "/a"));
+            assert_eq!(request.range.as_deref(), Some("bytes=0-1"));
+            assert!(request.keeps_alive && !request.is_http_10);
+            assert_eq!(request.line, format!("GET /a HTTP/{version}").as_bytes());
+        }
+        assert_eq!(status("GET / HTTP/1.2\r\n\r\n"), 400, "no host");
+        assert_eq!(status("GET  / HTTP/1.2\r\nHost: a\r\n\r\n"), 400);
+        assert_eq!(status("GET /\x01 HTTP/1.2\r\nHost: a\r\n\r\n"), 400);
+        assert_eq!(status("GET / HTTP/1.2\r\nHost : a\r\n\r\n"), 400);
+        assert_eq!(
+            status("GET / HTTP/1.2\r\nHost: a\r\nContent-Length: 5\r\n\r\n"),
+            413
+        );
+        assert_eq!(status("BREW / HTTP/1.2\r\nHost: a\r\n\r\n"), 501);
+        assert_eq!(status("GET / HTTP/0.9\r\nHost: a\r\n\r\n"), 505);
     }
 
     #[test]

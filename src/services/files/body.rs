@@ -7,7 +7,7 @@ use std::fs::File;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 
-use super::readers::{ColdFile, Readers};
+use super::readers::{ColdFile, Readers, read_now};
 use crate::protocol::http1::ByteRange;
 use crate::{ClientId, FilePart};
 
@@ -42,21 +42,21 @@ pub(super) struct Source<'a> {
 impl Source<'_> {
     /// One range.
     pub(super) fn range(self, range: ByteRange) -> Body {
-        let file = self.readers.source(self.file, self.client);
         if range.len() <= SMALL_FILE_BYTES {
             let mut bytes = vec![0; usize::try_from(range.len()).unwrap_or(0)];
-            if range.is_empty() || file.read_now(&mut bytes, range.first) {
+            if range.is_empty() || read_now(&self.file, &mut bytes, range.first) {
                 return Body::Memory(bytes);
             }
         }
-        Body::Parts(vec![part(&Arc::new(file), range)])
+        let file = self.readers.source(self.file, self.client);
+        Body::Parts(vec![part(&file, range)])
     }
 
     /// Several ranges, each with a head of its own, and the content type that
     /// names what stands between them.
     pub(super) fn multipart(self, ranges: &[ByteRange], kind: &str) -> (Body, String) {
         let boundary = boundary();
-        let file = Arc::new(self.readers.source(self.file, self.client));
+        let file = self.readers.source(self.file, self.client);
         let mut parts = Vec::with_capacity(2 * ranges.len() + 1);
         for (index, &range) in ranges.iter().enumerate() {
             let line_end = if index == 0 { "" } else { "\r\n" };

@@ -8,21 +8,42 @@ use std::time::{Duration, Instant};
 
 use crate::ClientId;
 
-/// One client.
+/// One client. There may be thousands, each in the middle of a long answer.
 #[derive(Debug, Default)]
 pub(super) struct Conversation {
-    /// Bytes received and not yet answered.
-    pub(super) received: Vec<u8>,
-    /// So many of them hold no end of a head.
-    pub(super) searched_bytes: usize,
+    /// What it has sent and was not answered, if there is any.
+    pub(super) head: Option<Box<Head>>,
     /// Its answer is not yet handed to the socket.
     pub(super) is_answering: bool,
     /// The connection is closed behind the answer under way.
     pub(super) closes: bool,
     /// It has had an answer.
     pub(super) has_asked: bool,
-    /// Since when the end of a head is waited for.
-    pub(super) head_since: Option<Instant>,
+}
+
+/// The head of a request that is not whole, or not answered yet.
+#[derive(Debug, Default)]
+pub(super) struct Head {
+    pub(super) received: Vec<u8>,
+    /// So many of these bytes hold no end of a head.
+    pub(super) searched_bytes: usize,
+    /// Since when its end is waited for.
+    since: Option<Instant>,
+}
+
+impl Conversation {
+    /// Bytes received and not yet answered.
+    pub(super) fn received_bytes(&self) -> usize {
+        self.head.as_ref().map_or(0, |head| head.received.len())
+    }
+
+    /// Adds bytes that cannot be answered yet.
+    pub(super) fn keep(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            let head = self.head.get_or_insert_default();
+            head.received.extend_from_slice(bytes);
+        }
+    }
 }
 
 /// Clients whose head is not whole, the one that waits longest first: each at
@@ -39,16 +60,22 @@ impl Heads {
 
     /// The head of a client is waited for from now on, unless it is already.
     pub(super) fn expect(&mut self, client: ClientId, conversation: &mut Conversation, now: Instant) {
-        if conversation.head_since.is_none() {
-            conversation.head_since = Some(now);
+        let head = conversation.head.get_or_insert_default();
+        if head.since.is_none() {
+            head.since = Some(now);
             self.waiting.insert((now, client));
         }
     }
 
     /// The head is there, or the client is gone.
     pub(super) fn forget(&mut self, client: ClientId, conversation: &mut Conversation) {
-        if let Some(since) = conversation.head_since.take() {
-            self.waiting.remove(&(since, client));
+        if let Some(head) = &mut conversation.head {
+            if let Some(since) = head.since.take() {
+                self.waiting.remove(&(since, client));
+            }
+            if head.received.is_empty() {
+                conversation.head = None;
+            }
         }
     }
 

@@ -16,7 +16,7 @@ mod serving;
 mod unlogged;
 mod variant;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ use readers::Readers;
 use unlogged::Unlogged;
 
 use crate::protocol::http1::limits::MAX_HEAD_BYTES;
-use crate::{Actions, ClientId, CloseReason, Measure, MeasureKind, Remote, Service};
+use crate::{Actions, ClientId, ClientMap, CloseReason, Measure, MeasureKind, Remote, Service};
 
 /// How often in the request timeout heads are looked at.
 const LOOKS_PER_TIMEOUT: u32 = 40;
@@ -50,7 +50,7 @@ pub struct Files {
     config: FilesConfig,
     readers: Readers,
     unlogged: Unlogged,
-    clients: HashMap<ClientId, Conversation>,
+    clients: ClientMap<Conversation>,
     heads: Heads,
     /// Lent to each client in turn.
     read_buffer: Vec<u8>,
@@ -70,7 +70,7 @@ impl Files {
             readers: Readers::start(remote)?,
             unlogged: Unlogged::new(config.access_log.take())?,
             config,
-            clients: HashMap::new(),
+            clients: ClientMap::default(),
             heads: Heads::default(),
             read_buffer: vec![0; MAX_HEAD_BYTES],
             is_stopping: false,
@@ -87,21 +87,16 @@ impl Service for Files {
     }
 
     fn read_buffer(&mut self, client: ClientId) -> Option<&mut [u8]> {
-        let received_bytes = self.clients.get(&client)?.received.len();
+        let received_bytes = self.clients.get(client)?.received_bytes();
         let room = MAX_HEAD_BYTES.saturating_sub(received_bytes).max(1);
         Some(&mut self.read_buffer[..room])
     }
 
     fn filled(&mut self, client: ClientId, count_bytes: usize, actions: &mut Actions<'_>) {
-        let Some(conversation) = self.clients.get_mut(&client) else {
-            return;
-        };
-        if conversation.closes {
-            return;
-        }
-        let bytes = &self.read_buffer[..count_bytes];
-        conversation.received.extend_from_slice(bytes);
-        self.serve(client, actions);
+        // Answering reads from it, and fills nothing.
+        let buffer = std::mem::take(&mut self.read_buffer);
+        self.take_in(client, &buffer[..count_bytes], actions);
+        self.read_buffer = buffer;
     }
 
     fn measures(&self) -> Vec<Measure> {
@@ -129,14 +124,14 @@ impl Service for Files {
     }
 
     fn ends_idle_in_order(&self, client: ClientId) -> bool {
-        let conversation = self.clients.get(&client);
-        conversation.is_some_and(|conversation| conversation.received.is_empty())
+        let conversation = self.clients.get(client);
+        conversation.is_some_and(|conversation| conversation.received_bytes() == 0)
     }
 
     fn closed(&mut self, client: ClientId, reason: &CloseReason, actions: &mut Actions<'_>) {
         let acknowledged = actions.acknowledged(client);
         self.unlogged.close(client, acknowledged, reason);
-        if let Some(mut conversation) = self.clients.remove(&client) {
+        if let Some(mut conversation) = self.clients.remove(client) {
             self.heads.forget(client, &mut conversation);
         }
     }
@@ -160,8 +155,8 @@ impl Service for Files {
     /// Closes the clients that wait for nothing; the others get their answer first.
     fn stopping(&mut self, actions: &mut Actions<'_>) {
         self.is_stopping = true;
-        for (&client, conversation) in &mut self.clients {
-            let is_idle = !conversation.is_answering && conversation.received.is_empty();
+        for (client, conversation) in self.clients.iter_mut() {
+            let is_idle = !conversation.is_answering && conversation.received_bytes() == 0;
             if is_idle && conversation.has_asked && !conversation.closes {
                 conversation.closes = true;
                 actions.close(client);

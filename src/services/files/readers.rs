@@ -9,7 +9,8 @@ use std::fs::File;
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 
 use rustix::io::{Errno, ReadWriteFlags};
@@ -54,8 +55,7 @@ struct Jobs {
 
 #[derive(Debug)]
 struct Job {
-    file: Arc<Pages>,
-    client: ClientId,
+    file: Arc<ColdFile>,
     offset: u64,
 }
 
@@ -87,15 +87,14 @@ impl Readers {
     }
 
     /// A file for one client.
-    pub(super) fn source(&self, file: File, client: ClientId) -> ColdFile {
-        ColdFile {
-            pages: Arc::new(Pages {
-                file,
-                warm: Mutex::default(),
-            }),
+    pub(super) fn source(&self, file: File, client: ClientId) -> Arc<ColdFile> {
+        Arc::new_cyclic(|itself| ColdFile {
+            itself: itself.clone(),
+            file,
+            warm: Warm(AtomicU64::new(Warm::NOTHING)),
             client,
             shared: self.shared.clone(),
-        }
+        })
     }
 }
 
@@ -108,7 +107,7 @@ impl Drop for Readers {
 
 impl Shared {
     fn work(&self) {
-        let mut buffer = vec![0; 64 * 1024];
+        let mut buffer = Vec::new();
         loop {
             let mut jobs = lock(&self.jobs);
             let job = loop {
@@ -125,8 +124,10 @@ impl Shared {
             if Arc::strong_count(&job.file) == 1 {
                 continue;
             }
+            // Where nothing is ever cold, the threads need no memory.
+            buffer.resize(64 * 1024, 0);
             job.fetch(&mut buffer);
-            lock(&self.done).push(job.client);
+            lock(&self.done).push(job.file.client);
             self.remote.wake();
         }
     }
@@ -145,11 +146,7 @@ impl Job {
                 Err(_) => break,
             }
         }
-        *lock(&self.file.warm) = Warm {
-            from: self.offset,
-            until: end,
-            is_new: true,
-        };
+        self.file.warm.set(self.offset, true);
     }
 }
 
@@ -158,19 +155,42 @@ const fn window_end(offset: u64) -> u64 {
     (offset / WINDOW_BYTES + 1) * WINDOW_BYTES
 }
 
+/// A file that is sent to one client, only where its pages are in memory. There
+/// may be thousands, each under way for minutes: it is kept small.
 #[derive(Debug)]
-struct Pages {
+pub(super) struct ColdFile {
+    /// For the jobs.
+    itself: Weak<Self>,
     file: File,
-    warm: Mutex<Warm>,
+    warm: Warm,
+    client: ClientId,
+    shared: Arc<Shared>,
 }
 
-/// Bytes that were in memory when they were looked at last, or fetched.
-#[derive(Debug, Default)]
-struct Warm {
-    from: u64,
-    until: u64,
-    /// Nothing of them was sent yet.
-    is_new: bool,
+/// Bytes that were in memory when they were looked at last, or fetched: from an
+/// offset up to the end of its window. In one number: twice the offset, and one
+/// more while nothing of them was sent yet.
+#[derive(Debug)]
+struct Warm(AtomicU64);
+
+impl Warm {
+    const NOTHING: u64 = u64::MAX;
+
+    fn set(&self, from: u64, is_new: bool) {
+        self.0.store(from << 1 | u64::from(is_new), Ordering::Release);
+    }
+
+    /// Whether the bytes from `offset` on are among them. The second answer
+    /// says that nothing of them was sent before.
+    fn take(&self, offset: u64) -> (bool, bool) {
+        let warm = self.0.load(Ordering::Acquire);
+        let from = warm >> 1;
+        let is_in = warm != Self::NOTHING && (from..window_end(from)).contains(&offset);
+        if is_in {
+            self.set(from, false);
+        }
+        (is_in, warm & 1 == 1)
+    }
 }
 
 /// Whether a page is in memory.
@@ -182,14 +202,16 @@ enum Presence {
     Unknown,
 }
 
-impl Pages {
+impl ColdFile {
     /// Looks at the page at `offset`.
     fn look(&self, offset: u64) -> Presence {
         let mut byte = [0];
         let mut slices = [IoSliceMut::new(&mut byte)];
         match rustix::io::preadv2(&self.file, &mut slices, offset, ReadWriteFlags::NOWAIT) {
             Err(Errno::AGAIN) => Presence::NotThere,
-            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) if self.is_in_memory() => Presence::There,
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) if is_in_memory(&self.file) => {
+                Presence::There
+            }
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Presence::Unknown,
             // What else is wrong, sending will tell.
             _ => Presence::There,
@@ -199,76 +221,56 @@ impl Pages {
     /// How many bytes from `offset` on can be sent without waiting for a disk,
     /// as far as single places tell.
     fn ready_bytes(&self, offset: u64) -> u64 {
-        let mut warm = lock(&self.warm);
-        if (warm.from..warm.until).contains(&offset) {
-            // A slow client may come back when its pages are gone again. But
-            // what was fetched just now is sent, though memory is so short that
-            // pages go as fast as they come.
-            let is_new = std::mem::take(&mut warm.is_new);
-            if is_new || self.look(offset) != Presence::NotThere {
-                return warm.until - offset;
-            }
-        }
         let end = window_end(offset);
+        // A slow client may come back when its pages are gone again. But what
+        // was fetched just now is sent, though memory is so short that pages go
+        // as fast as they come.
+        let (is_warm, is_new) = self.warm.take(offset);
+        if is_warm && (is_new || self.look(offset) != Presence::NotThere) {
+            return end - offset;
+        }
         let mut places = (offset..end).step_by(LOOK_EVERY_BYTES as usize).chain([end - 1]);
         if !places.all(|place| self.look(place) == Presence::There) {
             return 0;
         }
-        *warm = Warm {
-            from: offset,
-            until: end,
-            is_new: false,
-        };
+        self.warm.set(offset, false);
         end - offset
     }
-
-    fn is_in_memory(&self) -> bool {
-        rustix::fs::fstatfs(&self.file).is_ok_and(|facts| IN_MEMORY.contains(&(facts.f_type as u64)))
-    }
 }
 
-/// A file that is sent only where its pages are in memory.
-#[derive(Debug)]
-pub(super) struct ColdFile {
-    pages: Arc<Pages>,
-    client: ClientId,
-    shared: Arc<Shared>,
+/// Whether the file system of a file has all of it in memory.
+fn is_in_memory(file: &File) -> bool {
+    rustix::fs::fstatfs(file).is_ok_and(|facts| IN_MEMORY.contains(&(facts.f_type as u64)))
 }
 
-impl ColdFile {
-    /// Reads the whole of a small file, if that needs no disk.
-    pub(super) fn read_now(&self, buffer: &mut [u8], offset: u64) -> bool {
-        let length = buffer.len();
-        let mut slices = [IoSliceMut::new(buffer)];
-        match rustix::io::preadv2(&self.pages.file, &mut slices, offset, ReadWriteFlags::NOWAIT) {
-            Ok(count) => count == length,
-            Err(Errno::OPNOTSUPP) if self.pages.is_in_memory() => {
-                self.pages.file.read_exact_at(buffer, offset).is_ok()
-            }
-            Err(_) => false,
-        }
+/// Reads from a file as much as `buffer` holds, if that needs no disk.
+pub(super) fn read_now(file: &File, buffer: &mut [u8], offset: u64) -> bool {
+    let length = buffer.len();
+    let mut slices = [IoSliceMut::new(buffer)];
+    match rustix::io::preadv2(file, &mut slices, offset, ReadWriteFlags::NOWAIT) {
+        Ok(count) => count == length,
+        Err(Errno::OPNOTSUPP) if is_in_memory(file) => file.read_exact_at(buffer, offset).is_ok(),
+        Err(_) => false,
     }
 }
 
 impl FileSource for ColdFile {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        self.pages.file.read_at(buffer, offset)
+        self.file.read_at(buffer, offset)
     }
 
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.pages.file.as_fd())
+        Some(self.file.as_fd())
     }
 
     fn prepare(&self, offset: u64, length_bytes: u64) -> Prepared {
-        let ready_bytes = self.pages.ready_bytes(offset);
+        let ready_bytes = self.ready_bytes(offset);
         if ready_bytes > 0 {
             return Prepared::Ready(ready_bytes.min(length_bytes));
         }
-        lock(&self.shared.jobs).waiting.push_back(Job {
-            file: self.pages.clone(),
-            client: self.client,
-            offset,
-        });
+        if let Some(file) = self.itself.upgrade() {
+            lock(&self.shared.jobs).waiting.push_back(Job { file, offset });
+        }
         self.shared.more.notify_one();
         Prepared::Waiting
     }
@@ -277,29 +279,35 @@ impl FileSource for ColdFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::services::Echo;
+    use crate::{EventLoop, Limits};
     use rustix::fs::{Advice, fadvise};
 
-    fn pages(file: File) -> Arc<Pages> {
-        Arc::new(Pages {
-            file,
-            warm: Mutex::default(),
-        })
+    /// A file, and the readers that would fetch its pages.
+    fn cold(file: File) -> (Arc<ColdFile>, Readers) {
+        let address = ([127, 0, 0, 1], 0).into();
+        let event_loop = EventLoop::listen(address, Limits::default(), Echo).unwrap();
+        let readers = Readers::start(event_loop.remote()).unwrap();
+        (readers.source(file, ClientId::from_token(1)), readers)
     }
 
-    fn fetch(file: &Arc<Pages>, offset: u64) {
-        let job = Job {
-            file: file.clone(),
-            client: ClientId::from_token(1),
-            offset,
-        };
-        job.fetch(&mut vec![0; 64 * 1024]);
+    fn fetch(file: &Arc<ColdFile>, offset: u64) {
+        let file = file.clone();
+        Job { file, offset }.fetch(&mut vec![0; 64 * 1024]);
+    }
+
+    #[test]
+    fn a_file_under_way_takes_little_memory() {
+        // With the two counts of its `Arc`, 56 bytes: what the allocator has a
+        // size for.
+        assert!(size_of::<ColdFile>() <= 40, "{}", size_of::<ColdFile>());
     }
 
     #[test]
     fn pages_that_a_disk_has_are_fetched_window_by_window() {
         let named = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(named.path(), vec![1; 2 * WINDOW_BYTES as usize]).unwrap();
-        let file = pages(named.reopen().unwrap());
+        let (file, _readers) = cold(named.reopen().unwrap());
         assert_eq!(
             file.ready_bytes(1000),
             WINDOW_BYTES - 1000,
@@ -340,7 +348,7 @@ mod tests {
 
     #[test]
     fn where_the_file_system_cannot_tell_every_window_is_fetched_first() {
-        let file = pages(File::open("/proc/self/status").unwrap());
+        let (file, _readers) = cold(File::open("/proc/self/status").unwrap());
         assert_eq!(file.look(0), Presence::Unknown);
         assert_eq!(file.ready_bytes(0), 0);
         fetch(&file, 0);

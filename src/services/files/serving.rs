@@ -9,54 +9,71 @@ use super::Files;
 use super::access_log::Record;
 use super::answer::{Answer, Answering};
 use super::body::Body;
+use super::conversation::Conversation;
 use crate::protocol::http1::request::{check_unfinished, first_line};
 use crate::protocol::http1::{Refusal, Request, Status, head_end};
 use crate::{Actions, ClientId, FilePart};
 
 impl Files {
-    /// Answers what a client has asked, one request after the other, and waits
-    /// for the head that is not whole.
-    pub(super) fn serve(&mut self, client: ClientId, actions: &mut Actions<'_>) {
-        loop {
-            let Some(conversation) = self.clients.get_mut(&client) else {
-                return;
+    /// Takes in what a client has sent. Nearly always whole heads come, and
+    /// nothing waits in front of them: these need no copy.
+    pub(super) fn take_in(&mut self, client: ClientId, bytes: &[u8], actions: &mut Actions<'_>) {
+        let mut rest = bytes;
+        while let Some(conversation) = self.clients.get_mut(client) {
+            if conversation.closes {
+                break;
+            }
+            let end = match conversation.is_answering || conversation.received_bytes() > 0 {
+                true => None,
+                false => head_end(rest, 0),
             };
+            let Some(end) = end else {
+                conversation.keep(rest);
+                break;
+            };
+            self.heads.forget(client, conversation);
+            let (head, behind) = rest.split_at(end);
+            self.answer(client, head, actions);
+            rest = behind;
+        }
+        self.serve(client, actions);
+    }
+
+    /// Answers what was kept of a client, one request after the other, and
+    /// waits for the head that is not whole.
+    fn serve(&mut self, client: ClientId, actions: &mut Actions<'_>) {
+        while let Some(conversation) = self.clients.get_mut(client) {
             if conversation.is_answering || conversation.closes {
                 break;
             }
-            if let Some(end) = head_end(&conversation.received, conversation.searched_bytes) {
+            let Some(head) = &mut conversation.head else { break };
+            if let Some(end) = head_end(&head.received, head.searched_bytes) {
+                let behind = head.received.split_off(end);
+                let whole = std::mem::replace(&mut head.received, behind);
+                head.searched_bytes = 0;
                 self.heads.forget(client, conversation);
-                self.answer(client, end, actions);
+                self.answer(client, &whole, actions);
                 continue;
             }
-            conversation.searched_bytes = conversation.received.len();
-            if let Err(refusal) = check_unfinished(&conversation.received) {
+            head.searched_bytes = head.received.len();
+            if let Err(refusal) = check_unfinished(&head.received) {
                 self.refuse(client, refusal, actions);
-            } else if conversation.received.is_empty() {
-                conversation.received = Vec::new();
             } else {
                 self.heads.expect(client, conversation, actions.now());
             }
             break;
         }
-        let conversation = self.clients.get(&client);
-        let held_bytes = conversation.map_or(0, |conversation| conversation.received.len());
-        actions.hold(client, held_bytes);
+        let conversation = self.clients.get(client);
+        actions.hold(client, conversation.map_or(0, Conversation::received_bytes));
     }
 
-    /// Answers the head that ends at `end` of what was received.
-    fn answer(&mut self, client: ClientId, end: usize, actions: &mut Actions<'_>) {
-        let Some(conversation) = self.clients.get_mut(&client) else {
-            return;
-        };
-        let mut head = std::mem::take(&mut conversation.received);
-        conversation.received = head.split_off(end);
-        conversation.searched_bytes = 0;
+    /// Answers one whole head.
+    fn answer(&mut self, client: ClientId, head: &[u8], actions: &mut Actions<'_>) {
         let answering = self.answering(client);
-        let parsed = Request::parse(&head);
+        let parsed = Request::parse(head);
         let answer = match &parsed {
             Ok(request) => answering.answer(request),
-            Err(refusal) => answering.refusal(*refusal, first_line(&head)),
+            Err(refusal) => answering.refusal(*refusal, first_line(head)),
         };
         let record = self.unlogged.is_on().then(|| {
             let request = parsed.as_ref().ok();
@@ -64,7 +81,7 @@ impl Files {
             Record {
                 referer: field(request.and_then(|request| request.referer)),
                 user_agent: field(request.and_then(|request| request.user_agent)),
-                ..record(client, first_line(&head), &answer, answering.now, actions)
+                ..record(client, first_line(head), &answer, answering.now, actions)
             }
         });
         self.send(client, answer, record, actions);
@@ -72,11 +89,12 @@ impl Files {
 
     /// Answers a head that is not whole.
     fn refuse(&mut self, client: ClientId, refusal: Refusal, actions: &mut Actions<'_>) {
-        let Some(conversation) = self.clients.get_mut(&client) else {
+        let Some(conversation) = self.clients.get_mut(client) else {
             return;
         };
+        let head = conversation.head.as_mut();
+        let head = head.map_or_else(Vec::new, |head| std::mem::take(&mut head.received));
         self.heads.forget(client, conversation);
-        let head = std::mem::take(&mut conversation.received);
         let answering = self.answering(client);
         let answer = answering.refusal(refusal, first_line(&head));
         let is_logged = self.unlogged.is_on();
@@ -95,7 +113,7 @@ impl Files {
 
     fn send(&mut self, client: ClientId, answer: Answer, record: Option<Record>, actions: &mut Actions<'_>) {
         *self.answers.entry(answer.status.code()).or_default() += 1;
-        let Some(conversation) = self.clients.get_mut(&client) else {
+        let Some(conversation) = self.clients.get_mut(client) else {
             return;
         };
         if let Some(record) = record {
@@ -138,7 +156,7 @@ impl Files {
 
     /// An answer has gone to the socket: the next request is answered.
     pub(super) fn after_answer(&mut self, client: ClientId, actions: &mut Actions<'_>) {
-        let Some(conversation) = self.clients.get_mut(&client) else {
+        let Some(conversation) = self.clients.get_mut(client) else {
             return;
         };
         conversation.is_answering = false;
@@ -157,10 +175,10 @@ impl Files {
     pub(super) fn time_out_heads(&mut self, actions: &mut Actions<'_>) {
         let (timeout, now) = (self.config.request_timeout, actions.now());
         while let Some(client) = self.heads.first_due(timeout, now) {
-            let Some(conversation) = self.clients.get_mut(&client) else {
+            let Some(conversation) = self.clients.get_mut(client) else {
                 return;
             };
-            if !conversation.received.is_empty() {
+            if conversation.received_bytes() > 0 {
                 let refusal = Refusal {
                     status: Status::RequestTimeout,
                     why: "the head of the request did not come in time",
