@@ -14,6 +14,7 @@
 #![allow(clippy::disallowed_methods, reason = "simulated time needs an origin")]
 
 mod books;
+#[path = "../support/simulated_network.rs"]
 mod network;
 mod rules;
 mod subscriber;
@@ -77,7 +78,7 @@ impl Simulation {
             .to_vec();
         let now = Instant::now();
         let world = World::new(random.u64(..));
-        let network = SimulatedNetwork::new(&world);
+        let network = SimulatedNetwork(world.clone());
         let service = Broadcast::new(settings);
         let engine = Engine::new(
             network,

@@ -40,7 +40,7 @@ impl Stage {
         settings.rules = CHANNELS.map(rule).to_vec();
         let now = Instant::now();
         let world = World::new(7);
-        let network = SimulatedNetwork::new(&world);
+        let network = SimulatedNetwork(world.clone());
         let limits = Broadcast::engine_limits(&limits);
         let engine = Engine::new(network, Broadcast::new(settings), &limits, 1 << 30, 100, now);
         Self {
@@ -107,7 +107,7 @@ impl Stage {
     }
 
     fn is_gone(&self, link: usize) -> bool {
-        self.world.is_closed(link)
+        self.world.has_left(link)
     }
 
     fn answers(&mut self, publisher: usize) -> usize {

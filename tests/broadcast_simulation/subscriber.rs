@@ -103,7 +103,7 @@ impl Subscriber {
         random: &mut fastrand::Rng,
         processed: &BTreeMap<&'static str, u64>,
     ) -> Vec<&'static str> {
-        if world.is_closed(self.link) {
+        if world.has_left(self.link) {
             return Vec::new();
         }
         let mut channels = vec![CHANNELS[random.usize(..CHANNELS.len())].0];
@@ -152,7 +152,7 @@ impl Subscriber {
 
     /// Checks everything that has come and is complete.
     pub(crate) fn check(&mut self, world: &World, books: &Books, now: Instant, seed: u64) {
-        let was_gone = std::mem::replace(&mut self.is_gone, world.is_closed(self.link));
+        let was_gone = std::mem::replace(&mut self.is_gone, world.has_left(self.link));
         if self.is_gone && !was_gone {
             self.check_reason(books, now, seed);
         }

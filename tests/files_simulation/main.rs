@@ -14,6 +14,7 @@
 #![allow(clippy::disallowed_methods, reason = "simulated time needs an origin")]
 
 mod archive;
+#[path = "../support/simulated_network.rs"]
 mod network;
 mod reader;
 

@@ -228,7 +228,7 @@ impl Broadcast {
             };
             let waiting = self.memory.total() + self.reply_bytes + self.patrol.overhead_bytes;
             let detail = format!(
-                "the longest of {} clients, {waiting} bytes wait in all",
+                "the largest of {} clients, {waiting} bytes wait in all",
                 self.sessions.len()
             );
             let since = self.sessions[slot].outgoing.clocks.behind_since;

@@ -1,5 +1,9 @@
 //! A network in memory: each connection holds a bounded number of bytes that
 //! its peer has not read. What the peer has read is acknowledged.
+//!
+//! Shared by the simulations of services: each uses what it needs.
+
+#![allow(dead_code, reason = "no simulation uses all of it")]
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -39,6 +43,8 @@ struct Inner {
     links: Vec<Link>,
     waiting: VecDeque<usize>,
     random: fastrand::Rng,
+    /// Where new connections come from.
+    origin: [u8; 4],
 }
 
 /// All connections.
@@ -51,7 +57,13 @@ impl World {
             links: Vec::new(),
             waiting: VecDeque::new(),
             random: fastrand::Rng::with_seed(seed),
+            origin: [127, 0, 0, 1],
         })))
+    }
+
+    /// Connections that are accepted from now on come from there.
+    pub(crate) fn come_from(&self, origin: [u8; 4]) {
+        self.0.borrow_mut().origin = origin;
     }
 
     /// A connection that holds so many bytes for its peer.
@@ -121,6 +133,10 @@ impl World {
         self.0.borrow().links[number].left
     }
 
+    pub(crate) fn has_left(&self, number: usize) -> bool {
+        self.left(number) != Left::Open
+    }
+
     pub(crate) fn take_events(&self) -> Vec<(ClientId, Event)> {
         let links = &mut self.0.borrow_mut().links;
         let due = links
@@ -143,7 +159,8 @@ impl Network for SimulatedNetwork {
             world: self.0.clone(),
             number,
         };
-        Ok((stream, ([127, 0, 0, 1], number as u16 + 1).into()))
+        let origin = self.0.0.borrow().origin;
+        Ok((stream, (origin, number as u16 + 1).into()))
     }
 
     fn register(&mut self, stream: &mut SimulatedStream, id: ClientId) -> io::Result<()> {
