@@ -1,14 +1,14 @@
 //! COMMAND and the HELP of each container: what there is to say.
 
 use super::super::Broadcast;
-use super::table::COMMANDS;
+use super::all_commands;
 use crate::Actions;
 use crate::protocol::resp::Arguments;
 
 /// Commands as COMMAND lists them: containers once.
 fn top_level() -> Vec<(&'static str, i32)> {
     let mut rows: Vec<(&'static str, i32)> = Vec::new();
-    for row in COMMANDS {
+    for row in all_commands() {
         let (name, arity) = match row.name.split_once('|') {
             Some((container, _)) => (container, -2),
             None => (row.name, row.arity),

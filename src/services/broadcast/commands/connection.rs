@@ -61,7 +61,7 @@ pub(super) fn quit(this: &mut Broadcast, slot: usize, _: Arguments<'_>, _: &mut 
 }
 
 pub(super) fn reset(this: &mut Broadcast, slot: usize, _: Arguments<'_>, actions: &mut Actions<'_>) {
-    // What was published before it still comes to the subscribers of now.
+    // What was published before it still comes to those who subscribe now.
     this.deliver(actions);
     this.leave_all_topics(slot);
     let is_open = this.settings.password.is_none();

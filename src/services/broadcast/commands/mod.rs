@@ -14,12 +14,22 @@ mod table;
 mod transaction;
 
 pub(super) use self::config::BufferLimits;
-use self::table::{Command, NotFound, find};
+use self::table::{COMMANDS, Command, NotFound, find};
 use super::Broadcast;
 use super::session::{Input, Replies};
 use crate::Actions;
 use crate::limits::broadcast::{COMMAND_EXTRA_BYTES, MAX_ARGUMENTS, MAX_CHANNEL_BYTES};
 use crate::protocol::resp::{Arguments, CommandLimits, Version};
+
+/// The table, for the commands that are rows of it and look into it.
+const fn all_commands() -> &'static [Command] {
+    COMMANDS
+}
+
+/// The row of a command, for those that run others.
+fn find_command(arguments: Arguments<'_>) -> Result<&'static Command, NotFound> {
+    find(arguments)
+}
 
 impl Broadcast {
     /// Runs all commands that are complete with `data`, which the client sent.

@@ -5,7 +5,7 @@
 
 use super::super::Broadcast;
 use super::super::session::{QueuedCommand, Transaction};
-use super::table;
+use super::find_command;
 use crate::Actions;
 use crate::limits::broadcast::MAX_QUEUED_COMMANDS;
 use crate::protocol::resp::Arguments;
@@ -50,7 +50,7 @@ pub(super) fn exec(this: &mut Broadcast, slot: usize, _: Arguments<'_>, actions:
     this.in_exec = true;
     for queued in &transaction.commands {
         let arguments = Arguments::new(&queued.bytes, &queued.ranges);
-        if let Ok(row) = table::find(arguments) {
+        if let Ok(row) = find_command(arguments) {
             row.run(this, slot, arguments, actions);
         }
     }
