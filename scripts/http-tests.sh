@@ -214,7 +214,7 @@ prober() {
     stop
     start --grace 5s
     local said
-    if said=$("$bin" probe --port "$port" --protocol http --path /large.bin --stalled 10 --pid "$server" 2>&1); then
+    if said=$("$bin" probe --port "$port" --protocol http --path /medium.bin --stalled 10 --pid "$server" 2>&1); then
         ok "highwater probe" "$(echo "$said" | tail -1)"
     else
         bad "highwater probe" "$said"

@@ -34,7 +34,7 @@ impl Silence {
     /// Counts from now: bytes still wait for the client, or for the other end of
     /// its pair.
     pub(super) fn begin_anew(&mut self, id: ClientId, now: Instant) {
-        if let Some((_, since)) = self.clients.get_mut(&id) {
+        if let Some((_, since)) = self.clients.get_mut(id) {
             *since = now;
         }
     }
