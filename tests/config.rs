@@ -116,3 +116,69 @@ fn what_is_printed_is_a_file_that_is_right_with_the_source_of_each_value() {
     let again = highwater(&["config", "check", printed.to_str().unwrap()]);
     assert!(again.status.success(), "{}", told(&again));
 }
+
+#[test]
+fn a_check_names_options_that_cancel_each_other_where_every_subcommand_that_is_meant_refuses_them() {
+    for (text, words) in [
+        (
+            "to = \"other:1\"\ngrace = \"2m\"\n\ndrain-timeout = \"1m\"\n",
+            ":4: --drain-timeout 1m is below --grace 2m",
+        ),
+        (
+            "to = \"other:1\"\nlimit = \"128KiB\"\n",
+            ":2: --limit 128KiB is above --high-water-mark 64KiB",
+        ),
+        (
+            "framing = \"none\"\nmax-frame = \"1KiB\"\n",
+            ":2: --max-frame bounds frames, and there are none",
+        ),
+        (
+            "slow = \"pause\"\nslowest-reader = \"64KiB/s\"\n",
+            ":2: --slowest-reader is not for broadcast",
+        ),
+        (
+            "listing = true\nrequest-timeout = \"0\"\n",
+            ":2: --request-timeout 0 would close",
+        ),
+        (
+            "log-file = \"a\"\nlog-level = \"off\"\n",
+            ":2: --log-level off leaves --log-file",
+        ),
+    ] {
+        let (_directory, path) = file(text);
+        let path = path.to_str().unwrap();
+        let output = highwater(&["config", "check", path]);
+        assert_eq!(output.status.code(), Some(2), "{text}: {}", told(&output));
+        let named = format!("{path}{words}");
+        assert!(told(&output).contains(&named), "{named}: {}", told(&output));
+        assert_eq!(told(&output).trim_end().lines().count(), 1, "{}", told(&output));
+    }
+}
+
+#[test]
+fn a_check_for_one_subcommand_and_a_file_for_several_are_told_apart() {
+    // A queue of broadcast reaches a limit above the mark, all others do not.
+    let (_directory, path) = file("limit = \"128KiB\"\nadmin-token-file = \"token\"\n");
+    let path = path.to_str().unwrap();
+    let output = highwater(&["config", "check", path]);
+    assert!(output.status.success(), "{}", told(&output));
+    assert!(
+        told(&output).contains("2 options, all right\nnot for `highwater echo`: "),
+        "{}",
+        told(&output)
+    );
+    assert!(
+        highwater(&["config", "check", path, "broadcast"])
+            .status
+            .success()
+    );
+    let output = highwater(&["config", "check", path, "echo"]);
+    assert_eq!(output.status.code(), Some(2), "{}", told(&output));
+    let output = highwater(&["config", "check", path, "ecko"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        told(&output).contains("`ecko` is no subcommand that serves"),
+        "{}",
+        told(&output)
+    );
+}

@@ -11,6 +11,7 @@ pub mod pipe;
 pub mod rules;
 pub mod send_queue;
 pub(crate) mod small_list;
+pub(crate) mod spread;
 
 pub use action::Action;
 pub use arrival::Arrival;

@@ -129,6 +129,12 @@ impl SlowReason {
         self.rule().words
     }
 
+    /// Whether a timer judges by this rule, and not a write.
+    #[must_use]
+    pub const fn is_timed(self) -> bool {
+        self.rule().timed.is_some()
+    }
+
     /// How long the clock of this rule may run, for a client that has announced
     /// a window of `largest_window_bytes` at most. `None` for a rule that is
     /// judged at a write, not by a timer.
@@ -179,6 +185,29 @@ impl Started {
     }
 }
 
+/// Other limits for a client that is connected.
+#[derive(Clone, Copy, Debug)]
+pub struct LimitsChange<'a> {
+    /// The limits that held so far.
+    pub before: &'a Limits,
+    /// Those that hold from here on.
+    pub after: &'a Limits,
+    /// The largest window that the client has announced, in bytes.
+    pub largest_window_bytes: u32,
+    /// From here on.
+    pub now: Instant,
+}
+
+impl LimitsChange<'_> {
+    /// Whether a client has less time by this rule than before. Shadow mode
+    /// allows any time, so its end shortens all.
+    #[must_use]
+    pub fn shortens(&self, reason: SlowReason) -> bool {
+        let time = |limits| reason.after(limits, self.largest_window_bytes);
+        (self.before.shadow && !self.after.shadow) || time(self.after) < time(self.before)
+    }
+}
+
 /// The clocks of one client: since when it is slow.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Clocks {
@@ -209,6 +238,45 @@ impl Clocks {
             self.over_limit_since = None;
         }
         started
+    }
+
+    /// Starts and stops the clocks by new limits. A clock whose time became
+    /// shorter starts anew, so that nobody is judged for a time that was allowed.
+    /// A limit that was raised above the queue stops the clock of the grace.
+    pub fn limits_changed(&mut self, change: &LimitsChange<'_>, queue: &SendQueue) -> Started {
+        let mut started = Started::default();
+        if queue.is_empty() {
+            return started;
+        }
+        let is_over = queue.len() >= change.after.limit_bytes();
+        let was_raised = change.after.limit_bytes() > change.before.limit_bytes();
+        if was_raised && !is_over {
+            self.over_limit_since = None;
+        }
+        let is_running = self.over_limit_since.is_some();
+        if (is_over && !is_running) || (is_running && change.shortens(SlowReason::WriteTimeout)) {
+            self.over_limit_since = Some(change.now);
+            started.over_limit = true;
+        }
+        if self.waiting_since.is_some() && change.shortens(SlowReason::DrainTimeout) {
+            self.waiting_since = Some(change.now);
+            started.waiting = true;
+        }
+        started
+    }
+
+    /// Has clocks that have just started begin later, so that many clients do not
+    /// go together.
+    pub fn postpone(&mut self, started: Started, over_limit_by: Duration, waiting_by: Duration) {
+        let later = |clock: &mut Option<Instant>, time: Duration| {
+            *clock = clock.and_then(|since| since.checked_add(time));
+        };
+        if started.over_limit {
+            later(&mut self.over_limit_since, over_limit_by);
+        }
+        if started.waiting {
+            later(&mut self.waiting_since, waiting_by);
+        }
     }
 
     /// The first rule that is broken at `now`, if any, by a client that has
@@ -319,6 +387,98 @@ mod tests {
             client.broken(t0 + grace - MILLISECOND),
             None,
             "the drain timeout rises with it"
+        );
+    }
+
+    fn change<'a>(before: &'a Limits, after: &'a Limits, now: Instant) -> LimitsChange<'a> {
+        LimitsChange {
+            before,
+            after,
+            largest_window_bytes: WINDOW,
+            now,
+        }
+    }
+
+    #[test]
+    fn a_grace_that_became_shorter_begins_anew_and_a_longer_one_goes_on() {
+        let (t0, second) = (start(), Duration::from_secs(1));
+        let shorter = Limits {
+            grace: second,
+            ..limits()
+        };
+        let mut client = Client::new();
+        client.write(MARK, t0);
+        let later = t0 + 4 * second;
+        let started = client
+            .clocks
+            .limits_changed(&change(&limits(), &shorter, later), &client.queue);
+        assert!(
+            started.over_limit && !started.waiting,
+            "the drain timeout is as it was"
+        );
+        client.limits = shorter.clone();
+        assert_eq!(client.broken(later + second - MILLISECOND), None);
+        assert_eq!(client.broken(later + second), Some(SlowReason::WriteTimeout));
+        let started = client
+            .clocks
+            .limits_changed(&change(&shorter, &limits(), later + second), &client.queue);
+        assert_eq!(started, Started::default());
+        assert_eq!(
+            client.clocks.since(SlowReason::WriteTimeout),
+            Some(later),
+            "what was used up stays used up"
+        );
+    }
+
+    #[test]
+    fn a_limit_raised_above_the_queue_stops_the_clock_though_a_pause_stands() {
+        let t0 = start();
+        let higher = Limits {
+            limit_bytes: Some(2 * MARK),
+            ..limits()
+        };
+        let mut client = Client::new();
+        client.write(MARK, t0);
+        client
+            .clocks
+            .limits_changed(&change(&limits(), &higher, t0), &client.queue);
+        assert_eq!(client.clocks.since(SlowReason::WriteTimeout), None);
+        let later = t0 + MILLISECOND;
+        let started = client
+            .clocks
+            .limits_changed(&change(&higher, &limits(), later), &client.queue);
+        assert!(started.over_limit, "and a lower one starts it");
+        assert_eq!(client.clocks.since(SlowReason::WriteTimeout), Some(later));
+        client.flush(1, later);
+        client
+            .clocks
+            .limits_changed(&change(&limits(), &limits(), later), &client.queue);
+        assert_eq!(
+            client.clocks.since(SlowReason::WriteTimeout),
+            Some(later),
+            "a reload that changes no limit is no dip below it"
+        );
+    }
+
+    #[test]
+    fn the_end_of_shadow_mode_gives_all_their_time_once_more() {
+        let t0 = start();
+        let shadow = Limits {
+            shadow: true,
+            ..limits()
+        };
+        let mut client = Client::new();
+        client.write(MARK, t0);
+        let later = t0 + 100 * limits().grace;
+        let started = client
+            .clocks
+            .limits_changed(&change(&shadow, &limits(), later), &client.queue);
+        assert!(started.over_limit && started.waiting);
+        client.clocks.postpone(started, MILLISECOND, 2 * MILLISECOND);
+        assert_eq!(client.broken(later + limits().grace), None);
+        assert_eq!(
+            client.broken(later + limits().grace + MILLISECOND),
+            Some(SlowReason::WriteTimeout)
         );
     }
 

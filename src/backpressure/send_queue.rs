@@ -159,6 +159,12 @@ impl SendQueue {
         if drained { Sent::Drained } else { Sent::Empty }
     }
 
+    /// Gives the queue another high-water mark, which the next write goes by. An
+    /// answer *pause* stands until drain, whatever the mark is now.
+    pub const fn set_high_water_mark(&mut self, high_water_mark_bytes: usize) {
+        self.high_water_mark_bytes = high_water_mark_bytes;
+    }
+
     /// Ends the queue: no further write comes, and no drain is due any more.
     pub fn end(&mut self) {
         self.ended = true;

@@ -168,7 +168,7 @@ impl AdminThread {
 }
 
 /// Operators have seats and memory of their own, and the grace of the server.
-fn of_operators(limits: &Limits) -> Limits {
+pub(crate) fn of_operators(limits: &Limits) -> Limits {
     Limits {
         grace: limits.grace,
         drain_timeout: Some(limits.drain_timeout().max(limits.grace)),

@@ -8,14 +8,16 @@ use clap::{Args, ValueEnum};
 use highwater::backpressure::Action;
 use highwater::limits::broadcast::{HARD_LIMIT_BYTES, MAX_MESSAGE_BYTES};
 use highwater::services::Broadcast;
-use highwater::services::broadcast::Settings;
+use highwater::services::broadcast::{Settings, SettingsChange};
 use highwater::{Limits, Remote};
 use log::info;
 
+use super::arguments::ServingArguments;
+use super::exit::usage;
 use super::options::{ListenArgs, ServingArgs};
 use super::parse::Size;
-use super::sentences;
-use super::serve::{Serving, serve, usage};
+use super::reload::{Follower, Source};
+use super::serve::{Serving, serve};
 
 /// The arguments of `highwater broadcast`.
 #[derive(Debug, Args)]
@@ -115,52 +117,62 @@ impl FromStr for SlowFor {
     }
 }
 
-/// Serves as the arguments ask.
-pub(crate) fn run(args: BroadcastArgs) -> ExitCode {
-    if args.serving.slowest_reader.is_some() {
-        usage(
+impl BroadcastArgs {
+    /// What subscribers are judged by, without the password.
+    fn settings(&self, limits: &Limits) -> Settings {
+        let rules = self.slow_for.iter();
+        Settings {
+            max_message_bytes: self.max_message.0,
+            default_action: self.slow.into(),
+            rules: rules
+                .map(|rule| (rule.pattern.clone().into_bytes(), rule.action))
+                .collect(),
+            is_protected: !self.no_protected_mode,
+            ..Settings::new(limits)
+        }
+    }
+}
+
+impl ServingArguments for BroadcastArgs {
+    const SUBCOMMAND: &'static str = "broadcast";
+
+    fn shared(&self) -> (&ListenArgs, &ServingArgs) {
+        (&self.listen, &self.serving)
+    }
+
+    /// The limits that subscribers are judged by.
+    fn limits(&self, shared: Limits) -> Limits {
+        Limits {
+            hard_limit_bytes: shared.hard_limit_bytes.or(Some(HARD_LIMIT_BYTES)),
+            ..shared
+        }
+    }
+
+    /// A publisher is not paused for a slow subscriber, whose queue may so
+    /// reach a limit above the mark.
+    fn contradiction(&self, _: &Limits) -> Option<String> {
+        let sentence = if self.serving.slowest_reader.is_some() {
             "--slowest-reader is not for broadcast, whose subscribers are judged by --grace alone: leave it out, and \
-             make --grace longer",
-        );
+             make --grace longer"
+        } else if self.serving.shadow {
+            "--shadow is not there for broadcast, which judges subscribers itself: leave it out"
+        } else if self.max_message.0 == 0 {
+            "--max-message 0 would refuse every command: give it at least 1, such as 1MiB"
+        } else {
+            return None;
+        };
+        Some(sentence.to_owned())
     }
-    let limits = policy(&args.serving);
-    if args.serving.shadow {
-        usage("--shadow is not there for broadcast, which judges subscribers itself: leave it out");
-    }
-    if let Err(error) = limits.check() {
-        usage(&sentences::of_limits(&error));
-    }
-    let settings = settings(&args, &limits).unwrap_or_else(|sentence| usage(&sentence));
-    serve(Server { args, settings })
-}
 
-/// The limits that subscribers are judged by.
-fn policy(serving: &ServingArgs) -> Limits {
-    let shared = serving.limits();
-    Limits {
-        hard_limit_bytes: shared.hard_limit_bytes.or(Some(HARD_LIMIT_BYTES)),
-        ..shared
+    fn engine_limits(&self, limits: Limits) -> Limits {
+        Broadcast::engine_limits(&limits)
     }
 }
 
-fn settings(args: &BroadcastArgs, limits: &Limits) -> Result<Settings, String> {
-    let max_message_bytes = args.max_message.0;
-    if max_message_bytes == 0 {
-        return Err(
-            "--max-message 0 would refuse every command: give it at least 1, such as 1MiB".to_owned(),
-        );
-    }
-    let rules = args.slow_for.iter();
-    Ok(Settings {
-        max_message_bytes,
-        default_action: args.slow.into(),
-        rules: rules
-            .map(|rule| (rule.pattern.clone().into_bytes(), rule.action))
-            .collect(),
-        password: args.password_file.as_deref().map(read_password).transpose()?,
-        is_protected: !args.no_protected_mode,
-        ..Settings::new(limits)
-    })
+/// Serves as the arguments ask.
+pub(crate) fn run(args: BroadcastArgs, source: Source) -> ExitCode {
+    let server = Server::new(args).unwrap_or_else(|sentence| usage(&sentence));
+    serve(server, source)
 }
 
 fn read_password(path: &Path) -> Result<Vec<u8>, String> {
@@ -182,44 +194,64 @@ fn read_password(path: &Path) -> Result<Vec<u8>, String> {
 struct Server {
     args: BroadcastArgs,
     settings: Settings,
+    change: SettingsChange,
+}
+
+impl Server {
+    fn new(args: BroadcastArgs) -> Result<Self, String> {
+        let limits = args.checked_limits()?;
+        let settings = Settings {
+            password: args.password_file.as_deref().map(read_password).transpose()?,
+            ..args.settings(&limits)
+        };
+        Ok(Self {
+            args,
+            settings,
+            change: SettingsChange::default(),
+        })
+    }
 }
 
 impl Serving for Server {
+    type Arguments = BroadcastArgs;
     type Service = Broadcast;
     const DONE: &'static str = "sent";
 
-    fn shared(&self) -> (&ListenArgs, &ServingArgs) {
-        (&self.args.listen, &self.args.serving)
+    fn arguments(&self) -> &BroadcastArgs {
+        &self.args
     }
 
-    /// A publisher is not paused for a slow subscriber, whose queue may so
-    /// reach a limit above the mark.
-    fn contradiction(&self, _: &Limits) -> Option<String> {
-        None
-    }
-
-    fn limits(&self, shared: Limits) -> Limits {
-        Broadcast::engine_limits(&shared)
+    fn follower(&self) -> Follower<BroadcastArgs> {
+        let change = self.change.clone();
+        Box::new(move |args| {
+            let settings = args.settings(&args.limits(args.serving.limits()));
+            log_settings(&settings);
+            change.leave(settings);
+        })
     }
 
     fn service(self, _: Remote) -> Broadcast {
-        let settings = &self.settings;
-        let or_none = |bytes: usize| match bytes {
-            0 => "none".to_owned(),
-            bytes => Size(bytes).to_string(),
-        };
-        info!(
-            "subscribers: {}, high-water mark {}, limit {}, grace {:?}, drain timeout {:?}, hard limit {}, longest message {}",
-            settings.default_action,
-            Size(settings.high_water_mark_bytes),
-            or_none(settings.limit_bytes),
-            settings.grace,
-            settings.drain_timeout,
-            or_none(settings.hard_limit_bytes),
-            Size(settings.max_message_bytes),
-        );
-        Broadcast::new(self.settings)
+        log_settings(&self.settings);
+        Broadcast::new(self.settings).following(self.change)
     }
+}
+
+/// Writes by what subscribers are judged.
+fn log_settings(settings: &Settings) {
+    let or_none = |bytes: usize| match bytes {
+        0 => "none".to_owned(),
+        bytes => Size(bytes).to_string(),
+    };
+    info!(
+        "subscribers: {}, high-water mark {}, limit {}, grace {:?}, drain timeout {:?}, hard limit {}, longest message {}",
+        settings.default_action,
+        Size(settings.high_water_mark_bytes),
+        or_none(settings.limit_bytes),
+        settings.grace,
+        settings.drain_timeout,
+        or_none(settings.hard_limit_bytes),
+        Size(settings.max_message_bytes),
+    );
 }
 
 #[cfg(test)]
@@ -247,7 +279,7 @@ mod tests {
             "*=drop-oldest",
         ])
         .unwrap();
-        let settings = settings(&args, &policy(&args.serving)).unwrap();
+        let settings = args.settings(&args.checked_limits().unwrap());
         assert_eq!(settings.default_action, Action::Pause);
         assert_eq!(settings.rules[0], (b"a=b*".to_vec(), Action::Latest));
         assert_eq!(settings.action_for(b"a=bc"), Action::Latest);

@@ -7,10 +7,13 @@ use clap::{Args, ValueEnum};
 use highwater::services::{Echo, FramedEcho};
 use highwater::{Limits, Remote, limits};
 
+use super::arguments::ServingArguments;
+use super::exit::usage;
 use super::options::{ListenArgs, ServingArgs};
 use super::parse::{Size, Time};
+use super::reload::Source;
 use super::sentences;
-use super::serve::{Serving, serve, usage};
+use super::serve::{Serving, serve};
 
 /// The arguments of `highwater echo`.
 #[derive(Debug, Args)]
@@ -47,11 +50,53 @@ impl EchoArgs {
         self.frame_timeout.map_or(limits::FRAME_TIMEOUT, |time| time.0)
     }
 
+    /// An option about frames where there are none, or one that no frame survives.
+    fn useless_frame_option(&self) -> Option<&'static str> {
+        match self.framing {
+            Framing::None if self.max_frame.is_some() => {
+                Some("--max-frame bounds frames, and there are none: add --framing length, or leave it out")
+            }
+            Framing::None if self.frame_timeout.is_some() => Some(
+                "--frame-timeout is for unfinished frames, and there are none: add --framing length, or leave it out",
+            ),
+            Framing::Length if self.frame_timeout() < limits::SHORTEST_TIMEOUT => Some(
+                "--frame-timeout 0 would disconnect a client at every part of a frame: give it at least 1ms, such as 30s",
+            ),
+            _ => None,
+        }
+    }
+
+    /// The service for whole frames.
+    fn framed_echo(&self) -> Result<FramedEcho, String> {
+        let service = FramedEcho::new(self.max_frame_bytes()).map_err(sentences::of_frame_limit)?;
+        Ok(service.with_frame_timeout(self.frame_timeout()))
+    }
+}
+
+impl ServingArguments for EchoArgs {
+    const SUBCOMMAND: &'static str = "echo";
+
+    fn shared(&self) -> (&ListenArgs, &ServingArgs) {
+        (&self.listen, &self.serving)
+    }
+
     fn limits(&self, shared: Limits) -> Limits {
         Limits {
             idle_timeout: self.idle_timeout.map(|time| time.0),
             ..shared
         }
+    }
+
+    fn contradiction(&self, limits: &Limits) -> Option<String> {
+        if let Some(sentence) = self.useless_frame_option() {
+            return Some(sentence.to_owned());
+        }
+        let of_frames = || match self.framing {
+            Framing::None => None,
+            Framing::Length => (self.framed_echo().err())
+                .or_else(|| sentences::of_budget_below_frame(limits, self.max_frame_bytes())),
+        };
+        sentences::of_unreachable_limit(limits).or_else(of_frames)
     }
 }
 
@@ -65,24 +110,12 @@ pub(crate) enum Framing {
 }
 
 /// Serves as the arguments ask.
-pub(crate) fn run(args: EchoArgs) -> ExitCode {
+pub(crate) fn run(args: EchoArgs, source: Source) -> ExitCode {
     match args.framing {
-        Framing::None if args.max_frame.is_some() => {
-            usage("--max-frame bounds frames, and there are none: add --framing length, or leave it out")
-        }
-        Framing::None if args.frame_timeout.is_some() => usage(
-            "--frame-timeout is for unfinished frames, and there are none: add --framing length, or leave it out",
-        ),
-        Framing::None => serve(Plain(args)),
-        Framing::Length if args.frame_timeout() < limits::SHORTEST_TIMEOUT => usage(
-            "--frame-timeout 0 would disconnect a client at every part of a frame: give it at least 1ms, such as 30s",
-        ),
-        Framing::Length => match FramedEcho::new(args.max_frame_bytes()) {
-            Ok(service) => {
-                let service = service.with_frame_timeout(args.frame_timeout());
-                serve(Framed { args, service })
-            }
-            Err(error) => usage(&sentences::of_frame_limit(error)),
+        Framing::None => serve(Plain(args), source),
+        Framing::Length => match args.framed_echo() {
+            Ok(service) => serve(Framed { args, service }, source),
+            Err(sentence) => usage(&sentence),
         },
     }
 }
@@ -91,15 +124,12 @@ pub(crate) fn run(args: EchoArgs) -> ExitCode {
 struct Plain(EchoArgs);
 
 impl Serving for Plain {
+    type Arguments = EchoArgs;
     type Service = Echo;
     const DONE: &'static str = "echoed";
 
-    fn shared(&self) -> (&ListenArgs, &ServingArgs) {
-        (&self.0.listen, &self.0.serving)
-    }
-
-    fn limits(&self, shared: Limits) -> Limits {
-        self.0.limits(shared)
+    fn arguments(&self) -> &EchoArgs {
+        &self.0
     }
 
     fn service(self, _: Remote) -> Echo {
@@ -114,20 +144,12 @@ struct Framed {
 }
 
 impl Serving for Framed {
+    type Arguments = EchoArgs;
     type Service = FramedEcho;
     const DONE: &'static str = "echoed";
 
-    fn shared(&self) -> (&ListenArgs, &ServingArgs) {
-        (&self.args.listen, &self.args.serving)
-    }
-
-    fn limits(&self, shared: Limits) -> Limits {
-        self.args.limits(shared)
-    }
-
-    fn contradiction(&self, limits: &Limits) -> Option<String> {
-        sentences::of_unreachable_limit(limits)
-            .or_else(|| sentences::of_budget_below_frame(limits, self.args.max_frame_bytes()))
+    fn arguments(&self) -> &EchoArgs {
+        &self.args
     }
 
     fn service(self, _: Remote) -> FramedEcho {

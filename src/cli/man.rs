@@ -9,7 +9,7 @@ use clap::{Args, Command};
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, roman};
 
-use super::serve::usage;
+use super::exit::usage;
 use super::{command_line, print};
 
 /// The arguments of `highwater man`.

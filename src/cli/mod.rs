@@ -5,10 +5,12 @@
 
 mod activation;
 mod admin;
+mod arguments;
 mod broadcast;
 mod completions;
 mod config;
 mod echo;
+mod exit;
 mod listening;
 mod log;
 mod man;
@@ -16,6 +18,7 @@ mod notify;
 mod options;
 mod parse;
 mod probe;
+mod reload;
 mod sentences;
 mod serve;
 mod serve_files;
@@ -28,14 +31,16 @@ mod tunnel;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory, Parser, Subcommand};
 
+use arguments::{ServingArguments, check};
 use broadcast::BroadcastArgs;
 use completions::CompletionsArgs;
 use config::ConfigArgs;
 use echo::EchoArgs;
 use man::ManArgs;
 use probe::ProbeArgs;
+use reload::Source;
 use serve_files::ServeArgs;
 use tunnel::TunnelArgs;
 
@@ -43,12 +48,12 @@ use tunnel::TunnelArgs;
 /// line and exits with 2.
 pub(crate) fn run() -> ExitCode {
     let typed = std::env::args_os().collect();
-    let expanded = config::expand(typed).unwrap_or_else(|sentence| serve::usage(&sentence));
-    match Cli::parse_from(expanded.line).command {
-        Command::Echo(args) => echo::run(args),
-        Command::Tunnel(args) => serve::serve(args),
-        Command::Broadcast(args) => broadcast::run(args),
-        Command::Serve(args) => serve_files::run(*args),
+    let (line, source) = Source::find(typed).unwrap_or_else(|sentence| exit::usage(&sentence));
+    match Cli::parse_from(line).command {
+        Command::Echo(args) => echo::run(args, source),
+        Command::Tunnel(args) => serve::serve(args, source),
+        Command::Broadcast(args) => broadcast::run(args, source),
+        Command::Serve(args) => serve_files::run(*args, source),
         Command::Probe(args) => probe::run(&args),
         Command::Config(args) => config::run(args),
         Command::Completions(args) => completions::run(&args),
@@ -60,6 +65,31 @@ pub(crate) fn run() -> ExitCode {
 /// manual pages.
 fn command_line() -> clap::Command {
     Cli::command()
+}
+
+/// What a command line of a subcommand may have to say beside a file, by
+/// example.
+fn required_of(subcommand: &str) -> &'static [&'static str] {
+    match subcommand {
+        TunnelArgs::SUBCOMMAND => &["--admin=127.0.0.1:1", "--to=127.0.0.1:1"],
+        ServeArgs::SUBCOMMAND => &["--admin=127.0.0.1:1", "."],
+        _ => &["--admin=127.0.0.1:1"],
+    }
+}
+
+/// Checks the options of a subcommand that serves together, as its start does.
+///
+/// # Errors
+///
+/// One sentence about options that cancel each other.
+fn check_together(subcommand: &str, matches: &ArgMatches) -> Result<(), String> {
+    match subcommand {
+        EchoArgs::SUBCOMMAND => check::<EchoArgs>(matches),
+        TunnelArgs::SUBCOMMAND => check::<TunnelArgs>(matches),
+        BroadcastArgs::SUBCOMMAND => check::<BroadcastArgs>(matches),
+        ServeArgs::SUBCOMMAND => check::<ServeArgs>(matches),
+        _ => Ok(()),
+    }
 }
 
 /// Writes a text that the caller asked for to standard output. A reader that

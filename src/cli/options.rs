@@ -148,7 +148,8 @@ pub(crate) struct ServingArgs {
     #[arg(long, value_name = "TIME", default_value_t = Time(limits::STOP_TIMEOUT), help_heading = BOUNDS)]
     pub(crate) stop_timeout: Time,
     /// Read options from this file, one TOML table with their names, such as
-    /// `grace = "8s"`. The command line goes before the file.
+    /// `grace = "8s"`. The command line goes before the file. SIGHUP reads it
+    /// again.
     #[arg(long, value_name = "FILE", help_heading = OPERATIONS)]
     pub(crate) config: Option<PathBuf>,
     /// How operators look at the server.

@@ -9,61 +9,53 @@ use highwater::{Counters, EventLoop, Limits, Remote, Service, raise_descriptor_l
 use log::{Level, error, info, log_enabled, warn};
 
 use super::activation::passed_sockets;
-use super::admin::{self, AdminPlan, AdminThread};
+use super::admin::{AdminPlan, AdminThread};
+use super::arguments::ServingArguments;
+use super::exit::usage;
 use super::listening::Listening;
 use super::log::{Log, LogError};
 use super::notify::Notify;
-use super::options::{ListenArgs, ServingArgs};
+use super::options::ServingArgs;
+use super::reload::{Follower, Reloader, Source};
 use super::sentences;
 use super::signals::hear_signals;
 use super::sockets::Sockets;
 use super::stopper::Stopper;
 use super::take_over::Offer;
 
-/// A subcommand that serves: what it asks for besides what all servers share.
+/// A server that is about to run: its arguments, and the service that they ask
+/// for.
 pub(crate) trait Serving {
+    /// What was typed.
+    type Arguments: ServingArguments;
+
     /// What clients are served with.
     type Service: Service;
 
     /// What became of the bytes, for the summary, such as `echoed`.
     const DONE: &'static str;
 
-    /// The arguments that all servers share.
-    fn shared(&self) -> (&ListenArgs, &ServingArgs);
-
-    /// The limits of this service, from those that all servers share.
-    fn limits(&self, shared: Limits) -> Limits {
-        shared
-    }
-
-    /// Options that cancel each other although the limits fit together, in one
-    /// sentence. A service whose sources cannot be paused reaches limits above
-    /// the mark, and has an answer of its own.
-    fn contradiction(&self, limits: &Limits) -> Option<String> {
-        sentences::of_unreachable_limit(limits)
-    }
+    /// What was typed.
+    fn arguments(&self) -> &Self::Arguments;
 
     /// The service that was asked for.
     fn service(self, remote: Remote) -> Self::Service;
+
+    /// What the service takes over of other arguments while it runs, besides
+    /// limits.
+    fn follower(&self) -> Follower<Self::Arguments> {
+        Box::new(|_| {})
+    }
 }
 
-/// Serves until a signal comes, then logs the summary.
-pub(crate) fn serve<A: Serving>(args: A) -> ExitCode {
-    let (listen, serving) = args.shared();
-    let limits = args.limits(serving.limits());
-    if let Err(error) = limits.check() {
-        usage(&sentences::of_limits(&error));
-    }
-    if let Some(sentence) = args.contradiction(&limits).or_else(|| serving.contradiction()) {
-        usage(&sentence);
-    }
+/// Serves until a signal comes, then logs the summary. `source` is where the
+/// arguments come from.
+pub(crate) fn serve<A: Serving<Arguments: 'static>>(args: A, source: Source) -> ExitCode {
+    let limits = args.arguments().limits_to_run();
+    let limits = limits.unwrap_or_else(|sentence| usage(&sentence));
+    let (listen, serving) = args.arguments().shared();
     let addresses = listen.addresses().unwrap_or_else(|sentence| usage(&sentence));
     let admin = serving.admin.plan().unwrap_or_else(|sentence| usage(&sentence));
-    let limits = if admin.is_some() {
-        admin::reserve(limits)
-    } else {
-        limits
-    };
     // Before the log starts its threads.
     let passed = match passed_sockets() {
         Ok(passed) => passed,
@@ -87,7 +79,7 @@ pub(crate) fn serve<A: Serving>(args: A) -> ExitCode {
         serving.take_over.as_deref(),
     );
     let outcome = Listening::find(passed, addresses, asked, take_over)
-        .and_then(|listening| run(listening, limits, args, admin, &log));
+        .and_then(|listening| run(listening, limits, args, source, admin, &log));
     let code = match outcome {
         Ok(counters) => {
             info!(event = "stopped"; "stopped: {}", counters.summary(A::DONE));
@@ -111,15 +103,17 @@ fn start_log(serving: &ServingArgs) -> Result<Log, LogError> {
     Log::start(serving.log_level, serving.log_format, file, serving.log_rate)
 }
 
-fn run<A: Serving>(
+fn run<A: Serving<Arguments: 'static>>(
     listening: Listening,
     limits: Limits,
     args: A,
+    source: Source,
     admin: Option<AdminPlan>,
     log: &Log,
 ) -> Result<Counters, String> {
     let notify = Notify::from_environment()?;
-    let path = args.shared().1.take_over.clone();
+    let path = args.arguments().shared().1.take_over.clone();
+    let follower = args.follower();
     let Sockets {
         serving,
         admin: for_admin,
@@ -138,7 +132,9 @@ fn run<A: Serving>(
         listening.is_activated,
         copies,
     );
-    hear_signals(stopper.clone(), notify.clone(), log.clone())
+    let admins = admin.as_ref().map(|admin| admin.remote.clone());
+    let reloader = Reloader::<A::Arguments>::new(source, server.remote(), admins, follower);
+    hear_signals(stopper.clone(), notify.clone(), log.clone(), reloader)
         .map_err(|error| format!("cannot hear signals: {error}"))?;
     if let Some(interval) = notify.interval() {
         let notify = notify.clone();
@@ -186,13 +182,3 @@ fn status<S: Service>(server: &EventLoop<S>) -> String {
     let addresses: Vec<_> = server.local_addrs().iter().map(ToString::to_string).collect();
     format!("listening on {}", addresses.join(", "))
 }
-
-/// Wrong usage: one line, exit code 2. The line says what would be right, so
-/// no list of options follows.
-pub(crate) fn usage(sentence: &str) -> ! {
-    eprintln!("error: {sentence}");
-    std::process::exit(EXIT_USAGE)
-}
-
-/// Exit code of wrong usage, as clap has it.
-const EXIT_USAGE: i32 = 2;

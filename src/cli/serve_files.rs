@@ -9,10 +9,14 @@ use highwater::services::files::AccessLogWriter;
 use highwater::services::{Files, FilesConfig, Folder, files};
 use highwater::{Limits, Remote};
 
+use super::arguments::ServingArguments;
+use super::exit::usage;
 use super::log::RotatedFile;
 use super::options::{ListenArgs, ServingArgs};
 use super::parse::Time;
-use super::serve::{Serving, serve, usage};
+use super::reload::Source;
+use super::sentences;
+use super::serve::{Serving, serve};
 
 /// The grace of readers of files, who stop for a while on purpose.
 const GRACE: &str = "60s";
@@ -99,17 +103,44 @@ fn field(typed: &str) -> Result<(String, String), String> {
     Ok((name.to_owned(), value.trim().to_owned()))
 }
 
+impl ServingArguments for ServeArgs {
+    const SUBCOMMAND: &'static str = "serve";
+
+    fn shared(&self) -> (&ListenArgs, &ServingArgs) {
+        (&self.listen, &self.serving)
+    }
+
+    fn limits(&self, shared: Limits) -> Limits {
+        Limits {
+            drain_timeout: Some(shared.drain_timeout.unwrap_or(NO_TIMEOUT)),
+            idle_timeout: Some(self.idle_timeout.0),
+            ..shared
+        }
+    }
+
+    fn contradiction(&self, limits: &Limits) -> Option<String> {
+        let is_zero = self.request_timeout.0.is_zero();
+        let of_requests = || {
+            "--request-timeout 0 would close every connection at once: give it at least 1ms, such as 10s"
+                .to_owned()
+        };
+        is_zero
+            .then(of_requests)
+            .or_else(|| sentences::of_unreachable_limit(limits))
+    }
+}
+
 /// Serves as the arguments ask.
-pub(crate) fn run(args: ServeArgs) -> ExitCode {
+pub(crate) fn run(args: ServeArgs, source: Source) -> ExitCode {
+    if let Err(sentence) = args.checked_limits() {
+        usage(&sentence);
+    }
     let folder = Folder::open(&args.folder).unwrap_or_else(|error| {
         usage(&format!(
             "{}: {error}; name a folder that can be read",
             args.folder.display()
         ))
     });
-    if args.request_timeout.0.is_zero() {
-        usage("--request-timeout 0 would close every connection at once: give it at least 1ms, such as 10s");
-    }
     let open = |path: &PathBuf| -> Box<dyn AccessLogWriter> {
         let file = RotatedFile::open(path);
         Box::new(file.unwrap_or_else(|error| usage(&format!("--access-log {}: {error}", path.display()))))
@@ -123,7 +154,7 @@ pub(crate) fn run(args: ServeArgs) -> ExitCode {
         request_timeout: args.request_timeout.0,
         ..FilesConfig::new(folder)
     };
-    serve(Configured { args, config })
+    serve(Configured { args, config }, source)
 }
 
 struct Configured {
@@ -132,19 +163,12 @@ struct Configured {
 }
 
 impl Serving for Configured {
+    type Arguments = ServeArgs;
     type Service = Files;
     const DONE: &'static str = "sent";
 
-    fn shared(&self) -> (&ListenArgs, &ServingArgs) {
-        (&self.args.listen, &self.args.serving)
-    }
-
-    fn limits(&self, shared: Limits) -> Limits {
-        Limits {
-            drain_timeout: Some(shared.drain_timeout.unwrap_or(NO_TIMEOUT)),
-            idle_timeout: Some(self.args.idle_timeout.0),
-            ..shared
-        }
+    fn arguments(&self) -> &ServeArgs {
+        &self.args
     }
 
     fn service(self, remote: Remote) -> Files {
@@ -168,10 +192,8 @@ mod tests {
 
     fn limits(arguments: &[&str]) -> Limits {
         let args = Line::parse_from(["serve", "."].iter().chain(arguments)).args;
-        let config = FilesConfig::new(Folder::open(&args.folder).unwrap());
-        let configured = Configured { args, config };
-        let shared = configured.args.serving.limits();
-        configured.limits(shared)
+        let shared = args.serving.limits();
+        args.limits(shared)
     }
 
     #[test]

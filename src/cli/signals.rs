@@ -1,6 +1,6 @@
 //! Signals: SIGINT and SIGTERM stop the server; SIGHUP and SIGUSR1 open the
-//! log file anew, for programs that rotate logs; SIGUSR2 has shadow mode tell
-//! what it recommends.
+//! log file anew, for programs that rotate logs; SIGHUP then has the file of
+//! options read again; SIGUSR2 has shadow mode tell what it recommends.
 
 use std::thread;
 
@@ -8,16 +8,23 @@ use log::{info, warn};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
+use super::arguments::ServingArguments;
 use super::log::Log;
 use super::notify::Notify;
+use super::reload::Reloader;
 use super::stopper::Stopper;
 
 /// Stops the server in order at the first SIGINT or SIGTERM, and exits at the
-/// second. Without a log file and a service manager SIGHUP ends the program, as
-/// it does when a terminal is closed.
-pub(crate) fn hear_signals(stopper: Stopper, notify: Notify, log: Log) -> std::io::Result<()> {
+/// second. Without a log file, a file of options and a service manager SIGHUP ends
+/// the program, as it does when a terminal is closed.
+pub(crate) fn hear_signals<A: ServingArguments + 'static>(
+    stopper: Stopper,
+    notify: Notify,
+    log: Log,
+    mut reloader: Reloader<A>,
+) -> std::io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR1, SIGUSR2])?;
-    if log.has_file() || notify.has_manager() {
+    if log.has_file() || reloader.has_file() || notify.has_manager() {
         signals.add_signal(SIGHUP)?;
     }
     let wait_for_signals = move || {
@@ -25,7 +32,12 @@ pub(crate) fn hear_signals(stopper: Stopper, notify: Notify, log: Log) -> std::i
         for signal in signals.forever() {
             match signal {
                 SIGUSR2 => stopper.tell_shadow(),
-                SIGHUP => notify.while_reloading(|| reopen(&log)),
+                SIGHUP => notify.while_reloading(|| {
+                    if log.has_file() || !reloader.has_file() {
+                        reopen(&log);
+                    }
+                    reloader.reload();
+                }),
                 SIGUSR1 => reopen(&log),
                 _ if stopping => {
                     warn!(event = "second_signal"; "second signal: exiting now");

@@ -6,6 +6,7 @@ use highwater::services::{AddressRange, ProxyProtocol, Target, Tunnel};
 use highwater::units::format_time;
 use highwater::{Limits, Remote};
 
+use super::arguments::ServingArguments;
 use super::options::{ListenArgs, ServingArgs};
 use super::parse::{Size, Time};
 use super::sentences;
@@ -82,9 +83,8 @@ impl TunnelArgs {
     }
 }
 
-impl Serving for TunnelArgs {
-    type Service = Tunnel;
-    const DONE: &'static str = "carried";
+impl ServingArguments for TunnelArgs {
+    const SUBCOMMAND: &'static str = "tunnel";
 
     fn shared(&self) -> (&ListenArgs, &ServingArgs) {
         (&self.listen, &self.serving)
@@ -106,6 +106,16 @@ impl Serving for TunnelArgs {
             .or_else(|| sentences::of_unreachable_splice(self.splice_from.0))
             .or_else(|| self.unused_proxy_from())
             .or_else(|| self.unreachable_half_closed_timeout())
+    }
+}
+
+impl Serving for TunnelArgs {
+    type Arguments = Self;
+    type Service = Tunnel;
+    const DONE: &'static str = "carried";
+
+    fn arguments(&self) -> &Self {
+        self
     }
 
     fn service(self, remote: Remote) -> Tunnel {
@@ -135,7 +145,7 @@ mod tests {
     }
 
     fn limits(args: &TunnelArgs) -> Limits {
-        Serving::limits(args, args.serving.limits())
+        ServingArguments::limits(args, args.serving.limits())
     }
 
     fn tunnel(arguments: &[&str]) -> Result<TunnelArgs, String> {

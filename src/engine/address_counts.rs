@@ -26,6 +26,13 @@ impl AddressCounts {
         }
     }
 
+    /// Another limit, for clients that come from these addresses. Who is there
+    /// stays, also where an address has too many now.
+    pub(super) fn limit_changed(&mut self, most: Option<usize>, clients: impl Iterator<Item = IpAddr>) {
+        *self = Self::new(most);
+        clients.for_each(|address| self.add(address));
+    }
+
     /// Whether this address has as many clients as it may have.
     pub(super) fn is_full(&self, address: IpAddr) -> bool {
         self.most

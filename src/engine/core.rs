@@ -50,6 +50,8 @@ pub struct Engine<N: Network, S> {
     pub(super) next_tick: Option<Instant>,
     /// Another thread has called.
     pub(super) woken: bool,
+    /// Limits that the next turn puts in force.
+    pub(super) reload: Option<Reload>,
 }
 
 /// The engine without its service, so that both can be used at once.
@@ -92,6 +94,13 @@ pub(super) struct Core<N: Network> {
     pub(super) moved_bytes: u64,
 }
 
+/// Limits that the next turn puts in force.
+pub(super) struct Reload {
+    pub(super) limits: Limits,
+    pub(super) memory_budget_bytes: usize,
+    pub(super) max_clients: usize,
+}
+
 /// How far the server has come in stopping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stop {
@@ -128,6 +137,11 @@ impl Budget {
             queued_bytes: 0,
             budget_bytes,
         }
+    }
+
+    /// Another budget, which the caller then keeps.
+    pub(super) const fn set(&mut self, budget_bytes: usize) {
+        self.budget_bytes = budget_bytes;
     }
 
     pub(super) const fn grow(&mut self, bytes: usize) {

@@ -24,7 +24,7 @@ impl<N: Network> Core<N> {
     /// Begins to watch a client that was accepted, if idle clients have to go.
     pub(super) fn watch_idle(&mut self, id: ClientId) {
         if self.limits.idle_timeout.is_some() {
-            self.watch(Timer::Idle, id);
+            self.watch_silence(Timer::Idle, id);
         }
     }
 
@@ -33,11 +33,12 @@ impl<N: Network> Core<N> {
         let client = self.clients.get_mut(id);
         if let Some(client) = client.filter(|client| client.is_half_closed() && !client.half_closed_watched) {
             client.half_closed_watched = true;
-            self.watch(Timer::HalfClosed, id);
+            self.watch_silence(Timer::HalfClosed, id);
         }
     }
 
-    fn watch(&mut self, timer: Timer, id: ClientId) {
+    /// Begins to look at a client from time to time.
+    pub(super) fn watch_silence(&mut self, timer: Timer, id: ClientId) {
         if let Some(client) = self.clients.get(id) {
             self.silence.of(id, client, self.now);
             self.timers.arm(timer, id, self.now);

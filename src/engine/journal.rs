@@ -101,6 +101,11 @@ impl Journal {
         }
     }
 
+    /// Another limit, which lines from here on tell.
+    pub(super) const fn set_limit(&mut self, limit_bytes: usize) {
+        self.limit_bytes = limit_bytes;
+    }
+
     /// The name of a client in the log.
     fn name<S: Stream>(&self, client: &Client<S>) -> String {
         format!("{}{}", self.role, client.name())

@@ -26,6 +26,7 @@ impl<N: Network, S: Service> Engine<N, S> {
             self.sweep();
             match timer {
                 Timer::CloseTimeout => self.judge_close(id),
+                Timer::AckCheck => self.core.check_acknowledgements(id),
                 _ => self.judge_slow(timer, id),
             }
         }

@@ -34,6 +34,7 @@ mod piping;
 mod reading;
 mod ready_list;
 mod refusals;
+mod reloading;
 mod report;
 mod sending_files;
 mod service;

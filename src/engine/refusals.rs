@@ -64,6 +64,12 @@ impl Refusals {
         }
     }
 
+    /// Other numbers of seats, which lines from here on tell.
+    pub(super) fn limits_changed(&mut self, max_clients: usize, max_clients_per_address: Option<usize>) {
+        self.kinds[Full::Server as usize].most = max_clients;
+        self.kinds[Full::Address as usize].most = max_clients_per_address.unwrap_or(usize::MAX);
+    }
+
     /// Counts a refused client. `Some` asks to [`write`](Self::write) a line about
     /// so many.
     pub(super) fn count(&mut self, full: Full, peer: SocketAddr, now: Instant) -> Option<u64> {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::actions::Actions;
 use super::client_table::ClientId;
 use crate::error::CloseReason;
+use crate::limits::Limits;
 
 /// What to do when something happens to a client.
 ///
@@ -172,6 +173,12 @@ pub trait Service {
     /// once or more often.
     fn woken(&mut self, actions: &mut Actions<'_>) {
         let _ = actions;
+    }
+
+    /// Other limits are in force from here on, also for clients that are
+    /// connected.
+    fn reloaded(&mut self, limits: &Limits, actions: &mut Actions<'_>) {
+        let _ = (limits, actions);
     }
 
     /// The server is stopping and drains its clients. Called once.

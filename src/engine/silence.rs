@@ -39,6 +39,14 @@ impl Silence {
         }
     }
 
+    /// All silences begin at an instant of their own, by their place and number.
+    pub(super) fn all_begin_anew(&mut self, start: impl Fn(usize, usize) -> Instant) {
+        let count = self.clients.len();
+        for (at, (_, since)) in self.clients.values_mut().enumerate() {
+            *since = start(at, count);
+        }
+    }
+
     pub(super) fn forget(&mut self, id: ClientId) {
         self.clients.remove(id);
     }

@@ -70,8 +70,15 @@ impl Timer {
         }
     }
 
+    /// The timers that run as long as a clock of their client does.
+    pub(super) fn of_clocks() -> impl Iterator<Item = Self> {
+        let timed = SlowReason::ALL.into_iter().filter(|reason| reason.is_timed());
+        let slow = timed.flat_map(|reason| [Self::Slow(reason), Self::SlowUpstream(reason)]);
+        slow.chain([Self::AckCheck, Self::CloseTimeout, Self::ConnectTimeout])
+    }
+
     /// How long this timer runs.
-    fn after(self, limits: &Limits) -> Duration {
+    pub(super) fn after(self, limits: &Limits) -> Duration {
         match self {
             // A rule without a time is judged at a write, and never armed.
             Self::Slow(reason) => reason.after(limits, 0).unwrap_or_default(),

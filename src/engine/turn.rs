@@ -77,7 +77,13 @@ impl<N: Network, S: Service> Engine<N, S> {
             read_buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
             next_tick: None,
             woken: false,
+            reload: None,
         })
+    }
+
+    /// Sockets for each client, its own included.
+    pub(crate) fn sockets_per_client(&self) -> usize {
+        self.service.sockets_per_client()
     }
 
     /// Whether the service stands beside that of the program.
@@ -142,6 +148,7 @@ impl<N: Network, S: Service> Engine<N, S> {
     /// Takes one turn at the charged instant `now`.
     pub fn turn(&mut self, now: Instant) -> Next {
         self.core.now = now;
+        self.put_limits_in_force();
         self.core.refusals.sum_up(now);
         self.accept();
         self.wake();

@@ -21,10 +21,11 @@ pub use remote::Remote;
 use crate::engine::{ClientId, Clock, Counters, Engine, Event, Next, Service};
 use crate::error::ServerError;
 use crate::kernel::{KernelNetwork, allocator};
-use crate::limits::{EVENTS_PER_TURN, Limits, RESERVED_DESCRIPTORS};
+use crate::limits::{EVENTS_PER_TURN, Limits};
 use beat::Beat;
 use heartbeat::Heartbeat;
 use offer::Offer;
+use remote::{Done, Reload};
 use trimmer::Trimmer;
 
 /// Tokens that no client's id can take.
@@ -53,6 +54,8 @@ pub struct EventLoop<S> {
     offer: Offer,
     /// Set while the loop is watched.
     beat: Option<Beat>,
+    /// Hears that the turn has put other limits in force.
+    reloaded: Option<Done>,
 }
 
 impl<S: Service> EventLoop<S> {
@@ -127,12 +130,7 @@ impl<S: Service> EventLoop<S> {
         let now = Instant::now();
         let service = service(remote.clone());
         let offer = Offer::look_up();
-        let (budget_bytes, max_clients) = offer.defaults(&limits, service.sockets_per_client());
-        let mut limits = limits;
-        if limits.reserved_descriptors > RESERVED_DESCRIPTORS {
-            // Somebody counts on what is kept back.
-            limits.max_clients = limits.max_clients.map(|asked| asked.min(max_clients));
-        }
+        let (limits, budget_bytes, max_clients) = offer.complete(limits, service.sockets_per_client());
         let engine = Engine::new(network, service, &limits, budget_bytes, max_clients, now)?;
         Ok(Self {
             poll,
@@ -145,6 +143,7 @@ impl<S: Service> EventLoop<S> {
             addresses,
             offer,
             beat: None,
+            reloaded: None,
         })
     }
 
@@ -221,7 +220,11 @@ impl<S: Service> EventLoop<S> {
             let now = self.clock.advance(real, wait);
             self.dispatch();
             self.look_at_watch(real);
-            match self.engine.turn(now) {
+            let next = self.engine.turn(now);
+            if let Some(done) = self.reloaded.take() {
+                done(Ok(()));
+            }
+            match next {
                 Next::Stopped => {
                     if self.engine.shadow_report().is_some() {
                         self.engine.log_shadow();
@@ -259,10 +262,12 @@ impl<S: Service> EventLoop<S> {
 
     /// Hands the events to the engine.
     fn dispatch(&mut self) {
+        let mut is_called = false;
         for event in &self.events {
             match event.token() {
                 LISTENER => self.engine.handle_listener(),
                 WAKER => {
+                    is_called = true;
                     if self.remote.take_stop() {
                         self.engine.stop();
                     }
@@ -288,6 +293,19 @@ impl<S: Service> EventLoop<S> {
                     },
                 ),
             }
+        }
+        if is_called && let Some(reload) = self.remote.take_reload() {
+            self.reload(reload);
+        }
+    }
+
+    /// Has the next turn put other limits in force.
+    fn reload(&mut self, Reload { limits, done }: Reload) {
+        let (limits, budget_bytes, max_clients) =
+            self.offer.complete(limits, self.engine.sockets_per_client());
+        match self.engine.reload(&limits, budget_bytes, max_clients) {
+            Ok(()) => self.reloaded = Some(done),
+            Err(error) => done(Err(error)),
         }
     }
 

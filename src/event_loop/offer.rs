@@ -7,7 +7,7 @@ use std::fmt;
 use log::{info, warn};
 
 use crate::kernel::machine::{self, Memory};
-use crate::limits::{Limits, Resources};
+use crate::limits::{Limits, RESERVED_DESCRIPTORS, Resources};
 use crate::units::format_rounded;
 
 /// What the system offers.
@@ -47,6 +47,17 @@ impl Offer {
             resources.memory_budget_bytes(limits),
             resources.max_clients(limits, sockets_per_client),
         )
+    }
+
+    /// These limits, with the memory budget and the most clients where they leave
+    /// them open.
+    pub(super) fn complete(&self, mut limits: Limits, sockets_per_client: usize) -> (Limits, usize, usize) {
+        let (budget_bytes, max_clients) = self.defaults(&limits, sockets_per_client);
+        if limits.reserved_descriptors > RESERVED_DESCRIPTORS {
+            // Somebody counts on what is kept back.
+            limits.max_clients = limits.max_clients.map(|asked| asked.min(max_clients));
+        }
+        (limits, budget_bytes, max_clients)
     }
 
     /// Writes what the system offers.

@@ -6,12 +6,14 @@
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use log::warn;
 use mio::{Registry, Token, Waker};
 
 use crate::engine::{Question, Reply, Report};
+use crate::error::ServerError;
+use crate::limits::Limits;
 
 /// Reaches an event loop from another thread. Clone it freely.
 #[derive(Clone, Debug)]
@@ -29,7 +31,17 @@ struct Flags {
     wake: AtomicBool,
     tell_shadow: AtomicBool,
     asked: AtomicBool,
+    reload: Mutex<Option<Reload>>,
     questions: Mutex<Vec<(Question, Reply)>>,
+}
+
+/// Hears that limits are in force, or why they are not.
+pub(super) type Done = Box<dyn FnOnce(Result<(), ServerError>) + Send>;
+
+/// Limits that another thread wants in force.
+pub(super) struct Reload {
+    pub(super) limits: Limits,
+    pub(super) done: Done,
 }
 
 impl fmt::Debug for Flags {
@@ -86,6 +98,32 @@ impl Remote {
         }
         self.flags.asked.store(true, Ordering::Release);
         self.ring();
+    }
+
+    /// Puts other limits in force, for clients that are connected too: a client
+    /// whose time becomes shorter has all of it once more, and where more than
+    /// [`TOGETHER_CLIENTS`](crate::limits::TOGETHER_CLIENTS) would go together
+    /// they go within a second such time. What belongs to sockets stays
+    /// ([`Limits::while_running`]). Then
+    /// [`Service::reloaded`](crate::Service::reloaded) is called, and `done`, on
+    /// the thread of the loop: it must not wait. Of several calls that come
+    /// before a turn the last one counts, and the `done` of the others is dropped.
+    ///
+    /// `done` gets an error, and nothing changes, if the limits contradict each
+    /// other.
+    pub fn reload(&self, limits: Limits, done: impl FnOnce(Result<(), ServerError>) + Send + 'static) {
+        let done = Box::new(done);
+        *self.reload_slot() = Some(Reload { limits, done });
+        self.ring();
+    }
+
+    /// The limits that somebody wants in force. Threads hold the lock for a move.
+    pub(super) fn take_reload(&self) -> Option<Reload> {
+        self.reload_slot().take()
+    }
+
+    fn reload_slot(&self) -> MutexGuard<'_, Option<Reload>> {
+        self.flags.reload.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Has what shadow mode recommends written into the log.

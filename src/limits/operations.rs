@@ -7,6 +7,11 @@ use std::time::Duration;
 /// takes some 200 bytes: all reasons together at most 3 MB.
 pub const GONE_CLIENTS: usize = 1000;
 
+/// Most clients that may go together when a limit was lowered. More of them are
+/// spread over a second such time: each disconnect costs the kernel 15 us, and
+/// they come back together.
+pub const TOGETHER_CLIENTS: usize = 100;
+
 /// Clients that would have been disconnected in shadow mode, and whose end is
 /// remembered. One takes some 100 bytes.
 pub const SHADOW_ENDINGS: usize = 1000;
@@ -26,6 +31,9 @@ pub const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 /// Longest wait until the service manager takes a message that must not be
 /// lost. The event loop never waits for it.
 pub const NOTIFY_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Longest wait of a reload until the event loop has the new limits in force.
+pub const RELOAD_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Most listening sockets that a service manager or a predecessor may pass.
 pub const MAX_PASSED_SOCKETS: usize = 64;

@@ -138,6 +138,19 @@ impl Limits {
         }
     }
 
+    /// These limits for a server that runs already, with `running`. What the
+    /// kernel was told of sockets at the start stays: `unsent_bytes`,
+    /// `receive_buffer_bytes`, `reserved_descriptors`.
+    #[must_use]
+    pub fn while_running(&self, running: &Self) -> Self {
+        Self {
+            unsent_bytes: running.unsent_bytes,
+            receive_buffer_bytes: running.receive_buffer_bytes,
+            reserved_descriptors: running.reserved_descriptors,
+            ..self.clone()
+        }
+    }
+
     /// Time over the limit after which a client is checked for lost ACKs.
     #[must_use]
     pub fn ack_check_delay(&self) -> Duration {

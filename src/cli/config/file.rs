@@ -16,18 +16,18 @@ pub(super) const SERVICES: [&str; 4] = ["echo", "tunnel", "broadcast", "serve"];
 
 /// One option in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Entry {
-    pub(super) key: String,
-    pub(super) line: usize,
+pub(in crate::cli) struct Entry {
+    pub(in crate::cli) key: String,
+    pub(in crate::cli) line: usize,
     /// As they would be typed; one for most options.
-    pub(super) values: Vec<String>,
+    pub(in crate::cli) values: Vec<String>,
     /// The option is a switch: it has no value, and is there or not.
-    pub(super) is_switch: bool,
+    pub(in crate::cli) is_switch: bool,
 }
 
 impl Entry {
     /// The option as it would be typed.
-    pub(super) fn typed(&self) -> Vec<String> {
+    pub(in crate::cli) fn typed(&self) -> Vec<String> {
         if self.is_switch {
             let is_on = self.values == ["true"];
             return is_on.then(|| format!("--{}", self.key)).into_iter().collect();
@@ -39,9 +39,9 @@ impl Entry {
 
 /// A file that was read and is right.
 #[derive(Clone, Debug)]
-pub(super) struct ConfigFile {
-    pub(super) path: PathBuf,
-    pub(super) entries: Vec<Entry>,
+pub(in crate::cli) struct ConfigFile {
+    pub(in crate::cli) path: PathBuf,
+    pub(in crate::cli) entries: Vec<Entry>,
 }
 
 /// An option of a service by the name that is typed behind two dashes.
@@ -56,7 +56,7 @@ impl ConfigFile {
     /// # Errors
     ///
     /// One line with file, line, key and what would be right.
-    pub(super) fn read(path: &Path, whole: &Command) -> Result<Self, String> {
+    pub(in crate::cli) fn read(path: &Path, whole: &Command) -> Result<Self, String> {
         let text = std::fs::read_to_string(path).map_err(|error| {
             format!(
                 "--config {}: {error}; name a file that can be read",
@@ -177,7 +177,7 @@ fn check_value(entry: &Entry, whole: &Command) -> Result<(), String> {
 }
 
 /// The sentence of an error of clap, without its notes.
-pub(super) fn first_line(error: &clap::Error) -> String {
+pub(in crate::cli) fn first_line(error: &clap::Error) -> String {
     let text = error.to_string();
     let first = text.split("\n\n").next().unwrap_or_default().trim();
     first.trim_start_matches("error: ").replace('\n', " ")

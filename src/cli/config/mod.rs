@@ -3,8 +3,9 @@
 //! Owns the order in which command line, file and default count. Refuses to
 //! know single options.
 
+mod check;
 mod file;
-mod print;
+mod printing;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -13,9 +14,11 @@ use std::process::ExitCode;
 use clap::builder::Command as Grammar;
 use clap::{Args, Subcommand};
 
-use self::file::{ConfigFile, SERVICES, option};
-use super::command_line;
-use super::serve::usage;
+pub(super) use self::check::placed;
+pub(super) use self::file::{ConfigFile, Entry, first_line};
+use self::file::{SERVICES, option};
+use super::exit::usage;
+use super::{command_line, print};
 
 /// The arguments of `highwater config`.
 #[derive(Debug, Args)]
@@ -26,10 +29,14 @@ pub(crate) struct ConfigArgs {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Check a file of options: names, types and values.
+    /// Check a file of options: names, types, values, and options that cancel
+    /// each other.
     Check {
         /// The file.
         file: PathBuf,
+        /// The subcommand that it is for [default: those whose own options it
+        /// has, else any].
+        service: Option<String>,
     },
     /// Print every option of a subcommand as a file, and where its value comes
     /// from: command line, file or default.
@@ -47,21 +54,18 @@ enum Action {
 /// Does what the arguments ask.
 pub(crate) fn run(args: ConfigArgs) -> ExitCode {
     match args.action {
-        Action::Check { file } => match ConfigFile::read(&file, &command_line()) {
-            Ok(read) => {
-                println!("{}: {} options, all right", file.display(), read.entries.len());
-                ExitCode::SUCCESS
-            }
+        Action::Check { file, service } => match check::text(&file, service.as_deref()) {
+            Ok(text) => print(text.as_bytes()),
             Err(sentence) => usage(&sentence),
         },
-        Action::Print { line } => print::run(line),
+        Action::Print { line } => printing::run(line),
     }
 }
 
 /// A command line with the options of its file, and the file.
 pub(super) struct Expanded {
     pub(super) line: Vec<OsString>,
-    file: Option<ConfigFile>,
+    pub(super) file: Option<ConfigFile>,
 }
 
 /// Puts the options of the file that `--config` names in front of those that
@@ -82,24 +86,30 @@ pub(super) fn expand(typed: Vec<OsString>) -> Result<Expanded, String> {
         });
     };
     let file = ConfigFile::read(&path, &whole)?;
-    let mut line = typed[..2].to_vec();
-    line.extend(from_file(&file, service, &typed).into_iter().map(OsString::from));
-    line.extend_from_slice(&typed[2..]);
     Ok(Expanded {
-        line,
+        line: line_with(&typed, &file.entries, service),
         file: Some(file),
     })
 }
 
-/// The options of a file that count for a service.
-fn from_file(file: &ConfigFile, service: &Grammar, typed: &[OsString]) -> Vec<String> {
-    let counts = |key: &str| option(service, key).is_some() && !is_typed(typed, key);
-    let entries = file.entries.iter().filter(|entry| counts(&entry.key));
-    entries.flat_map(file::Entry::typed).collect()
+/// What was typed, with these entries of a file in front as far as they count.
+pub(super) fn line_with(typed: &[OsString], entries: &[Entry], service: &Grammar) -> Vec<OsString> {
+    let mut line = typed[..2].to_vec();
+    let counting = entries
+        .iter()
+        .filter(|entry| is_of(service, &entry.key) && !is_typed(typed, &entry.key));
+    line.extend(counting.flat_map(Entry::typed).map(OsString::from));
+    line.extend_from_slice(&typed[2..]);
+    line
+}
+
+/// Whether a service has this option.
+pub(super) fn is_of(service: &Grammar, key: &str) -> bool {
+    option(service, key).is_some()
 }
 
 /// Whether an option stands on the command line.
-fn is_typed(typed: &[OsString], key: &str) -> bool {
+pub(super) fn is_typed(typed: &[OsString], key: &str) -> bool {
     let options = typed.iter().map(|arg| arg.to_string_lossy());
     options.take_while(|arg| arg != "--").any(|arg| {
         let name = arg

@@ -114,6 +114,11 @@ impl Log {
         self.file.is_some() || file::has_rotated()
     }
 
+    /// Logs this level and those above it from here on.
+    pub(crate) fn set_level(level: LevelFilter) {
+        log::set_max_level(level);
+    }
+
     /// Lines that the sinks have lost so far.
     pub(crate) fn dropped_lines(&self) -> u64 {
         let sinks = self.file.iter().chain([&self.standard_error]);

@@ -21,6 +21,7 @@
 //! | `owed` | how much waits for one client |
 //! | `slowness` | who is too slow, and what happens then |
 //! | `dropping` | what is dropped for a slow client |
+//! | `reloading` | other settings while clients are connected |
 //! | `holding` | publishers that wait for full subscribers |
 //! | `measures` | what is counted for monitoring |
 //! | `memory` | what messages take, however many wait for them |
@@ -39,6 +40,7 @@ mod measures;
 mod members;
 mod memory;
 mod owed;
+mod reloading;
 mod session;
 mod settings;
 mod slowness;
@@ -59,6 +61,7 @@ use self::slowness::Patrol;
 use crate::protocol::resp::{Reply, Version};
 use crate::{Actions, ClientId, CloseReason, Limits, Measure, Service};
 
+pub use reloading::SettingsChange;
 pub use settings::Settings;
 use statistics::Statistics;
 
@@ -77,6 +80,8 @@ const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// The service of `highwater broadcast`.
 pub struct Broadcast {
     settings: Settings,
+    /// Settings that another thread leaves.
+    change: SettingsChange,
     sessions: Slab<Session>,
     slots: HashMap<ClientId, usize>,
     channels: Channels,
@@ -123,6 +128,7 @@ impl Broadcast {
     pub fn new(settings: Settings) -> Self {
         Self {
             settings,
+            change: SettingsChange::default(),
             sessions: Slab::new(),
             slots: HashMap::new(),
             channels: Channels::default(),
@@ -338,6 +344,10 @@ impl Service for Broadcast {
 
     fn refusal(&self) -> &[u8] {
         FULL
+    }
+
+    fn reloaded(&mut self, _: &Limits, actions: &mut Actions<'_>) {
+        self.take_settings(actions);
     }
 
     fn stopping(&mut self, actions: &mut Actions<'_>) {

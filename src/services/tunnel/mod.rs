@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use crate::limits::CONNECT_POLL;
 use crate::protocol::proxy;
-use crate::{Actions, ClientId, CloseReason, Remote, Service};
+use crate::{Actions, ClientId, CloseReason, Limits, Remote, Service};
 use addresses::Addresses;
 use attempt::Attempt;
 pub use balancers::{AddressRange, AddressRangeError};
@@ -226,6 +226,10 @@ impl Service for Tunnel {
         if self.ends.is_empty() {
             self.ends = HashMap::new();
         }
+    }
+
+    fn reloaded(&mut self, limits: &Limits, _: &mut Actions<'_>) {
+        self.connect_timeout = limits.connect_timeout;
     }
 
     fn introduces_clients(&self) -> bool {

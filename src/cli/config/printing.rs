@@ -10,7 +10,7 @@ use clap::{Arg, ArgAction, ArgMatches};
 
 use super::file::{ConfigFile, SERVICES, first_line, option};
 use super::{expand, is_typed};
-use crate::cli::serve::usage;
+use crate::cli::exit::usage;
 use crate::cli::{command_line, print};
 
 /// Prints the options of the command line `line`.
