@@ -185,9 +185,9 @@ impl<N: Network> Core<N> {
                 client.awaiting_since = Some(self.now + grace);
             }
             if each.is_watched
-                && let Some(watch) = self.files.watches.get_mut(&each.id)
+                && let Some(send) = self.files.get_mut(each.id)
             {
-                watch.progress = self.now + grace;
+                send.owed_since = send.owed_since.and(Some(self.now + grace));
             }
         }
     }
@@ -228,19 +228,25 @@ impl<N: Network> Core<N> {
                 self.late_timers.arm(timer, id, since, since + after);
             }
         }
-        for (&id, watch) in &mut self.files.watches {
-            watch.armed = self.now;
-            self.timers.arm(Timer::Progress, id, self.now);
-        }
         for id in self.ids() {
-            self.rearm_silence(id);
+            self.rearm_looks(id);
         }
     }
 
-    fn rearm_silence(&mut self, id: ClientId) {
-        let Some(client) = self.clients.get(id).filter(|client| client.phase == Phase::Open) else {
+    /// Arms the timers of a client that is looked at from time to time.
+    fn rearm_looks(&mut self, id: ClientId) {
+        let Some(client) = self.clients.get(id) else {
             return;
         };
+        if client.phase == Phase::Closed {
+            return;
+        }
+        if client.is_watched {
+            self.timers.arm(Timer::Progress, id, self.now);
+        }
+        if client.phase != Phase::Open {
+            return;
+        }
         let (is_upstream, is_half_closed) = (client.is_upstream(), client.half_closed_watched);
         if !is_upstream {
             self.watch_idle(id);

@@ -41,8 +41,8 @@ impl Silence {
 
     /// All silences begin at an instant of their own, by their place and number.
     pub(super) fn all_begin_anew(&mut self, start: impl Fn(usize, usize) -> Instant) {
-        let count = self.clients.len();
-        for (at, (_, since)) in self.clients.values_mut().enumerate() {
+        let count = self.clients.iter_mut().count();
+        for (at, (_, (_, since))) in self.clients.iter_mut().enumerate() {
             *since = start(at, count);
         }
     }
