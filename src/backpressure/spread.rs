@@ -9,7 +9,7 @@ use crate::limits::TOGETHER_CLIENTS;
 /// By how much later the client at this place of `count` begins than the first.
 /// Up to [`TOGETHER_CLIENTS`] begin together; more are spread over `time`.
 #[must_use]
-pub fn share_of(time: Duration, at: usize, count: usize) -> Duration {
+pub(crate) fn share_of(time: Duration, at: usize, count: usize) -> Duration {
     if count <= TOGETHER_CLIENTS {
         return Duration::ZERO;
     }
