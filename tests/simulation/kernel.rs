@@ -390,6 +390,7 @@ impl World {
         self.call();
         if self.open_streams >= self.descriptors() {
             self.no_descriptor_turn = self.turn;
+            self.model.connect_failed();
             return Err(io::Error::from_raw_os_error(EMFILE));
         }
         let number = self.new_link(Connecting::Pending);
@@ -407,6 +408,9 @@ impl World {
             note!(self, 26, number, 0, "link {number} cannot be registered");
             self.links[number].unregistered = true;
             self.accept_failed = true;
+            if self.links[number].is_upstream {
+                self.model.connect_failed();
+            }
             return Err(io::Error::from_raw_os_error(ENOSPC));
         }
         note!(self, 27, number, id.to_token(), "link {number} is {id:?}");

@@ -505,6 +505,12 @@ impl Model {
         self.seen.upstreams += 1;
     }
 
+    /// The kernel made no connection to an upstream. Its client may go at once, with
+    /// what is held for it: when cannot be seen from outside before the sweep.
+    pub(crate) const fn connect_failed(&mut self) {
+        self.loose = true;
+    }
+
     /// Whether this connection was taken into the table so long ago.
     pub(crate) fn waits_since(&self, number: usize, time: Duration) -> bool {
         let admitted = self.ledgers[number].admitted_at;
