@@ -260,6 +260,11 @@ impl Unfinished {
         }
         if fits {
             self.buffer.copy_within(self.start..self.end, 0);
+        } else if self.start == 0 && wanted > self.buffer.len() {
+            // The allocator moves a long buffer by its pages: no byte is copied,
+            // and no page of it is faulted in again.
+            self.buffer.reserve_exact(wanted - self.buffer.len());
+            self.buffer.resize(wanted, 0);
         } else {
             let mut other = vec![0; wanted];
             other[..held].copy_from_slice(self.held());
