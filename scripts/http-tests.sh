@@ -141,12 +141,13 @@ try:
 except ValueError as error:
     print("no report:", error)
     sys.exit()
-bad = [str(note) for note in notes if note[0].lower() in ("bad", "warning")]
-print("; ".join(bad) if bad else f"{len(notes)} notes" if notes else "no notes")
+bad = [str(note) for note in notes if note[0].lower() == "bad"]
+warnings = sum(note[0].lower().startswith("warn") for note in notes)
+print("; ".join(bad) if bad else f"{len(notes)} notes, {warnings} of them warnings" if notes else "no notes")
 PY
 )
         case $levels in
-            [1-9]*" notes") ok "REDbot: /$target" "$levels, none bad" ;;
+            [1-9]*" warnings") ok "REDbot: /$target" "$levels, none bad" ;;
             *) bad "REDbot: /$target" "$levels" ;;
         esac
     done

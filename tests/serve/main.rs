@@ -14,6 +14,8 @@ mod support;
 
 mod answers;
 mod client;
+#[cfg(target_os = "linux")]
+mod cold_disk;
 mod logging;
 mod shapes;
 mod slow_readers;
