@@ -9,12 +9,13 @@ use std::process::{Command, Output};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_highwater");
 
-const SUBCOMMANDS: [&str; 7] = [
+const SUBCOMMANDS: [&str; 8] = [
     "echo",
     "tunnel",
     "broadcast",
     "serve",
     "probe",
+    "config",
     "completions",
     "man",
 ];

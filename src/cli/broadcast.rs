@@ -22,9 +22,10 @@ use super::serve::{Serving, serve};
 /// The arguments of `highwater broadcast`.
 #[derive(Debug, Args)]
 #[command(after_help = ACTIONS)]
-#[command(mut_args(|arg| match arg.get_id() == "slowest_reader" {
-    true => arg.help("Refused here: subscribers are judged by --grace alone [default: raises none]"),
-    false => arg,
+#[command(mut_args(|arg| match arg.get_id().as_str() {
+    "slowest_reader" => arg.help("Refused here: subscribers are judged by --grace alone [default: raises none]"),
+    "shadow" => arg.help("Refused here: what happens to slow subscribers is chosen by --slow"),
+    _ => arg,
 }))]
 pub(crate) struct BroadcastArgs {
     /// Do this with a subscriber that is too slow.

@@ -48,10 +48,10 @@ pub(super) fn slowness<S: Stream>(client: &Client<S>, reason: SlowReason, now: I
 
 /// Why a client is stuck, as far as our kernel knows. While the window is closed
 /// only the largest that was ever announced tells how long it may stay so.
-fn standstill<S: Stream>(client: &Client<S>) -> String {
+pub(super) fn standstill<S: Stream>(client: &Client<S>, largest_window_bytes: u32) -> String {
     match client.stream.peer_state() {
-        state @ PeerState::WindowClosed if client.largest_window_bytes > 0 => {
-            format!("{state}, largest {}", client.largest_window_bytes)
+        state @ PeerState::WindowClosed if largest_window_bytes > 0 => {
+            format!("{state}, largest {largest_window_bytes}")
         }
         state => state.to_string(),
     }
@@ -213,7 +213,7 @@ impl Journal {
             "{} {reason}, disconnecting: {}, {}{advice} ({})",
             self.name(client),
             how_slow(client, slow, detail),
-            standstill(client),
+            standstill(client, client.largest_window_bytes),
             client.peer,
         );
     }
@@ -240,7 +240,7 @@ impl Journal {
             "{} would disconnect, {reason}: {}, {} ({})",
             self.name(client),
             how_slow(client, slow, detail),
-            client.stream.peer_state(),
+            standstill(client, client.largest_window_bytes),
             client.peer,
         );
     }
@@ -292,7 +292,7 @@ impl Journal {
             part(burden.queued_bytes, "queued", burden.queued_for),
             client.peak_bytes,
             client.sent_bytes,
-            standstill(client),
+            standstill(client, client.largest_window_bytes),
             client.peer,
         );
     }
@@ -345,7 +345,7 @@ impl Journal {
                 client,
                 [reason = word],
                 "{name} {reason}, disconnecting: {sent} bytes sent, the last not taken in time, {} ({peer})",
-                standstill(client),
+                standstill(client, client.largest_window_bytes),
             ),
             CloseReason::Idle(silence) | CloseReason::HalfClosed(silence) => about!(
                 Info,

@@ -10,6 +10,7 @@ use super::client::{Client, Phase};
 use super::client_table::ClientId;
 use super::departures::Departures;
 use super::histogram::Histogram;
+use super::journal::standstill;
 use super::network::Stream;
 use super::report::{ClientList, ClientReport, Question, Reply};
 use crate::backpressure::SlowReason;
@@ -89,16 +90,16 @@ impl Watch {
             received_bytes: client.received_bytes,
             sent_bytes: client.sent_bytes,
             largest_window_bytes,
-            state: state(client, since.is_some()),
+            state: state(client, since.is_some(), largest_window_bytes),
             reason: reason.map(CloseReason::word),
         }
     }
 }
 
-fn state<S: Stream>(client: &Client<S>, is_over_limit: bool) -> String {
+fn state<S: Stream>(client: &Client<S>, is_over_limit: bool, largest_window_bytes: u32) -> String {
     match client.phase {
         Phase::Connecting => "connecting".to_owned(),
-        _ if is_over_limit => client.stream.peer_state().to_string(),
+        _ if is_over_limit => standstill(client, largest_window_bytes),
         Phase::Closing(_) => "closing".to_owned(),
         _ if client.is_half_closed() => "half-closed".to_owned(),
         _ if !client.is_sent() => "sending".to_owned(),

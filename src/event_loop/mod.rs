@@ -161,12 +161,11 @@ impl<S: Service> EventLoop<S> {
 
     /// Keeps what an operator may ask for by [`Remote::ask`]: who is connected,
     /// who has left and why, how late the loop is. The loop then wakes ten times
-    /// a second, and remembers the last clients that left for each reason
+    /// a second while it has work, and remembers the last clients that left for each reason
     /// ([`GONE_CLIENTS`](crate::limits::GONE_CLIENTS)).
-    #[expect(clippy::disallowed_methods, reason = "the event loop owns the clock")]
     pub fn watch(&mut self) {
         self.engine.watch();
-        self.beat = Some(Beat::new(Instant::now()));
+        self.beat = Some(Beat::default());
     }
 
     /// The listening sockets once more, for another process that accepts on
@@ -235,8 +234,8 @@ impl<S: Service> EventLoop<S> {
                 Next::Wait => wait = None,
             }
             wait = self.give_memory_back(now, wait);
-            if let Some(beat) = &self.beat {
-                wait = Some(beat.shorten(wait, real));
+            if let Some(beat) = &mut self.beat {
+                wait = beat.shorten(wait, real);
             }
             if let Some(heartbeat) = &mut self.heartbeat {
                 let until = heartbeat.beat(real, self.engine.client_count(), self.engine.counters());
@@ -250,7 +249,7 @@ impl<S: Service> EventLoop<S> {
         let Some(beat) = &mut self.beat else {
             return;
         };
-        if let Some(lag) = beat.late(real) {
+        if let Some(lag) = beat.woke(real, !self.events.is_empty()) {
             self.engine.observe_lag(lag);
         }
         if self.remote.is_asked() {

@@ -7,6 +7,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry};
@@ -16,10 +17,7 @@ use super::splice_pipe::SplicePipe;
 use super::stream::KernelStream;
 use super::tcp_info;
 use crate::engine::{ClientId, Network, Spliced};
-use crate::limits::{
-    BACKLOG_CONNECTIONS, KEEPALIVE_AFTER, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES, LONGEST_RETRANSMISSION,
-    Limits,
-};
+use crate::limits::{BACKLOG_CONNECTIONS, KEEPALIVE_AFTER, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES, Limits};
 
 /// The kernel's TCP, with its listeners.
 pub(crate) struct KernelNetwork {
@@ -27,7 +25,8 @@ pub(crate) struct KernelNetwork {
     /// The listener that is asked first, so that none starves another.
     next: usize,
     registry: Registry,
-    unsent_bytes: usize,
+    for_clients: Options,
+    for_upstreams: Options,
     /// Opened at the first splice.
     pipe: Option<SplicePipe>,
 }
@@ -52,7 +51,8 @@ impl KernelNetwork {
             listeners: Vec::with_capacity(passed.len() + addresses.len()),
             next: 0,
             registry,
-            unsent_bytes: limits.unsent_bytes,
+            for_clients: Options::of(limits),
+            for_upstreams: Options::of(&limits.for_upstreams()),
             pipe: None,
         };
         network.adopt_all(token, passed)?;
@@ -93,7 +93,7 @@ impl KernelNetwork {
     fn adopt(&self, token: mio::Token, listener: std::net::TcpListener) -> io::Result<TcpListener> {
         listener.set_nonblocking(true)?;
         let socket = SockRef::from(&listener);
-        set_options(SockRef::from(&listener), self.unsent_bytes)?;
+        self.for_clients.set(SockRef::from(&listener))?;
         // Once more, for the length of the backlog.
         socket.listen(BACKLOG_CONNECTIONS)?;
         let mut listener = TcpListener::from_std(listener);
@@ -144,7 +144,7 @@ impl KernelNetwork {
             socket.set_only_v6(true)?;
         }
         // Accepted sockets inherit these when they are set before listen.
-        set_options(SockRef::from(&socket), self.unsent_bytes)?;
+        self.for_clients.set(SockRef::from(&socket))?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG_CONNECTIONS)?;
         let mut listener = TcpListener::from_std(socket.into());
@@ -161,24 +161,39 @@ impl KernelNetwork {
 /// Most ports that are tried where the kernel chooses one for several addresses.
 const LISTEN_ATTEMPTS: usize = 16;
 
-/// Sets the options of all connections, accepted and opened.
-fn set_options(socket: SockRef<'_>, unsent_bytes: usize) -> io::Result<()> {
-    socket.set_tcp_nodelay(true)?;
-    // An urgent byte (MSG_OOB) is a byte of the stream, at its place in it. Else
-    // the kernel takes it out, and nobody ever reads it.
-    socket.set_out_of_band_inline(true)?;
-    socket.set_tcp_keepalive(
-        &TcpKeepalive::new()
-            .with_time(KEEPALIVE_AFTER)
-            .with_interval(KEEPALIVE_INTERVAL)
-            .with_retries(KEEPALIVE_PROBES),
-    )?;
-    // Before Linux 6.15 the kernel has no such option, and an outage of little
-    // more than 3 s then lasts 6.2 s for the sender.
-    let _ = tcp_info::set_longest_retransmission(socket.as_fd(), LONGEST_RETRANSMISSION);
-    match u32::try_from(unsent_bytes) {
-        Ok(bytes) if bytes > 0 => socket.set_tcp_notsent_lowat(bytes),
-        _ => Ok(()),
+/// The options of connections that follow from the limits.
+struct Options {
+    unsent_bytes: usize,
+    longest_retransmission: Duration,
+}
+
+impl Options {
+    fn of(limits: &Limits) -> Self {
+        Self {
+            unsent_bytes: limits.unsent_bytes,
+            longest_retransmission: limits.longest_retransmission(),
+        }
+    }
+
+    /// Sets the options of all connections, accepted and opened.
+    fn set(&self, socket: SockRef<'_>) -> io::Result<()> {
+        socket.set_tcp_nodelay(true)?;
+        // An urgent byte (MSG_OOB) is a byte of the stream, at its place in it. Else
+        // the kernel takes it out, and nobody ever reads it.
+        socket.set_out_of_band_inline(true)?;
+        socket.set_tcp_keepalive(
+            &TcpKeepalive::new()
+                .with_time(KEEPALIVE_AFTER)
+                .with_interval(KEEPALIVE_INTERVAL)
+                .with_retries(KEEPALIVE_PROBES),
+        )?;
+        // Before Linux 6.15 the kernel has no such option, and an outage of little
+        // more than 3 s then lasts 6.2 s for the sender.
+        let _ = tcp_info::set_longest_retransmission(socket.as_fd(), self.longest_retransmission);
+        match u32::try_from(self.unsent_bytes) {
+            Ok(bytes) if bytes > 0 => socket.set_tcp_notsent_lowat(bytes),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -209,7 +224,7 @@ impl Network for KernelNetwork {
 
     fn connect(&mut self, address: SocketAddr) -> io::Result<KernelStream> {
         let stream = TcpStream::connect(address)?;
-        set_options(SockRef::from(&stream), self.unsent_bytes)?;
+        self.for_upstreams.set(SockRef::from(&stream))?;
         Ok(KernelStream::new(stream))
     }
 
@@ -234,7 +249,6 @@ impl Network for KernelNetwork {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn network(addresses: &[SocketAddr]) -> (mio::Poll, KernelNetwork) {
         let poll = mio::Poll::new().unwrap();

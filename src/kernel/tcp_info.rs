@@ -116,14 +116,18 @@ pub(crate) fn unlock_receive_buffer(socket: BorrowedFd<'_>) -> io::Result<()> {
 /// `TCP_RTO_MAX_MS` (linux/tcp.h), since Linux 6.15.
 const TCP_RTO_MAX_MS: libc::c_int = 44;
 
+/// What the kernel takes for it.
+const RTO_MAX_MS: std::ops::RangeInclusive<i32> = 1000..=120_000;
+
 /// Bounds the time between two retransmissions, which otherwise doubles up to
-/// two minutes. The kernel takes 1 s to 120 s.
+/// two minutes.
 ///
 /// # Errors
 ///
 /// `ENOPROTOOPT` before Linux 6.15.
 pub(crate) fn set_longest_retransmission(socket: BorrowedFd<'_>, longest: Duration) -> io::Result<()> {
     let milliseconds = i32::try_from(longest.as_millis()).unwrap_or(i32::MAX);
+    let milliseconds = milliseconds.clamp(*RTO_MAX_MS.start(), *RTO_MAX_MS.end());
     set_option(socket, libc::IPPROTO_TCP, TCP_RTO_MAX_MS, milliseconds)
 }
 

@@ -323,7 +323,14 @@ pub const KEEPALIVE_PROBES: u32 = 4;
 /// least that the kernel takes. They otherwise come after 0.2, 0.6, 1.4, 3.0 and
 /// 6.2 s: a peer that is away for 3.3 s hears the next one only after the default
 /// grace. With this bound an outage ends for the sender at most 1 s late.
+/// [`Limits::longest_retransmission`] is longer where the grace is.
 pub const LONGEST_RETRANSMISSION: Duration = Duration::from_secs(1);
+
+/// Part of the grace that may pass between two retransmissions. The kernel gives a
+/// connection up after 15 of them (`tcp_retries2`): with 1 s between them that is
+/// 14.4 s, and measured 15 s, whatever the grace. With an eighth the kernel always
+/// has more patience than the grace.
+pub const RETRANSMISSIONS_PER_GRACE: u32 = 8;
 
 /// Longest wait of one client for its upstream, look-ups and retries included.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use super::{
     ACK_CHECK_GRACE_SHARE, CONNECT_TIMEOUT, DRAIN_TIMEOUT, GRACE, HALF_CLOSED_TIMEOUT, HARD_LIMIT_MARKS,
-    HIGH_WATER_MARK_BYTES, LONGEST_PROGRESS_INTERVAL, PROGRESS_LOOKS, RECEIVE_BUFFER_BYTES,
-    RESERVED_DESCRIPTORS, SHORTEST_PROGRESS_INTERVAL, SMALLEST_READ_BYTES, SPLICE_FROM_BYTES, STOP_TIMEOUT,
-    UNSENT_BYTES, UPSTREAM_GRACE,
+    HIGH_WATER_MARK_BYTES, LONGEST_PROGRESS_INTERVAL, LONGEST_RETRANSMISSION, PROGRESS_LOOKS,
+    RECEIVE_BUFFER_BYTES, RESERVED_DESCRIPTORS, RETRANSMISSIONS_PER_GRACE, SHORTEST_PROGRESS_INTERVAL,
+    SMALLEST_READ_BYTES, SPLICE_FROM_BYTES, STOP_TIMEOUT, UNSENT_BYTES, UPSTREAM_GRACE,
 };
 
 /// The limits of one server. [`Limits::default`] gives every default; change
@@ -127,6 +127,12 @@ impl Limits {
         self.drain_timeout.unwrap_or(DRAIN_TIMEOUT.max(self.grace))
     }
 
+    /// The longest time between two retransmissions to a client.
+    #[must_use]
+    pub fn longest_retransmission(&self) -> Duration {
+        LONGEST_RETRANSMISSION.max(self.grace / RETRANSMISSIONS_PER_GRACE)
+    }
+
     /// The same limits for upstreams: they have a grace of their own, and a
     /// drain timeout of at least that.
     #[must_use]
@@ -167,5 +173,24 @@ impl Limits {
     /// Whether a read of so many bytes means that a client is moving bulk.
     pub(crate) const fn is_bulk(&self, count_bytes: usize) -> bool {
         self.splice_from_bytes > 0 && count_bytes >= self.splice_from_bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retransmissions_follow_once_a_second_or_eight_times_in_a_longer_grace() {
+        let longest = |seconds| {
+            let limits = Limits {
+                grace: Duration::from_secs(seconds),
+                ..Limits::default()
+            };
+            limits.longest_retransmission().as_millis()
+        };
+        assert_eq!([5, 8, 60].map(longest), [1000, 1000, 7500]);
+        let upstreams = Limits::default().for_upstreams();
+        assert_eq!(upstreams.longest_retransmission().as_millis(), 7500);
     }
 }

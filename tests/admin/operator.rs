@@ -2,9 +2,11 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
-use crate::support::server::Server;
+use crate::support::server::{BINARY, Server};
 use crate::support::{PATIENCE, holds_within};
 
 /// A server that is looked at.
@@ -26,6 +28,14 @@ impl Watched {
         let mut all = vec!["--admin", "127.0.0.1:0"];
         all.extend(options);
         Self::of(Server::start(subcommand, &all))
+    }
+
+    /// `highwater serve` with the files of this folder.
+    pub(crate) fn serving(folder: &Path) -> Self {
+        let mut shell = Command::new("sh");
+        let script = format!("shift; exec '{BINARY}' serve '{}' \"$@\"", folder.display());
+        shell.args(["-c", &script, "sh"]);
+        Self::of(Server::start_by(shell, "serve", &["--admin", "127.0.0.1:0"]))
     }
 
     pub(crate) fn of(server: Server) -> Self {

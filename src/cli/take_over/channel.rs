@@ -85,6 +85,12 @@ impl Channel {
         Ok(())
     }
 
+    /// Ends the conversation, and our own wait for a message. The other side
+    /// still gets what was sent.
+    pub(super) fn hang_up(&self) {
+        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+    }
+
     /// Waits for the next message, for at most `timeout`.
     ///
     /// # Errors

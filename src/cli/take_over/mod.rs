@@ -16,6 +16,7 @@
 //! At any place the predecessor may answer `refused: WHY`. Each line is one
 //! packet of a Unix socket (SOCK_SEQPACKET), so it arrives whole or not at all.
 
+mod callers;
 mod channel;
 mod offer;
 mod predecessor;

@@ -2,7 +2,8 @@
 //!
 //! Owns the path and its socket. Each caller has a thread, and there are few:
 //! the event loop hears of a caller only when it accepts. A caller that hangs
-//! up, speaks nonsense or never starts changes nothing.
+//! up, speaks nonsense or never starts changes nothing; who comes last is not
+//! kept out by those before.
 
 use std::fs::Metadata;
 use std::io::{self, ErrorKind};
@@ -13,12 +14,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use highwater::limits::{
-    ACCEPT_RETRY, MAX_TAKE_OVER_CALLERS, TAKE_OVER_ANSWER_TIMEOUT, TAKE_OVER_START_TIMEOUT,
-};
+use highwater::limits::{ACCEPT_RETRY, TAKE_OVER_ANSWER_TIMEOUT, TAKE_OVER_START_TIMEOUT};
 use log::{info, warn};
 use socket2::Socket;
 
+use super::callers::{Callers, Seat};
 use super::channel::{Channel, Unpublished};
 use super::{ACCEPTING, REFUSED, REQUEST, SOCKETS, YOURS};
 use crate::cli::stopper::Stopper;
@@ -97,7 +97,7 @@ impl Published {
 }
 
 fn answer_callers(socket: &Socket, stopper: &Stopper, is_left: &Arc<AtomicBool>) {
-    let callers = Arc::new(());
+    let callers = Callers::default();
     loop {
         let caller = match socket.accept() {
             Ok((caller, _)) => caller,
@@ -107,15 +107,16 @@ fn answer_callers(socket: &Socket, stopper: &Stopper, is_left: &Arc<AtomicBool>)
                 continue;
             }
         };
-        if Arc::strong_count(&callers) > MAX_TAKE_OVER_CALLERS {
-            warn!(event = "take_over"; "turned a caller of --take-over away: {MAX_TAKE_OVER_CALLERS} are being answered");
-            continue;
-        }
-        let (stopper, seat, is_left) = (stopper.clone(), Arc::clone(&callers), Arc::clone(is_left));
-        let answering = move || {
-            answer(caller, &stopper, &is_left);
-            drop(seat);
+        let channel = match Channel::new(caller) {
+            Ok(channel) => Arc::new(channel),
+            Err(error) => {
+                warn!(event = "take_over"; "refused a caller of --take-over: {error}");
+                continue;
+            }
         };
+        let seat = callers.seat(&channel);
+        let (stopper, is_left) = (stopper.clone(), Arc::clone(is_left));
+        let answering = move || answer(&channel, &seat, &stopper, &is_left);
         if let Err(error) = thread::Builder::new()
             .name("take-over".to_owned())
             .spawn(answering)
@@ -126,17 +127,13 @@ fn answer_callers(socket: &Socket, stopper: &Stopper, is_left: &Arc<AtomicBool>)
 }
 
 /// The whole conversation with one caller.
-fn answer(caller: Socket, stopper: &Stopper, is_left: &AtomicBool) {
-    let channel = match Channel::new(caller) {
-        Ok(channel) => channel,
-        Err(error) => {
-            warn!(event = "take_over"; "refused a caller of --take-over: {error}");
-            return;
-        }
-    };
+fn answer(channel: &Channel, seat: &Seat, stopper: &Stopper, is_left: &AtomicBool) {
     let pid = channel.pid;
-    match hand_over(&channel, stopper, is_left) {
+    match hand_over(channel, seat, stopper, is_left) {
         Ok(()) => {}
+        Err(_) if seat.is_lost() => {
+            warn!(event = "take_over"; "process {pid} has not taken over, and made room for a later caller");
+        }
         Err(error) if error.kind() == ErrorKind::Other => {
             info!(event = "take_over"; "process {pid} asked to take over, too late: {error}");
             let _ = channel.send(&format!("{REFUSED}{error}"), &[]);
@@ -148,7 +145,7 @@ fn answer(caller: Socket, stopper: &Stopper, is_left: &AtomicBool) {
     }
 }
 
-fn hand_over(channel: &Channel, stopper: &Stopper, is_left: &AtomicBool) -> io::Result<()> {
+fn hand_over(channel: &Channel, seat: &Seat, stopper: &Stopper, is_left: &AtomicBool) -> io::Result<()> {
     let pid = channel.pid;
     expect(channel, REQUEST, TAKE_OVER_ANSWER_TIMEOUT)?;
     let stops = || io::Error::other("the server stops already");
@@ -159,6 +156,9 @@ fn hand_over(channel: &Channel, stopper: &Stopper, is_left: &AtomicBool) -> io::
     sent.ok_or_else(stops)??;
     info!(event = "take_over"; "process {pid} asked for the listening sockets, and has them");
     expect(channel, ACCEPTING, TAKE_OVER_START_TIMEOUT)?;
+    if !seat.keep() {
+        return Err(ErrorKind::ConnectionAborted.into());
+    }
     // Said before the server stops: from then on it may end at any moment.
     is_left.store(true, Ordering::Release);
     if !stopper.hand_over() {

@@ -96,11 +96,10 @@ impl Predecessor {
     /// One sentence, if the sockets went to somebody else meanwhile.
     pub(crate) fn say_accepting(self) -> Result<(), String> {
         let pid = self.channel.pid;
-        let answer = self
-            .channel
-            .send(ACCEPTING, &[])
-            .and_then(|()| self.channel.receive(TAKE_OVER_ANSWER_TIMEOUT));
-        match answer {
+        // A predecessor that has refused meanwhile listens no more, and what it
+        // said is still there.
+        let _ = self.channel.send(ACCEPTING, &[]);
+        match self.channel.receive(TAKE_OVER_ANSWER_TIMEOUT) {
             Ok(answer) if answer.text == YOURS => {
                 info!(event = "take_over"; "process {pid} has left its listening sockets to us");
                 Ok(())

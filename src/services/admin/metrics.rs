@@ -168,7 +168,7 @@ fn of_server(snapshot: &Snapshot) -> Vec<Family> {
         gauge("highwater_queued_bytes", "Bytes in all send queues and held by the service", snapshot.queued_bytes as u64),
         gauge("highwater_memory_budget_bytes", "What all send queues together may hold", snapshot.memory_budget_bytes as u64),
         gauge("highwater_kernel_bytes", "Memory that the kernel holds for all connections", snapshot.kernel_bytes),
-        one("highwater_loop_lag_seconds", "How late the event loop was, ten times a second", Value::Histogram(snapshot.loop_lag)),
+        one("highwater_loop_lag_seconds", "How late the event loop was, ten times a second while it has work", Value::Histogram(snapshot.loop_lag)),
         counter("highwater_upstream_connects", "Connections made to upstreams", counters.upstreams),
         counter("highwater_upstream_connect_failures", "Attempts to connect to an upstream that failed", counters.failed_connects),
         counter("highwater_accept_failures", "Times that descriptors or memory ran out at an accept", counters.failed_accepts),
