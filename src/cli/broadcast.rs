@@ -156,7 +156,7 @@ impl ServingArguments for BroadcastArgs {
             "--slowest-reader is not for broadcast, whose subscribers are judged by --grace alone: leave it out, and \
              make --grace longer"
         } else if self.serving.shadow {
-            "--shadow is not there for broadcast, which judges subscribers itself: leave it out"
+            "--shadow is not for broadcast, which judges subscribers itself: leave it out, and see --slow"
         } else if self.max_message.0 == 0 {
             "--max-message 0 would refuse every command: give it at least 1, such as 1MiB"
         } else {
