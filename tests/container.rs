@@ -211,3 +211,90 @@ fn a_thousand_tunnelled_clients_are_refused_or_disconnected() {
     let is_bounded = !summary.contains("; 0 refused") || !summary.contains(" 0 memory budget");
     assert!(is_bounded, "{summary}");
 }
+
+/// A real group of version 2, in a namespace of mounts. The machine may have the
+/// memory in version 1 and then has no files for it in version 2, so the limits
+/// lie in a folder that is mounted over the group's.
+struct SecondVersion {
+    folder: tempfile::TempDir,
+    other: tempfile::TempDir,
+}
+
+impl SecondVersion {
+    fn new() -> Option<Self> {
+        let second = Self {
+            folder: tempfile::tempdir().unwrap(),
+            other: tempfile::tempdir().unwrap(),
+        };
+        if second
+            .shell("mkdir \"$MOUNTED/$GROUP\"")
+            .status()
+            .is_ok_and(|status| status.success())
+        {
+            return Some(second);
+        }
+        eprintln!("SKIPPED: no control group of version 2 can be mounted here (it takes root)");
+        None
+    }
+
+    /// Runs a script where the hierarchy is mounted.
+    fn shell(&self, script: &str) -> Command {
+        let mounted = self.folder.path();
+        let mut shell = Command::new("unshare");
+        let script = format!("set -e; mount -t cgroup2 none \"$MOUNTED\"; {script}");
+        shell.args(["--mount", "sh", "-c", &script, BINARY]);
+        shell.env("MOUNTED", mounted);
+        shell.env("OTHER", self.other.path());
+        shell.env(
+            "GROUP",
+            format!("highwater-test-{}", mounted.file_name().unwrap().display()),
+        );
+        shell
+    }
+
+    /// The line about what the system offers to a server in that group.
+    fn offer(&self, script: &str) -> String {
+        let launcher = self.shell(&format!("echo $$ > \"$MOUNTED/$GROUP/cgroup.procs\"; {script}"));
+        let server = Server::start_by(launcher, "echo", &[]);
+        let line = server.wait_for_line("the system offers ");
+        server.stop();
+        line
+    }
+}
+
+impl Drop for SecondVersion {
+    fn drop(&mut self) {
+        // The server may take a moment to be gone.
+        support::holds_within(support::PATIENCE, || {
+            let removed = self.shell("rmdir \"$MOUNTED/$GROUP\" 2>/dev/null").status();
+            removed.is_ok_and(|status| status.success())
+        });
+    }
+}
+
+#[test]
+fn a_limit_of_a_group_of_version_2_is_found() {
+    let Some(second) = SecondVersion::new() else {
+        return;
+    };
+    let line = second.offer(
+        "mount -t tmpfs none \"$MOUNTED/$GROUP\"; echo 268435456 > \"$MOUNTED/$GROUP/memory.max\"; exec \"$0\" \"$@\"",
+    );
+    assert!(line.contains("offers 256.0MiB of memory ("), "{line}");
+    assert!(line.contains("/memory.max"), "{line}");
+}
+
+#[test]
+fn inside_a_namespace_of_groups_the_limit_of_the_own_one_is_found() {
+    let Some(second) = SecondVersion::new() else {
+        return;
+    };
+    // As a container engine does: the namespace, then the hierarchy mounted anew.
+    let line = second.offer(
+        "export INSIDE='set -e; mount -t cgroup2 none \"$OTHER\"; mount -t tmpfs none \"$OTHER\"; \
+         echo max > \"$OTHER/memory.max\"; echo 134217728 > \"$OTHER/memory.high\"; exec \"$0\" \"$@\"'; \
+         exec unshare --cgroup --mount sh -c \"$INSIDE\" \"$0\" \"$@\"",
+    );
+    assert!(line.contains("offers 128.0MiB of memory ("), "{line}");
+    assert!(line.contains("/memory.high"), "{line}");
+}

@@ -19,7 +19,7 @@ use highwater::limits::{EXPIRIES_PER_TURN, HARD_LIMIT_MARKS};
 use highwater::services::Echo;
 use highwater::{Actions, ClientId, CloseReason, Limits, Service, SlowReason, raise_descriptor_limit};
 use rustix::process::Signal;
-use support::server::{InThread, Server, number_before, second_of};
+use support::server::{InThread, Server, check_reader_grace, number_after, number_before, second_of};
 use support::sockets::{
     Buffers, End, PatternReader, connect, connect_with, fill, fill_up_to, half_close, is_reset, ping,
     read_to_end, send_until,
@@ -661,13 +661,6 @@ fn a_reader_that_was_fast_before_it_reads_64_kib_a_second_is_kept_if_that_is_the
     assert!(number_after(&line, "largest ") > 64.0 * 1024.0, "{line}");
 }
 
-/// The number behind these words.
-fn number_after(line: &str, words: &str) -> f64 {
-    let rest = line.split_once(words).unwrap_or_else(|| panic!("{line}")).1;
-    let digits = rest.split([' ', ',']).next().unwrap();
-    digits.parse().unwrap_or_else(|_| panic!("{line}"))
-}
-
 #[test]
 fn a_client_that_was_fast_and_stalls_has_the_grace_of_its_window_and_no_more() {
     let server = Server::echo(&["--grace", "200ms", "--slowest-reader", "1MiB"]);
@@ -680,20 +673,6 @@ fn a_client_that_was_fast_and_stalls_has_the_grace_of_its_window_and_no_more() {
     let line = server.wait_for_line("write timeout, disconnecting");
     stop.store(true, Ordering::Relaxed);
     sender.join().unwrap();
-    let window = number_after(&line, "largest ");
-    // A window that was withdrawn counts four times.
-    let graces = [window, 4.0 * window].map(|window| {
-        let owed = window / 16.0 + f64::min(2.0 * window, 524_288.0) + 65_536.0 + 16_384.0;
-        owed / 1_048_576.0
-    });
-    let told = number_after(&line, "grace ");
-    let grace = graces.into_iter().find(|grace| (told - grace).abs() < 0.002);
-    let grace = grace.unwrap_or_else(|| panic!("{graces:?}: {line}"));
-    let slow_for = number_before(&line, "s, ");
-    // The rule counts whole milliseconds.
-    assert!(
-        grace > 0.4 && (grace - 0.001..grace + 0.25).contains(&slow_for),
-        "{grace}: {line}"
-    );
+    check_reader_grace(&line);
     assert!(server.stop().contains(" 1 write timeout,"));
 }

@@ -339,6 +339,33 @@ pub(crate) fn number_before(line: &str, unit: &str) -> f64 {
         .unwrap_or_else(|_| panic!("`{word}` before `{unit}` is not a number"))
 }
 
+/// The number behind these words.
+pub(crate) fn number_after(line: &str, words: &str) -> f64 {
+    let rest = line.split_once(words).unwrap_or_else(|| panic!("{line}")).1;
+    let digits = rest.split([' ', ',', ';']).next().unwrap();
+    digits.parse().unwrap_or_else(|_| panic!("{line}"))
+}
+
+/// The line of a disconnect with `--slowest-reader 1MiB`: the grace is what the
+/// rule gives for the largest window, and the client went right after it.
+pub(crate) fn check_reader_grace(line: &str) {
+    let window = number_after(line, "largest ");
+    // A window that was withdrawn counts four times.
+    let graces = [window, 4.0 * window].map(|window| {
+        let owed = window / 16.0 + f64::min(2.0 * window, 524_288.0) + 65_536.0 + 16_384.0;
+        owed / 1_048_576.0
+    });
+    let told = number_after(line, "grace ");
+    let grace = graces.into_iter().find(|grace| (told - grace).abs() < 0.002);
+    let grace = grace.unwrap_or_else(|| panic!("{graces:?}: {line}"));
+    let slow_for = number_before(line, "s, ");
+    // The rule counts whole milliseconds.
+    assert!(
+        grace > 0.4 && (grace - 0.001..grace + 1.0).contains(&slow_for),
+        "{grace}: {line}"
+    );
+}
+
 /// The library's event loop with a service of the test's own, on a thread. It
 /// is stopped when this is dropped.
 pub(crate) struct InThread {

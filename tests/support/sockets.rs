@@ -166,7 +166,8 @@ pub(crate) fn send_until(stream: &TcpStream, stop: Arc<AtomicBool>) -> JoinHandl
                 Err(_) => return sent,
             }
         }
-        half_close(&sender);
+        // It may have been reset meanwhile.
+        let _ = sender.shutdown(Shutdown::Write);
         sent
     })
 }

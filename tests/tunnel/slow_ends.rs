@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::server::{Server, number_before};
+use crate::support::server::{Server, check_reader_grace, number_before};
 use crate::support::sockets::{
     Buffers, End, PatternReader, connect_with, fill, fill_up_to, ping, read_to_end, send_until,
 };
@@ -237,7 +237,7 @@ fn memory_is_bounded_for_each_direction_of_a_hundred_stalled_pairs() {
 }
 
 /// Which end of a pair reads.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 enum Reader {
     Client,
     Upstream,
@@ -289,4 +289,47 @@ fn an_end_that_was_fast_before_it_reads_64_kib_a_second_is_kept_if_that_is_the_s
     });
     let line = impatient.wait_for_line("write timeout, disconnecting");
     assert!(line.contains("window closed, largest "), "{line}");
+}
+
+/// An end reads at full speed for a second and then never again. Answers the line
+/// of its disconnect.
+fn read_fast_then_stall(options: &[&str], reader: Reader) -> String {
+    let rates = [
+        "--grace",
+        "200ms",
+        "--upstream-grace",
+        "200ms",
+        "--slowest-reader",
+        "1MiB",
+    ];
+    let upstream = Upstream::listen();
+    let tunnel = upstream.tunnel(&[&rates[..], options].concat());
+    let pair = Pair::through(&tunnel, &upstream);
+    let (from, to) = match reader {
+        Reader::Client => (&pair.upstream, &pair.client),
+        Reader::Upstream => (&pair.client, &pair.upstream),
+    };
+    let stop = Arc::new(AtomicBool::new(false));
+    let sender = send_until(from, Arc::clone(&stop));
+    PatternReader::new(to).read_fast(Duration::from_secs(1)).unwrap();
+    let line = tunnel.wait_for_line("write timeout, disconnecting");
+    stop.store(true, Ordering::Relaxed);
+    sender.join().unwrap();
+    assert_eq!(tunnel.lines_with("disconnecting").len(), 1, "{}", tunnel.log());
+    line
+}
+
+#[test]
+fn an_end_that_was_fast_and_stalls_has_the_grace_of_its_window_and_no_more_spliced_or_copied() {
+    thread::scope(|scope| {
+        for options in [&[][..], &["--splice-from", "0"]] {
+            for reader in [Reader::Client, Reader::Upstream] {
+                scope.spawn(move || {
+                    let line = read_fast_then_stall(options, reader);
+                    assert_eq!(line.contains(" of client "), reader == Reader::Upstream, "{line}");
+                    check_reader_grace(&line);
+                });
+            }
+        }
+    });
 }
