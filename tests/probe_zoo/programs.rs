@@ -413,6 +413,29 @@ pub(crate) fn node_without_pause(directory: &Path, port: u16) -> Command {
     )
 }
 
+pub(crate) fn node_file(directory: &Path, port: u16) -> Command {
+    write_page(directory, "large", 16 << 20);
+    node(
+        directory,
+        port,
+        "import fs from 'node:fs'; import http from 'node:http';\n\
+         http.createServer((request, answer) => {\n\
+         answer.setHeader('Content-Length', fs.statSync('files/large').size);\n\
+         fs.createReadStream('files/large').on('error', () => {}).pipe(answer);\n\
+         }).listen(Number(process.argv[2]), '127.0.0.1');\n",
+    )
+}
+
+pub(crate) fn node_http_anew(directory: &Path, port: u16) -> Command {
+    node(
+        directory,
+        port,
+        "import http from 'node:http';\n\
+         http.createServer((request, answer) => answer.end(Buffer.alloc(16 << 20, 'x')))\n\
+         .listen(Number(process.argv[2]), '127.0.0.1');\n",
+    )
+}
+
 pub(crate) fn node_http(directory: &Path, port: u16) -> Command {
     node(
         directory,

@@ -100,6 +100,8 @@ pub(crate) struct Fullness {
     pub(crate) is_stuck: bool,
     /// What the server's own queue owes, as far as that can be told.
     owed: Option<u64>,
+    /// The most that it owed while nothing moved, so that no look was older than what it is held against.
+    most_owed: Option<u64>,
     /// When it first owed [`MOST_UNNOTICED_BYTES`].
     owed_much_at: Option<Instant>,
     is_in_sight: bool,
@@ -143,6 +145,7 @@ impl Fullness {
             output_began: None,
             is_stuck: false,
             owed: None,
+            most_owed: None,
             owed_much_at: None,
             is_in_sight: false,
             first_refused: None,
@@ -186,6 +189,11 @@ impl Fullness {
         self.owed
     }
 
+    /// The most that the server's own queue owed at any time; never less than at the last look.
+    pub(crate) fn most_owed(&self) -> Option<u64> {
+        self.most_owed.max(self.owed)
+    }
+
     /// Whether the server's kernel was in sight at the last look.
     pub(crate) fn is_in_sight(&self) -> bool {
         self.is_in_sight
@@ -217,6 +225,9 @@ impl Fullness {
         let moved = moves && self.all.note(progress, self.last_look, now);
         if moved {
             self.moved_before = before;
+        }
+        if self.is_still(SETTLE_TIME, now) {
+            self.most_owed = self.most_owed.max(self.owed);
         }
         self.last_look = now;
         moved

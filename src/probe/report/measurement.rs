@@ -126,6 +126,8 @@ pub struct SlowClientSeen {
     pub last_progress_at: f64,
     /// What the server's own queue owed it at the last look, where that can be told.
     pub owed_bytes: Option<u64>,
+    /// The most that it owed while nothing moved, or at the last look.
+    pub most_owed_bytes: Option<u64>,
     /// Whether `/proc` showed the server's side of its connection.
     pub in_sight: bool,
     /// Bytes that the server sent it: those that it received, and those that kernels held for it.
@@ -186,6 +188,7 @@ impl SlowClientSeen {
             last_look_at: 0.0,
             last_progress_at: 0.0,
             owed_bytes: None,
+            most_owed_bytes: None,
             in_sight: false,
             output_bytes: 0,
             closed_in_order: 0,

@@ -331,6 +331,48 @@ fn nodes() -> Vec<Row> {
         ),
         kept(
             row(
+                ("node-pipe-crowd", "socket.pipe(socket), with ten slow clients"),
+                ("node", programs::node_pipe),
+                ECHO,
+                "pipe() pauses the source, however much its heap grows",
+            ),
+            FOR_EVER,
+        )
+        .groups(|groups| {
+            groups.stalled = 5;
+            groups.talkers = 1;
+            groups.paused = 2;
+            groups.steady = 2;
+        })
+        .but("talkers-disconnected", Truth::Bad, FOR_EVER),
+        kept(
+            row(
+                ("node-file", "createReadStream(file).pipe(answer), 16 MB"),
+                ("node", programs::node_file),
+                &["--protocol", "http"],
+                "pipe() pauses the file, however much its heap grows",
+            ),
+            FOR_EVER,
+        ),
+        kept(
+            row(
+                (
+                    "node-memory",
+                    "16 MB made anew for each answer, without a look at what waits",
+                ),
+                ("node", programs::node_http_anew),
+                &["--protocol", "http"],
+                "served",
+            ),
+            FOR_EVER,
+        )
+        .but(
+            "memory-bounded",
+            Truth::Bad,
+            "16 MB wait for each slow client in memory",
+        ),
+        kept(
+            row(
                 ("node-http", "http.createServer, 16 MB from memory"),
                 ("node", programs::node_http),
                 &["--protocol", "http"],

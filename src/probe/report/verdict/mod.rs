@@ -7,6 +7,7 @@ pub(crate) mod finding;
 mod healthy;
 pub(crate) mod judgement;
 mod kept;
+mod kernel;
 mod memory;
 mod slow;
 
@@ -54,6 +55,6 @@ pub(crate) fn findings(plan: &Plan, seen: &Measurement) -> Vec<Finding> {
     findings.push(healthy::served(plan.protocol.traits(), seen));
     findings.push(healthy::unaffected(plan.protocol.traits(), seen));
     findings.push(memory::bounded(plan, seen));
-    findings.push(memory::nothing_left(seen));
+    findings.push(kernel::nothing_left(seen));
     findings
 }
