@@ -26,6 +26,7 @@ mod push;
 mod row;
 mod rows;
 mod trial;
+mod truths;
 
 use std::io::Write;
 use std::net::TcpListener;

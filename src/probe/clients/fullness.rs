@@ -268,9 +268,10 @@ impl Fullness {
     /// When the server may have stopped, at the earliest: not before it began to
     /// refuse, and not longer before the last progress than kernels go on without it.
     /// What the client sends may fill hops behind the server long after the server
-    /// had to stop towards the client.
+    /// had to stop towards the client. What was on its way towards the client is seen late, as its
+    /// kernel is looked at only four times a second: the answer may move up to when the client was full.
     pub(crate) fn stopped_at(&self) -> Instant {
-        let last = self.all.at;
+        let last = self.full.unwrap_or(self.all.at);
         let earliest = last.checked_sub(KERNEL_TAIL).unwrap_or(last);
         let refused = self.refused_since.unwrap_or(last).clamp(earliest, last);
         match self.output_began {

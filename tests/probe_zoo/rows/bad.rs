@@ -4,10 +4,11 @@ use crate::echo::{Echo, Habit};
 use crate::http::{Answer, Ends, Request, Site, counted, plain, raw, with_length};
 use crate::patience::{Manners, seconds};
 use crate::row::{Row, Truth};
+use crate::truths::FOR_EVER;
 
 const HTTP: &[&str] = &["--protocol", "http"];
 const ECHO: &[&str] = &["--protocol", "echo"];
-const FOR_EVER: &str = "a client that takes nothing is kept for ever";
+const ANSWERED_WRONGLY: &str = "they are answered wrongly";
 const WAITS: &str = "each has a thread of its own, which waits";
 
 fn page(request: &Request<'_>) -> Answer {
@@ -19,15 +20,12 @@ fn defenceless(answer: fn(&Request<'_>) -> Answer) -> Site {
 }
 
 fn kept_for_ever(row: Row) -> Row {
-    row.but("stalled-disconnected", Truth::Bad, FOR_EVER)
-        .but("stalled-in-time", Truth::Bad, FOR_EVER)
-        .but("nothing-left-in-kernel", Truth::Open, "nobody was closed")
+    row.keeps_the_stalled(FOR_EVER)
 }
 
 /// No defence, and nobody can see that.
 fn unseen(row: Row) -> Row {
-    row.but("stalled-disconnected", Truth::BadUnseen, FOR_EVER)
-        .but("stalled-in-time", Truth::BadUnseen, FOR_EVER)
+    row.keeps_the_stalled_unseen(FOR_EVER)
         .groups(|groups| groups.paused = 0)
         .but("memory-bounded", Truth::Open, "nothing need have waited")
         .but(
@@ -73,11 +71,7 @@ fn webs() -> Vec<Row> {
                 ..defenceless(page)
             },
         ))
-        .but(
-            "memory-bounded",
-            Truth::Bad,
-            "16 MiB of answers wait for each slow client in memory",
-        ),
+        .grows("16 MiB of answers wait for each slow client in memory"),
         kept_for_ever(web(
             "bad-http-blocked",
             "one thread for all, which blocks",
@@ -86,13 +80,7 @@ fn webs() -> Vec<Row> {
                 ..defenceless(page)
             },
         ))
-        .groups(|groups| groups.paused = 0)
-        .but(
-            "healthy-unaffected",
-            Truth::Bad,
-            "nobody is served while one is waited for",
-        )
-        .but("healthy-served", Truth::Open, "served before, never again"),
+        .blocks_everybody(),
     ]
 }
 
@@ -180,15 +168,14 @@ fn orderly() -> Vec<Row> {
                 ..defenceless(page)
             },
         ))
-        .but("healthy-served", Truth::Bad, "healthy clients are reset")
-        .but("healthy-unaffected", Truth::Open, "they are gone before"),
+        .harms_the_healthy("healthy clients are reset", "they are gone before"),
     ]
 }
 
 /// What healthy clients get is wrong.
 fn wrong() -> Vec<Row> {
     let manners = Manners::DEFENDED;
-    let wrong = |name, what, answer| {
+    let wrong = |name, what, why, answer| {
         Row::small(
             name,
             what,
@@ -202,48 +189,56 @@ fn wrong() -> Vec<Row> {
             Truth::Open,
             "part of an answer may be left",
         )
-        .but("healthy-unaffected", Truth::Open, "they are answered wrongly")
+        .harms_the_healthy(why, ANSWERED_WRONGLY)
     };
     vec![
         wrong(
             "wrong-etag",
             "the same strong ETag for a page that changes",
+            "a strong ETag promises the same bytes",
             |request| {
                 let body = counted(request, 500 << 10);
                 with_length(request, "HTTP/1.1 200 OK\r\nETag: \"1\"", body)
             },
-        )
-        .but(
-            "healthy-served",
-            Truth::Bad,
-            "a strong ETag promises the same bytes",
         ),
-        wrong("wrong-500", "every 30th answer is 500", |request| {
-            let status = if request.total % 30 == 29 {
-                "500 Internal Server Error"
-            } else {
-                "200 OK"
-            };
-            with_length(request, &format!("HTTP/1.1 {status}"), plain(500 << 10))
-        })
-        .but("healthy-served", Truth::Bad, "500 is not what was asked for"),
-        wrong("wrong-short", "every 30th answer ends in its middle", |request| {
-            let mut answer = page(request);
-            if request.total % 30 == 29 {
-                answer.body = plain(100_000).into();
-                answer.then_close = true;
-            }
-            answer
-        })
-        .but("healthy-served", Truth::Bad, "part of an answer is missing"),
-        wrong("wrong-garbage", "every 30th answer is no HTTP", |request| {
-            if request.total % 30 == 29 {
-                raw("no HTTP at all\r\n\r\n", &b""[..])
-            } else {
-                page(request)
-            }
-        })
-        .but("healthy-served", Truth::Bad, "garbage is no answer"),
+        wrong(
+            "wrong-500",
+            "every 30th answer is 500",
+            "500 is not what was asked for",
+            |request| {
+                let status = if request.total % 30 == 29 {
+                    "500 Internal Server Error"
+                } else {
+                    "200 OK"
+                };
+                with_length(request, &format!("HTTP/1.1 {status}"), plain(500 << 10))
+            },
+        ),
+        wrong(
+            "wrong-short",
+            "every 30th answer ends in its middle",
+            "part of an answer is missing",
+            |request| {
+                let mut answer = page(request);
+                if request.total % 30 == 29 {
+                    answer.body = plain(100_000).into();
+                    answer.then_close = true;
+                }
+                answer
+            },
+        ),
+        wrong(
+            "wrong-garbage",
+            "every 30th answer is no HTTP",
+            "garbage is no answer",
+            |request| {
+                if request.total % 30 == 29 {
+                    raw("no HTTP at all\r\n\r\n", &b""[..])
+                } else {
+                    page(request)
+                }
+            },
+        ),
     ]
 }
 
@@ -267,23 +262,13 @@ fn echoes() -> Vec<Row> {
             "keeps in memory what waits, without a limit",
             Habit::Unbounded,
         ))
-        .but(
-            "memory-bounded",
-            Truth::Bad,
-            "all 16 MiB wait for each slow client in memory",
-        ),
+        .grows("all 16 MiB wait for each slow client in memory"),
         kept_for_ever(echo(
             "bad-echo-blocked",
             "one thread for all, which blocks",
             Habit::Blocking,
         ))
-        .groups(|groups| groups.paused = 0)
-        .but(
-            "healthy-unaffected",
-            Truth::Bad,
-            "nobody is served while one is waited for",
-        )
-        .but("healthy-served", Truth::Open, "served before, never again"),
+        .blocks_everybody(),
         kept_for_ever(echo("bad-echo-drops", "drops what does not fit", Habit::Dropping))
             .groups(|groups| groups.paused = 0),
         kept_for_ever(echo(
@@ -301,13 +286,11 @@ fn echoes() -> Vec<Row> {
             Habit::PunishingOthers,
         ))
         .groups(|groups| groups.paused = 0)
-        .but("healthy-served", Truth::Bad, "healthy clients are reset")
-        .but("healthy-unaffected", Truth::Open, "they are gone"),
+        .harms_the_healthy("healthy clients are reset", "they are gone"),
         echo("bad-loses", "loses a byte now and then", Habit::Losing)
             .groups(|groups| groups.stalled = 0)
-            .but("healthy-served", Truth::Bad, "bytes are lost")
-            .but("paused-kept", Truth::Bad, "bytes are lost")
-            .but("healthy-unaffected", Truth::Open, "they are answered wrongly"),
+            .harms_the_healthy("bytes are lost", ANSWERED_WRONGLY)
+            .but("paused-kept", Truth::Bad, "bytes are lost"),
     ]
 }
 

@@ -21,21 +21,7 @@ fn row(name: &'static str, what: &'static str, manners: Manners) -> Row {
 }
 
 fn too_late(row: Row) -> Row {
-    row.but(
-        "stalled-disconnected",
-        Truth::Open,
-        "it goes, and whether the probe is still there is luck",
-    )
-    .but(
-        "stalled-in-time",
-        Truth::Bad,
-        "the server's time is longer than what is asked",
-    )
-    .but(
-        "nothing-left-in-kernel",
-        Truth::Open,
-        "nobody need have been closed",
-    )
+    row.is_too_late("the server's time is longer than what is asked")
 }
 
 pub(super) fn rows() -> Vec<Row> {
@@ -57,12 +43,8 @@ pub(super) fn rows() -> Vec<Row> {
         )),
         row("fin-1s", "plain close after 1 s", after(1).by(Farewell::Fin))
             .option("--pause", "300ms")
-            .but("nothing-left-in-kernel", Truth::Bad, LEFT),
-        row("fin-2s", "plain close after 2 s", after(2).by(Farewell::Fin)).but(
-            "nothing-left-in-kernel",
-            Truth::Bad,
-            LEFT,
-        ),
+            .leaves_bytes(LEFT),
+        row("fin-2s", "plain close after 2 s", after(2).by(Farewell::Fin)).leaves_bytes(LEFT),
         too_late(row(
             "fin-10s-late",
             "plain close after 10 s, wanted within 4 s",

@@ -19,18 +19,7 @@ fn framed(name: &'static str, what: &'static str, echo: Echo) -> Row {
 }
 
 fn too_late(row: Row) -> Row {
-    row.option("--within", "2s")
-        .but(
-            "stalled-disconnected",
-            Truth::Open,
-            "it goes, and whether the probe is still there is luck",
-        )
-        .but(
-            "nothing-left-in-kernel",
-            Truth::Open,
-            "nobody need have been closed",
-        )
-        .but("stalled-in-time", Truth::Bad, "resets after 6 s")
+    row.option("--within", "2s").is_too_late("resets after 6 s")
 }
 
 pub(super) fn rows() -> Vec<Row> {
@@ -150,19 +139,9 @@ pub(super) fn rows() -> Vec<Row> {
             ECHO,
             "ends each connection at an age",
         )
-        .but(
-            "stalled-disconnected",
-            Truth::BadUnseen,
-            "healthy clients are cut alike: it defends against nobody",
-        )
-        .but(
-            "stalled-in-time",
-            Truth::BadUnseen,
-            "healthy clients are cut alike: it defends against nobody",
-        )
-        .but("healthy-served", Truth::Bad, "healthy clients are reset")
+        .keeps_the_stalled_unseen("healthy clients are cut alike: it defends against nobody")
+        .harms_the_healthy("healthy clients are reset", "they are gone before")
         .but("paused-kept", Truth::Open, "cut at an age, like all")
-        .but("healthy-unaffected", Truth::Open, "they are gone before")
         .but("memory-bounded", Truth::Open, "too short to tell"),
     ]
 }

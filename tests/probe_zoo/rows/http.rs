@@ -36,12 +36,7 @@ fn never_full(row: Row) -> Row {
     let row = asked
         .into_iter()
         .fold(row, |row, finding| row.but(finding, Truth::Unknowable, FITS));
-    row.but(
-        "paused-kept",
-        Truth::Open,
-        "kept, though its pause was never felt",
-    )
-    .but("memory-bounded", Truth::Open, "nothing waits for anybody")
+    row.but("memory-bounded", Truth::Open, "nothing waits for anybody")
 }
 
 pub(super) fn rows() -> Vec<Row> {

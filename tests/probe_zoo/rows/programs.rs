@@ -2,6 +2,7 @@
 
 use crate::programs::{self, Program};
 use crate::row::{Row, Server, Truth};
+use crate::truths::FOR_EVER;
 
 const LARGE: &[&str] = &["--protocol", "http", "--path", "/large"];
 const SMALL: &[&str] = &["--protocol", "http", "--path", "/small"];
@@ -14,7 +15,6 @@ const SUBSCRIBED: &[&str] = &[
     "--publish",
     "PUBLISH news 0123456789012345678901234567890123456789\\r\\n",
 ];
-const FOR_EVER: &str = "a client that takes nothing is kept for ever";
 const FOR_LONG: &str = "a client that takes nothing is kept for a minute or more";
 const UNFELT: &str = "all answers to a slow client fit into what kernels hold";
 
@@ -33,18 +33,10 @@ fn row(
         options,
         why,
     )
-    // Without a time to think, rates are the machine's.
-    .but(
-        "healthy-unaffected",
-        Truth::Open,
-        "its rate is the machine's, which runs other rows as well",
-    )
 }
 
 fn kept(row: Row, why: &'static str) -> Row {
-    row.but("stalled-disconnected", Truth::Bad, why)
-        .but("stalled-in-time", Truth::Bad, why)
-        .but("nothing-left-in-kernel", Truth::Open, "nobody was closed")
+    row.keeps_the_stalled(why)
 }
 
 pub(super) fn rows() -> Vec<Row> {
@@ -100,11 +92,7 @@ fn nginx() -> Vec<Row> {
             LARGE,
             "send_timeout ends",
         )
-        .but(
-            "nothing-left-in-kernel",
-            Truth::Bad,
-            "send_timeout ends by a plain close",
-        ),
+        .leaves_bytes("send_timeout ends by a plain close"),
         kept(
             row(
                 ("nginx-default", "as installed: send_timeout 60s; 16 MB"),
@@ -120,10 +108,8 @@ fn nginx() -> Vec<Row> {
             SMALL,
             "nothing waits",
         )
-        .but("stalled-disconnected", Truth::Unknowable, UNFELT)
-        .but("stalled-in-time", Truth::Unknowable, UNFELT)
+        .fills_nobody(UNFELT)
         .groups(|groups| groups.paused = 0)
-        .but("memory-bounded", Truth::Open, UNFELT)
         .but(
             "nothing-left-in-kernel",
             Truth::Open,
@@ -145,10 +131,8 @@ fn nginx() -> Vec<Row> {
             "nothing waits",
         )
         .option("--fill", "64KiB")
-        .but("stalled-disconnected", Truth::Unknowable, UNFELT)
-        .but("stalled-in-time", Truth::Unknowable, UNFELT)
-        .but("paused-kept", Truth::Open, UNFELT)
-        .but("memory-bounded", Truth::Open, UNFELT),
+        .fills_nobody(UNFELT)
+        .but("paused-kept", Truth::Unknowable, UNFELT),
     ]
 }
 
@@ -160,11 +144,7 @@ fn other_webs() -> Vec<Row> {
             LARGE,
             "Timeout ends a client that takes nothing",
         )
-        .but(
-            "nothing-left-in-kernel",
-            Truth::Bad,
-            "it closes without a reset, and what was queued stays",
-        ),
+        .leaves_bytes("it closes without a reset, and what was queued stays"),
         kept(
             row(
                 ("apache-default", "Timeout 60; KeepAliveTimeout 5; 16 MB"),
@@ -181,11 +161,7 @@ fn other_webs() -> Vec<Row> {
             "max-write-idle ends a client that takes nothing",
         )
         .option("--within", "8s")
-        .but(
-            "nothing-left-in-kernel",
-            Truth::Bad,
-            "it closes without a reset, and what was queued stays",
-        ),
+        .leaves_bytes("it closes without a reset, and what was queued stays"),
         kept(
             row(
                 ("lighttpd-default", "server.max-write-idle 360; 16 MB"),
@@ -208,24 +184,15 @@ fn brokers() -> Vec<Row> {
         "PUB news 40\\r\\n0123456789012345678901234567890123456789\\r\\n",
     ];
     let nothing = |row: Row| {
-        row.but(
-            "stalled-disconnected",
-            Truth::Unknowable,
-            "nothing is pushed without a login",
-        )
-        .but(
-            "stalled-in-time",
-            Truth::Unknowable,
-            "nothing is pushed without a login",
-        )
-        .but("paused-kept", Truth::Open, "nothing is pushed without a login")
-        .but("memory-bounded", Truth::Open, "nothing waits")
-        .but("nothing-left-in-kernel", Truth::Open, "nothing waits")
-        .but(
-            "healthy-served",
-            Truth::Open,
-            "they are refused, as they should be",
-        )
+        row.fills_nobody("nothing is pushed without a login")
+            .but("paused-kept", Truth::Open, "nothing is pushed without a login")
+            .but("healthy-unaffected", Truth::Open, "nothing is pushed to them")
+            .but("nothing-left-in-kernel", Truth::Open, "nothing waits")
+            .but(
+                "healthy-served",
+                Truth::Open,
+                "they are refused, as they should be",
+            )
     };
     vec![
         row(
@@ -237,11 +204,7 @@ fn brokers() -> Vec<Row> {
             SUBSCRIBED,
             "a subscriber that 1 MB waits for is disconnected",
         )
-        .but(
-            "nothing-left-in-kernel",
-            Truth::Bad,
-            "it closes without a reset, and what was queued stays",
-        )
+        .leaves_bytes("it closes without a reset, and what was queued stays")
         .groups(|groups| groups.paused = 0),
         nothing(row(
             ("redis-login", "PUBLISH without the password it wants"),
@@ -258,11 +221,7 @@ fn brokers() -> Vec<Row> {
             ),
             FOR_EVER,
         )
-        .but(
-            "memory-bounded",
-            Truth::Bad,
-            "replies wait in memory, without a limit",
-        ),
+        .grows("replies wait in memory, without a limit"),
         row(
             ("nats", "write_deadline 2s; max_pending 1MB"),
             ("nats-server", programs::nats_open),
@@ -270,10 +229,11 @@ fn brokers() -> Vec<Row> {
             "a subscriber that 1 MB waits for is disconnected",
         )
         .but(
-            "nothing-left-in-kernel",
-            Truth::Bad,
-            "it closes without a reset, and what was queued stays",
+            "healthy-unaffected",
+            Truth::Open,
+            "it delays a publisher, and with it all its subscribers, when one is far behind, by up to 2 s",
         )
+        .leaves_bytes("it closes without a reset, and what was queued stays")
         .groups(|groups| groups.paused = 0),
         kept(
             row(
@@ -324,11 +284,7 @@ fn nodes() -> Vec<Row> {
             ),
             FOR_EVER,
         )
-        .but(
-            "memory-bounded",
-            Truth::Bad,
-            "all 16 MiB wait for each slow client in memory",
-        ),
+        .grows("all 16 MiB wait for each slow client in memory"),
         kept(
             row(
                 ("node-pipe-crowd", "socket.pipe(socket), with ten slow clients"),
@@ -366,11 +322,7 @@ fn nodes() -> Vec<Row> {
             ),
             FOR_EVER,
         )
-        .but(
-            "memory-bounded",
-            Truth::Bad,
-            "16 MB wait for each slow client in memory",
-        ),
+        .grows("16 MB wait for each slow client in memory"),
         kept(
             row(
                 ("node-http", "http.createServer, 16 MB from memory"),

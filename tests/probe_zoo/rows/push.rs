@@ -3,6 +3,7 @@
 use crate::patience::{Farewell, Manners, Patience, seconds};
 use crate::push::{Excess, Feed, Hub, Passing};
 use crate::row::{Row, Truth};
+use crate::truths::FOR_EVER;
 
 const PUSH: &[&str] = &["--protocol", "push"];
 const LOGGED_IN: &[&str] = &["--protocol", "push", "--send", "LOGIN me\\r\\n"];
@@ -27,25 +28,18 @@ fn feed(name: &'static str, what: &'static str, feed: Feed) -> Row {
 /// That it lost nothing only the server knows.
 fn unverified(row: Row) -> Row {
     let why = "it is kept, and whether it lost something only the server knows";
-    let finding = |row: &Row, finding| row.truth(finding).0 == Truth::Good;
-    let row = if finding(&row, "paused-kept") {
-        row.but("paused-kept", Truth::Unknowable, why)
-    } else {
-        row
-    };
-    if finding(&row, "steady-kept") {
-        row.but("steady-kept", Truth::Unknowable, why)
-    } else {
-        row
-    }
+    ["paused-kept", "steady-kept"]
+        .into_iter()
+        .fold(row, |row, finding| match row.truth(finding).0 {
+            Truth::Good => row.but(finding, Truth::Unknowable, why),
+            _ => row,
+        })
 }
 
 /// So little is pushed that nobody is ever slow.
 fn too_little(row: Row) -> Row {
     row.groups(|groups| groups.paused = 0)
-        .but("stalled-disconnected", Truth::Unknowable, TOO_LITTLE)
-        .but("stalled-in-time", Truth::Unknowable, TOO_LITTLE)
-        .but("memory-bounded", Truth::Open, "nothing waits for anybody")
+        .fills_nobody(TOO_LITTLE)
         .but("nothing-left-in-kernel", Truth::Open, "nobody was closed")
         .but("healthy-unaffected", Truth::Open, "nothing much comes")
 }
@@ -164,87 +158,56 @@ fn hubs() -> Vec<Row> {
         passing,
         manners: Manners::DEFENDED,
     };
+    let queued = |manners| Hub {
+        manners,
+        ..hub(Passing::Queued)
+    };
+    let row = |name, what, hub| Row::small(name, what, hub, PUBLISHED, DEFENDED);
     vec![
-        Row::small(
+        row(
             "hub",
             "passes on 1 MiB/s of what one publishes",
             hub(Passing::Queued),
-            PUBLISHED,
-            DEFENDED,
         ),
-        Row::small(
+        row(
             "hub-late",
             "the same, and resets after 6 s instead of 2",
-            Hub {
-                asks_publishers: false,
-                passing: Passing::Queued,
-                manners: Manners::DEFENDED.after(Patience::Stuck(seconds(6))),
-            },
-            PUBLISHED,
-            DEFENDED,
+            queued(Manners::DEFENDED.after(Patience::Stuck(seconds(6)))),
         )
         .option("--within", "2s")
-        .but(
-            "stalled-disconnected",
-            Truth::Open,
-            "it goes, and whether the probe is still there is luck",
-        )
-        .but(
-            "nothing-left-in-kernel",
-            Truth::Open,
-            "nobody need have been closed",
-        )
-        .but("stalled-in-time", Truth::Bad, "resets after 6 s"),
-        Row::small(
+        .is_too_late("resets after 6 s"),
+        row(
             "hub-fin",
             "the same, ended after 2 s by a plain close",
-            Hub {
-                asks_publishers: false,
-                passing: Passing::Queued,
-                manners: Manners::DEFENDED.by(Farewell::Fin),
-            },
-            PUBLISHED,
-            DEFENDED,
+            queued(Manners::DEFENDED.by(Farewell::Fin)),
         )
-        .but(
-            "nothing-left-in-kernel",
-            Truth::Bad,
-            "a plain close leaves what was queued in the kernel",
-        ),
-        Row::small(
+        .leaves_bytes("a plain close leaves what was queued in the kernel"),
+        row(
             "hub-publisher-login",
             "publishers log in first, as this one does",
             Hub {
                 asks_publishers: true,
                 ..hub(Passing::Queued)
             },
-            PUBLISHED,
-            DEFENDED,
         )
         .option("--publish-greeting", "LOGIN me\\r\\n"),
-        too_little(Row::small(
+        too_little(row(
             "hub-publisher-without-login",
             "publishers log in first, as this one does not",
             Hub {
                 asks_publishers: true,
                 ..hub(Passing::Queued)
             },
-            PUBLISHED,
-            DEFENDED,
         )),
-        too_little(Row::small(
+        too_little(row(
             "hub-refuses",
             "throws the publisher out",
             hub(Passing::Refused),
-            PUBLISHED,
-            DEFENDED,
         )),
-        Row::small(
+        row(
             "hub-in-turn",
             "the publisher's thread writes to one after the other, and blocks 2 s at each that is stuck",
             hub(Passing::InTurn),
-            PUBLISHED,
-            DEFENDED,
         )
         .groups(|groups| groups.paused = 0)
         .but(
@@ -267,17 +230,7 @@ fn hubs() -> Vec<Row> {
             PUSH,
             "drops what does not fit",
         )
-        .but(
-            "stalled-disconnected",
-            Truth::Bad,
-            "a client that takes nothing is kept for ever",
-        )
-        .but(
-            "stalled-in-time",
-            Truth::Bad,
-            "a client that takes nothing is kept for ever",
-        )
-        .but("nothing-left-in-kernel", Truth::Open, "nobody was closed"),
+        .keeps_the_stalled(FOR_EVER),
         Row::small(
             "feed-keeps",
             "5 MB/s, and keeps in memory what a client does not take",
@@ -288,22 +241,8 @@ fn hubs() -> Vec<Row> {
             PUSH,
             "all that healthy clients are owed is sent",
         )
-        .but(
-            "stalled-disconnected",
-            Truth::Bad,
-            "a client that takes nothing is kept for ever",
-        )
-        .but(
-            "stalled-in-time",
-            Truth::Bad,
-            "a client that takes nothing is kept for ever",
-        )
-        .but("nothing-left-in-kernel", Truth::Open, "nobody was closed")
-        .but(
-            "memory-bounded",
-            Truth::Bad,
-            "memory grows by 5 MB/s for each client that takes nothing",
-        ),
+        .keeps_the_stalled(FOR_EVER)
+        .grows("memory grows by 5 MB/s for each client that takes nothing"),
         Row::small(
             "feed-defenceless",
             "5 MB/s, waits for ever for a client that takes nothing",
@@ -311,16 +250,6 @@ fn hubs() -> Vec<Row> {
             PUSH,
             "each has a thread of its own, which waits",
         )
-        .but(
-            "stalled-disconnected",
-            Truth::Bad,
-            "a client that takes nothing is kept for ever",
-        )
-        .but(
-            "stalled-in-time",
-            Truth::Bad,
-            "a client that takes nothing is kept for ever",
-        )
-        .but("nothing-left-in-kernel", Truth::Open, "nobody was closed"),
+        .keeps_the_stalled(FOR_EVER),
     ]
 }

@@ -5,21 +5,19 @@ use crate::encrypted::Encrypted;
 use crate::patience::{Farewell, Manners};
 use crate::push::Feed;
 use crate::row::{Row, Truth};
+use crate::truths::FOR_EVER;
 
 const TLS: &[&str] = &["--protocol", "echo", "--tls", "--insecure"];
 const ECHO: &[&str] = &["--protocol", "echo"];
 const PUSH: &[&str] = &["--protocol", "push"];
 const DEFENDED: &str = "resets a client that takes nothing for 2 s; all others are served";
-const FOR_EVER: &str = "a client that takes nothing is kept for ever";
 
 pub(super) fn rows() -> Vec<Row> {
     [encrypted(), elsewhere(), wanted()].concat()
 }
 
 fn kept_for_ever(row: Row) -> Row {
-    row.but("stalled-disconnected", Truth::Bad, FOR_EVER)
-        .but("stalled-in-time", Truth::Bad, FOR_EVER)
-        .but("nothing-left-in-kernel", Truth::Open, "nobody was closed")
+    row.keeps_the_stalled(FOR_EVER)
 }
 
 fn encrypted() -> Vec<Row> {
@@ -110,10 +108,8 @@ fn wanted() -> Vec<Row> {
         let untold = "too little is pushed to fill a slow client up";
         Row::small(name, what, Feed::new(5_000, Manners::DEFENDED), PUSH, DEFENDED)
             .groups(|groups| groups.paused = 0)
-            .but("stalled-disconnected", Truth::Unknowable, untold)
-            .but("stalled-in-time", Truth::Unknowable, untold)
+            .fills_nobody(untold)
             .but("healthy-unaffected", Truth::Open, "nothing much comes")
-            .but("memory-bounded", Truth::Open, "nothing waits for anybody")
             .but("nothing-left-in-kernel", Truth::Open, "nobody was closed")
             .flag("--allow-unknown")
     };

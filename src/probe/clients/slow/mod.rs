@@ -33,9 +33,8 @@ pub(crate) const MOST_TIME_TO_NOTICE: Duration = Duration::from_secs(4);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Filling,
-    Holding {
-        until: Instant,
-    },
+    /// Reads nothing until its pause is over.
+    Holding,
     Draining,
     Complete,
     /// The server closed it in order; it comes back.
@@ -284,7 +283,7 @@ impl<S: Read + Write> SlowClient<S> {
     /// Whether it waits for the end of its pause, or for the moment at which it begins.
     pub(crate) fn minds_the_clock(&self) -> bool {
         self.kind.row().reading == Reading::AfterPause
-            && matches!(self.stage, Stage::Filling | Stage::Holding { .. })
+            && matches!(self.stage, Stage::Filling | Stage::Holding)
             && self.end.is_none()
     }
 
@@ -335,20 +334,18 @@ impl<S: Read + Write> SlowClient<S> {
         if self.stage == Stage::Filling && self.pace.is_none() && self.has_filled_up(look, now) {
             self.fullness.set_full();
             if self.kind.row().reading == Reading::AfterPause {
-                self.stage = Stage::Holding {
-                    until: self.fullness.stopped_at() + self.pause,
-                };
+                self.stage = Stage::Holding;
             }
         }
-        let Stage::Holding { until } = self.stage else {
+        if self.stage != Stage::Holding {
             return;
-        };
+        }
         let may_send = self.sent < self.wire.send_limit(self.offer);
         if self.traits.echoes && look.unacknowledged == 0 && may_send {
             // The server was only slow: it went on to take everything.
             self.stage = Stage::Filling;
             self.fullness.set_full_at(None);
-        } else if now >= until {
+        } else if now >= self.fullness.stopped_at() + self.pause {
             self.resumed = Some(now);
             self.stage = Stage::Draining;
         }
@@ -387,6 +384,7 @@ impl<S: Read + Write> SlowClient<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::probe::clients::fullness::ServerQueues;
     use crate::probe::driver::clock;
     use crate::probe::protocol::echo::Echo;
     use crate::probe::protocol::{Conversations, Protocol};
@@ -477,6 +475,27 @@ mod tests {
         assert!(!client.is_reading());
         client.note(look(20_000, 5_000), at(start, 4_100));
         assert_eq!(client.resumed_at(), Some(at(start, 4_100)));
+    }
+
+    #[test]
+    fn a_pause_begins_no_earlier_than_what_a_late_look_still_shows_to_have_come() {
+        let start = clock::now();
+        let mut client = paused(start);
+        let seen = |unacknowledged: u64, send: u64| Look {
+            server: Some(ServerQueues { send, receive: 0 }),
+            ..look(unacknowledged, 5_000)
+        };
+        client.note(seen(40_000, 1_000), at(start, 100));
+        // Input moved until 950 ms; what the server wrote until then is seen only at 1,200 ms.
+        client.note(seen(20_000, 1_000), at(start, 900));
+        client.note(seen(10_000, 1_000), at(start, 950));
+        client.note(seen(10_000, 1_000), at(start, 1_100));
+        client.note(seen(10_000, 9_000), at(start, 1_200));
+        assert_eq!(client.full_at(), Some(at(start, 950)));
+        client.note(seen(10_000, 9_000), at(start, 4_699));
+        assert!(!client.is_reading());
+        client.note(seen(10_000, 9_000), at(start, 4_700));
+        assert!(client.is_reading());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Are clients kept that pause or read slowly, and do they lose nothing?
 
 use super::finding::{Finding, Outcome, Question, all};
-use super::slow::{is_gone, of_kind, other_reason};
+use super::slow::{KERNEL_HOLDS_BYTES, is_gone, of_kind, other_reason};
 use crate::probe::kind::{KindRow, Reading, SlowKind};
 use crate::probe::plan::Plan;
 use crate::probe::report::measurement::{Measurement, SlowClientSeen};
@@ -26,6 +26,9 @@ pub(super) fn kept(plan: &Plan, seen: &Measurement, kind: SlowKind) -> Finding {
         return match harm.excuse {
             Some(why) => question.unknown(why),
             None if is_short_of_memory(seen) => question.unknown(format!("{} kept, but {SHORT}", all(total))),
+            None if !clients.iter().any(|client| is_felt(plan, client)) => {
+                question.unknown(format!("{} kept, but {}", all(total), why_unfelt(&clients)))
+            }
             None => intact(question, &clients),
         };
     };
@@ -39,6 +42,28 @@ pub(super) fn kept(plan: &Plan, seen: &Measurement, kind: SlowKind) -> Finding {
 fn is_short_of_memory(seen: &Measurement) -> bool {
     let server = seen.server.as_ref();
     server.is_some_and(|server| server.tcp_memory_pressure)
+}
+
+/// Whether a server may have felt that this client did not read: something waited in its own queue.
+/// A steady client shows that by its rate alone.
+fn is_felt(plan: &Plan, client: &SlowClientSeen) -> bool {
+    if client.kind.row().reading != Reading::AfterPause || client.intact.is_none() {
+        return true;
+    }
+    let in_sight = client.in_sight || plan.protocol.traits().echoes;
+    let unfelt = if in_sight { 0 } else { KERNEL_HOLDS_BYTES as u64 };
+    // A pause that is over before anybody looked tells nothing of what waited.
+    let is_seen = plan.pause.as_secs_f64() > LATE_SECONDS + STILL_MOVING;
+    let owed_nothing = client.most_owed_bytes.is_none_or(|owed| owed <= unfelt);
+    client.resumed_at.is_some() && !(is_seen && owed_nothing)
+}
+
+fn why_unfelt(clients: &[&SlowClientSeen]) -> &'static str {
+    if clients.iter().any(|client| client.resumed_at.is_some()) {
+        "all answers fit into what kernels hold, so that the server never felt the pause"
+    } else {
+        "none was full, so that none paused"
+    }
 }
 
 /// How many came to which harm.
@@ -146,6 +171,7 @@ mod tests {
             received_bytes: 1000,
             intact: Some(true),
             complete: true,
+            most_owed_bytes: Some(80_000),
             ..SlowClientSeen::new(SlowKind::Paused, 1)
         }
     }
@@ -203,6 +229,21 @@ mod tests {
             "disconnected",
         );
         assert_judged(&judged(reset_after(1.0), true, &[]), Outcome::Unknown, "tcp_mem");
+    }
+
+    #[test]
+    fn a_pause_that_the_server_never_felt_proves_nothing() {
+        let owed_nothing = SlowClientSeen {
+            most_owed_bytes: Some(0),
+            ..complete()
+        };
+        assert_judged(&judged(owed_nothing, false, &[]), Outcome::Unknown, "never felt");
+        let never_paused = SlowClientSeen {
+            full_at: None,
+            resumed_at: None,
+            ..complete()
+        };
+        assert_judged(&judged(never_paused, false, &[]), Outcome::Unknown, "none paused");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::probe::report::measurement::{Measurement, SlowClientSeen};
 
 /// What the kernel of a server that is not in sight may hold for one client: the usual limit of
 /// a send buffer (tcp_wmem), in bytes.
-const KERNEL_HOLDS_BYTES: f64 = (4 << 20) as f64;
+pub(super) const KERNEL_HOLDS_BYTES: f64 = (4 << 20) as f64;
 /// What a limit inside the server may hold before it notices: some 16 queues of 64 KiB.
 const INNER_LIMIT_BYTES: f64 = (1 << 20) as f64;
 /// A server that pushes owes a client that stands still once others got so much meanwhile.
