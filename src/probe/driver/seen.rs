@@ -105,6 +105,7 @@ pub(crate) fn slow_client<S: std::io::Read + std::io::Write>(
         last_progress_at: seconds(client.last_progress()),
         owed_bytes: client.fullness().owed(),
         most_owed_bytes: client.fullness().most_owed(),
+        owed_when_resumed_bytes: client.owed_when_resumed(),
         in_sight: client.fullness().is_in_sight(),
         output_bytes: client.fullness().output_bytes(),
         closed_in_order: client.closed_in_order(),

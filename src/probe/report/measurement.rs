@@ -128,6 +128,8 @@ pub struct SlowClientSeen {
     pub owed_bytes: Option<u64>,
     /// The most that it owed while nothing moved, or at the last look.
     pub most_owed_bytes: Option<u64>,
+    /// What it owed a paused client that was about to read again.
+    pub owed_when_resumed_bytes: Option<u64>,
     /// Whether `/proc` showed the server's side of its connection.
     pub in_sight: bool,
     /// Bytes that the server sent it: those that it received, and those that kernels held for it.
@@ -189,6 +191,7 @@ impl SlowClientSeen {
             last_progress_at: 0.0,
             owed_bytes: None,
             most_owed_bytes: None,
+            owed_when_resumed_bytes: None,
             in_sight: false,
             output_bytes: 0,
             closed_in_order: 0,

@@ -64,6 +64,8 @@ pub(crate) struct SlowClient<S> {
     refused: bool,
     fullness: Fullness,
     resumed: Option<Instant>,
+    /// What the server's own queue owed it then.
+    owed_when_resumed: Option<u64>,
     is_finishing: bool,
     corruption: Option<Corruption>,
     /// Seen in the server's kernel without a process, and how many bytes.
@@ -98,6 +100,7 @@ impl<S: Read + Write> SlowClient<S> {
             refused: false,
             fullness: Fullness::starting(traits.echoes, now),
             resumed: None,
+            owed_when_resumed: None,
             is_finishing: false,
             corruption: None,
             left: None,
@@ -227,6 +230,11 @@ impl<S: Read + Write> SlowClient<S> {
         self.resumed
     }
 
+    /// What the server's own queue owed a paused client when its pause was over.
+    pub(crate) fn owed_when_resumed(&self) -> Option<u64> {
+        self.owed_when_resumed
+    }
+
     /// When and how it ended.
     pub(crate) fn end(&self) -> Option<(Instant, Disconnect)> {
         self.end
@@ -347,6 +355,7 @@ impl<S: Read + Write> SlowClient<S> {
             self.fullness.set_full_at(None);
         } else if now >= self.fullness.stopped_at() + self.pause {
             self.resumed = Some(now);
+            self.owed_when_resumed = self.fullness.owed();
             self.stage = Stage::Draining;
         }
     }

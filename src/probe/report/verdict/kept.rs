@@ -52,10 +52,7 @@ fn is_felt(plan: &Plan, client: &SlowClientSeen) -> bool {
     }
     let in_sight = client.in_sight || plan.protocol.traits().echoes;
     let unfelt = if in_sight { 0 } else { KERNEL_HOLDS_BYTES as u64 };
-    // A pause that is over before anybody looked tells nothing of what waited.
-    let is_seen = plan.pause.as_secs_f64() > LATE_SECONDS + STILL_MOVING;
-    let owed_nothing = client.most_owed_bytes.is_none_or(|owed| owed <= unfelt);
-    client.resumed_at.is_some() && !(is_seen && owed_nothing)
+    client.owed_when_resumed_bytes.is_some_and(|owed| owed > unfelt)
 }
 
 fn why_unfelt(clients: &[&SlowClientSeen]) -> &'static str {
@@ -171,7 +168,7 @@ mod tests {
             received_bytes: 1000,
             intact: Some(true),
             complete: true,
-            most_owed_bytes: Some(80_000),
+            owed_when_resumed_bytes: Some(80_000),
             ..SlowClientSeen::new(SlowKind::Paused, 1)
         }
     }
@@ -234,13 +231,14 @@ mod tests {
     #[test]
     fn a_pause_that_the_server_never_felt_proves_nothing() {
         let owed_nothing = SlowClientSeen {
-            most_owed_bytes: Some(0),
+            owed_when_resumed_bytes: Some(0),
             ..complete()
         };
         assert_judged(&judged(owed_nothing, false, &[]), Outcome::Unknown, "never felt");
         let never_paused = SlowClientSeen {
             full_at: None,
             resumed_at: None,
+            owed_when_resumed_bytes: None,
             ..complete()
         };
         assert_judged(&judged(never_paused, false, &[]), Outcome::Unknown, "none paused");
