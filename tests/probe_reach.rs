@@ -264,6 +264,32 @@ fn a_server_behind_a_balancer_gets_its_proxy_header_first() {
 }
 
 #[test]
+fn what_would_say_nothing_is_refused() {
+    let server = serve(echo);
+    for (option, value) in [
+        ("--path", "/x"),
+        ("--header", "a: b"),
+        ("--expect-status", "200"),
+        ("--send", "x"),
+    ] {
+        assert_refused(
+            &highwater(server, &[option, value]),
+            &format!("{option} is for --protocol "),
+        );
+    }
+    for pid in ["0", "-1", "99999999"] {
+        assert_refused(
+            &highwater(server, &[&format!("--pid={pid}")]),
+            "is no process on this machine",
+        );
+    }
+    assert_refused(
+        &highwater(server, &["--protocol", "http", "--path", "/a\r\nb"]),
+        "`/a\\r\\nb` is not a path",
+    );
+}
+
+#[test]
 fn findings_that_are_required_must_pass() {
     let server = serve(echo);
     assert_code(&highwater(server, &["--require", "healthy-served"]), 0);
@@ -359,4 +385,10 @@ fn a_probe_that_cannot_be_made_writes_no_file() {
         &highwater(busy, &["--junit", "/nonexistent/x.xml"]),
         "/nonexistent/x.xml",
     );
+    let path = path.to_str().unwrap();
+    assert_refused(
+        &highwater(busy, &["--junit", path, "--json", path]),
+        "two reports are to be written to",
+    );
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
 }

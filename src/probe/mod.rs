@@ -69,6 +69,7 @@ pub use watcher::{Live, NoProgress, Phase, ProgressSink};
 /// enough descriptors. What a server does to its clients is never an error.
 pub fn probe(plan: &Plan, target: &str, sink: &mut dyn ProgressSink) -> Result<Report, ProbeError> {
     plan.check()?;
+    server::check_pid(plan.pid)?;
     driver::preflight::ensure_descriptors(plan.fast + plan.slow.clients())?;
     let conversations = driver::preflight::first_exchange(plan, sink)?;
     let monitor = server::ServerMonitor::of(plan.address, plan.pid);

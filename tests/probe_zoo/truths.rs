@@ -27,7 +27,7 @@ impl Row {
     }
 
     /// It disconnects a client that takes nothing, but later than asked.
-    pub(crate) fn is_too_late(self, why: &'static str) -> Self {
+    pub(crate) fn goes_too_late(self, why: &'static str) -> Self {
         self.but(
             "stalled-disconnected",
             Truth::Open,

@@ -228,6 +228,33 @@ impl ProbeArgs {
         }
     }
 
+    /// The first option that says nothing to the protocol, in a sentence.
+    ///
+    /// # Errors
+    ///
+    /// That sentence.
+    pub(crate) fn check_protocol(&self) -> Result<(), String> {
+        let given = [
+            ("http", "--path", self.path != "/"),
+            ("http", "--method", self.method != MethodName::Get),
+            ("http", "--header", !self.header.is_empty()),
+            ("http", "--expect-status", !self.expect_status.is_empty()),
+            ("http", "--follow", self.follow),
+            ("push", "--send", self.send.is_some()),
+            ("push", "--publish", self.publish.is_some()),
+        ];
+        let spoken = self.protocol.name;
+        match given
+            .iter()
+            .find(|(protocol, _, is_given)| *is_given && *protocol != spoken)
+        {
+            Some((protocol, option, _)) => Err(format!(
+                "{option} is for --protocol {protocol}, but the protocol is {spoken}"
+            )),
+            None => Ok(()),
+        }
+    }
+
     /// Where the JSON goes.
     pub(crate) fn json_to(&self) -> JsonTo<'_> {
         let is_server = self.target.is_none() && self.port.is_none();

@@ -66,6 +66,7 @@ pub(crate) fn run(args: &ProbeArgs) -> ExitCode {
 
 fn probe_and_report(args: &ProbeArgs) -> Result<Outcome, NoReport> {
     let target = args.target()?;
+    args.check_protocol()?;
     args.plan(NOWHERE).check()?;
     let tls = args.tls()?;
     if matches!(args.json_to(), JsonTo::StandardOutput) && args.format == Format::Github {
@@ -105,13 +106,24 @@ struct Files {
 
 impl Files {
     fn prepare(args: &ProbeArgs) -> Result<Self, String> {
+        let json = match args.json_to() {
+            JsonTo::File(path) => Some(path),
+            JsonTo::Nowhere | JsonTo::StandardOutput => None,
+        };
+        let named: Vec<_> = [json, args.junit.as_ref(), args.plot.as_ref()]
+            .into_iter()
+            .flatten()
+            .collect();
+        if let Some(twice) = (1..named.len()).find(|&later| named[..later].contains(&named[later])) {
+            return Err(format!(
+                "two reports are to be written to {}",
+                named[twice].display()
+            ));
+        }
         let prepare =
             |path: Option<&std::path::PathBuf>| path.map(|path| WholeFile::prepare(path)).transpose();
         Ok(Self {
-            json: prepare(match args.json_to() {
-                JsonTo::File(path) => Some(path),
-                JsonTo::Nowhere | JsonTo::StandardOutput => None,
-            })?,
+            json: prepare(json)?,
             junit: prepare(args.junit.as_ref())?,
             plot: prepare(args.plot.as_ref())?,
         })

@@ -61,7 +61,7 @@ impl WholeFile {
                 .open(&self.path)
                 .and_then(|mut file| file.write_all(bytes)),
             Some(hidden) => File::create(hidden)
-                .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
+                .and_then(|mut file| file.write_all(bytes))
                 .and_then(|()| fs::rename(hidden, &self.path)),
         };
         written.map_err(|error| format!("cannot write {}: {error}", self.path.display()))

@@ -83,7 +83,8 @@ pub(super) fn parse_line(typed: &str) -> Result<Line, String> {
 pub(super) fn parse_path(typed: &str) -> Result<String, String> {
     if !typed.starts_with('/') || typed.bytes().any(|byte| byte <= b' ' || byte == 0x7f) {
         return Err(format!(
-            "`{typed}` is not a path: it begins with / and has no blanks"
+            "`{}` is not a path: it begins with / and has no blanks",
+            typed.escape_debug()
         ));
     }
     Ok(typed.to_owned())

@@ -25,7 +25,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 ///
 /// # Errors
 ///
-/// [`ProbeError::Unreachable`] with the last refusal when none does within `timeout`, and
+/// [`ProbeError::Unreachable`] with the first refusal when none does within `timeout`, and
 /// [`ProbeError::Interrupted`] when `sink` says so.
 pub fn choose_address(
     addresses: &[SocketAddr],
@@ -76,6 +76,7 @@ struct Race {
     poll: Poll,
     /// One for each address tried; `None` once it was refused.
     attempts: Vec<(SocketAddr, Option<TcpStream>)>,
+    /// The first.
     refusal: Option<(SocketAddr, io::Error)>,
 }
 
@@ -87,7 +88,7 @@ impl Race {
                 socket::watch(self.poll.registry(), &mut stream, self.attempts.len())?;
                 attempt = Some(stream);
             }
-            Err(error) => self.refusal = Some((address, error)),
+            Err(error) => _ = self.refusal.get_or_insert((address, error)),
         }
         self.attempts.push((address, attempt));
         Ok(())
@@ -102,7 +103,7 @@ impl Race {
         let (address, attempt) = self.attempts.get_mut(index)?;
         let stream = attempt.as_ref()?;
         if let Ok(Some(error)) = stream.take_error() {
-            self.refusal = Some((*address, error));
+            self.refusal.get_or_insert((*address, error));
             *attempt = None;
         } else if stream.peer_addr().is_ok() {
             let mut stream = attempt.take()?;

@@ -298,6 +298,7 @@ impl<'a, S: ClientStream> Driver<'a, S> {
     }
 
     fn tick(&mut self, now: Instant, sink: &mut dyn ProgressSink) {
+        self.interrupted |= sink.is_interrupted();
         if let Some(publisher) = &mut self.publisher {
             publisher.turn(now, &mut self.buffer);
         }

@@ -161,6 +161,8 @@ impl<'a> FirstClient<'a> {
             match opening.drive(&mut self.stream) {
                 Ok(true) => break,
                 Ok(false) => self.look(|| opening.waits_for())?,
+                // A signal; whether it was meant for the probe, the look tells.
+                Err(error) if error.kind() == ErrorKind::Interrupted => self.look(|| opening.waits_for())?,
                 Err(error) if error.kind() == ErrorKind::InvalidData => {
                     return Err(ProbeError::WrongAnswer {
                         address: self.address,

@@ -19,6 +19,7 @@ use procfs::process::Process;
 use crate::kernel::threads;
 use crate::probe::clients::fullness::ServerQueues;
 use crate::probe::driver::clock;
+use crate::probe::error::ProbeError;
 use crate::probe::printable::printable;
 use crate::probe::report::measurement::ServerSeen;
 use crate::probe::watcher::Phase;
@@ -54,6 +55,17 @@ struct Shared {
     rss_now: u64,
     /// The phase that has begun for the looker.
     phase: Option<Phase>,
+}
+
+/// Refuses the id of a process that is not there to be looked at.
+pub(crate) fn check_pid(asked: Option<i32>) -> Result<(), ProbeError> {
+    match asked.filter(|pid| *pid <= 0 || Process::new(*pid).and_then(|process| process.stat()).is_err()) {
+        Some(pid) => Err(ProbeError::Field {
+            field: "pid",
+            problem: format!("{pid} is no process on this machine"),
+        }),
+        None => Ok(()),
+    }
 }
 
 impl ServerMonitor {

@@ -21,7 +21,7 @@ fn row(name: &'static str, what: &'static str, manners: Manners) -> Row {
 }
 
 fn too_late(row: Row) -> Row {
-    row.is_too_late("the server's time is longer than what is asked")
+    row.goes_too_late("the server's time is longer than what is asked")
 }
 
 pub(super) fn rows() -> Vec<Row> {

@@ -19,7 +19,7 @@ fn framed(name: &'static str, what: &'static str, echo: Echo) -> Row {
 }
 
 fn too_late(row: Row) -> Row {
-    row.option("--within", "2s").is_too_late("resets after 6 s")
+    row.option("--within", "2s").goes_too_late("resets after 6 s")
 }
 
 pub(super) fn rows() -> Vec<Row> {

@@ -175,7 +175,7 @@ fn hubs() -> Vec<Row> {
             queued(Manners::DEFENDED.after(Patience::Stuck(seconds(6)))),
         )
         .option("--within", "2s")
-        .is_too_late("resets after 6 s"),
+        .goes_too_late("resets after 6 s"),
         row(
             "hub-fin",
             "the same, ended after 2 s by a plain close",

@@ -11,7 +11,7 @@ impl<S: Read + Write> SlowClient<S> {
     /// Sends no more and reads all that is still to come, at full speed.
     pub(crate) fn finish(&mut self) {
         self.is_finishing = true;
-        if matches!(self.stage, Stage::Filling | Stage::Holding { .. }) {
+        if matches!(self.stage, Stage::Filling | Stage::Holding) {
             let all = self.wire.all_answered(self.sent) == Some(true);
             self.stage = if all { Stage::Complete } else { Stage::Draining };
         }

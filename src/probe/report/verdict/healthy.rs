@@ -101,6 +101,9 @@ pub(super) fn unaffected(traits: &Traits, seen: &Measurement) -> Finding {
         .or_else(|| compared.by_rates(&seen.healthy))
         .unwrap_or_else(|| (Outcome::Pass, compared.as_pass()));
     match outcome {
+        Outcome::Fail if seen.interrupted => question.unknown(format!(
+            "{reason}, but the probe was ended before it was seen how it went on"
+        )),
         Outcome::Unknown if before.messages < LEAST_MESSAGES => question.unknown(reason),
         _ => question.answer(outcome, Some(compared.kept), reason),
     }
