@@ -315,9 +315,9 @@ fn http(address: SocketAddr) -> Plan {
 
 #[test]
 fn a_web_server_is_probed_and_every_body_compared() {
-    let report = run(
-        &http(http_server("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")).with(SlowKind::Paused, 1),
-    );
+    let body = "hello".repeat(200_000);
+    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let report = run(&http(http_server(answer.leak())).with(SlowKind::Paused, 1));
     assert_eq!(outcome(&report, "healthy-served"), Outcome::Pass);
     assert_eq!(
         outcome(&report, "paused-kept"),
@@ -325,6 +325,16 @@ fn a_web_server_is_probed_and_every_body_compared() {
         "{:?}",
         report.finding("paused-kept")
     );
+}
+
+#[test]
+fn a_pause_before_answers_that_fit_into_the_kernel_tells_nothing() {
+    let small = http_server("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello");
+    let report = run(&http(small).with(SlowKind::Paused, 1));
+    assert_eq!(outcome(&report, "healthy-served"), Outcome::Pass);
+    let paused = report.finding("paused-kept").unwrap();
+    assert_eq!(paused.outcome, Outcome::Unknown, "{paused:?}");
+    assert!(paused.reason.contains("never felt the pause"), "{paused:?}");
 }
 
 #[test]

@@ -50,9 +50,15 @@ fn is_felt(plan: &Plan, client: &SlowClientSeen) -> bool {
     if client.kind.row().reading != Reading::AfterPause || client.intact.is_none() {
         return true;
     }
-    let in_sight = client.in_sight || plan.protocol.traits().echoes;
-    let unfelt = if in_sight { 0 } else { KERNEL_HOLDS_BYTES as u64 };
-    client.owed_when_resumed_bytes.is_some_and(|owed| owed > unfelt)
+    let unfelt = if client.in_sight {
+        0
+    } else {
+        KERNEL_HOLDS_BYTES as u64
+    };
+    let owes = || client.owed_when_resumed_bytes.is_some_and(|owed| owed > unfelt);
+    // An echo that takes no more waits for its own writes.
+    let stopped = plan.protocol.traits().echoes && !client.offer_exhausted;
+    client.resumed_at.is_some() && (stopped || owes())
 }
 
 fn why_unfelt(clients: &[&SlowClientSeen]) -> &'static str {
@@ -168,6 +174,7 @@ mod tests {
             received_bytes: 1000,
             intact: Some(true),
             complete: true,
+            in_sight: true,
             owed_when_resumed_bytes: Some(80_000),
             ..SlowClientSeen::new(SlowKind::Paused, 1)
         }
@@ -231,6 +238,7 @@ mod tests {
     #[test]
     fn a_pause_that_the_server_never_felt_proves_nothing() {
         let owed_nothing = SlowClientSeen {
+            offer_exhausted: true,
             owed_when_resumed_bytes: Some(0),
             ..complete()
         };
