@@ -40,6 +40,8 @@ fn assert_common_troubles(reports: &[Report]) {
     assert!(any(reports, |report| report.seen.address_refused));
     assert!(any(reports, |report| report.stale_events));
     assert!(any(reports, |report| report.jumps));
+    assert!(any(reports, |report| report.reloads));
+    assert!(any(reports, |report| report.shadowed), "shadow mode");
 }
 
 #[test]

@@ -78,7 +78,7 @@ impl<N: Network> Core<N> {
             shadow.drained(age(since), is_upstream);
         }
         if let Some(episode) = shadow.episode(id)
-            && stopped(episode.reason).is_some()
+            && (stopped(episode.reason).is_some() || client.queue.is_empty())
         {
             self.end_episode(id, Ending::Recovered);
         }

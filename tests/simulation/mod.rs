@@ -44,13 +44,14 @@ use std::cell::RefCell;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use highwater::engine::{Clock, Engine, Event, Next};
-use highwater::limits::{ACCEPT_RETRY, TURN_ALLOWANCE};
+use highwater::limits::{ACCEPT_RETRY, GONE_CLIENTS, TURN_ALLOWANCE};
 use highwater::services::{AddressRange, Echo, FramedEcho, Tunnel};
-use highwater::{ClientId, Service, SlowReason};
+use highwater::{ClientId, Question, Service, SlowReason};
 
 use kernel::SimulatedNetwork;
 use meddler::Meddler;
@@ -72,6 +73,10 @@ pub(crate) struct Report {
     pub(crate) stale_events: u64,
     pub(crate) spliced_bytes: u64,
     pub(crate) jumps: u64,
+    /// Other limits that were put in force.
+    pub(crate) reloads: u64,
+    /// Clients that shadow mode has kept.
+    pub(crate) shadowed: u64,
     pub(crate) links: u64,
 }
 
@@ -224,12 +229,18 @@ const LAST_TURNS: usize = 3000;
 /// interrupted call is tried again, and an edge may turn out to be used up.
 const IDLE_TURNS: usize = 3;
 
+/// Turns within which an operator is answered: one for each ring, and one for all
+/// clients, of which there are few.
+const RING_TURNS: usize = 32;
+
 /// Wakes a turn up, feeds it, and checks it.
 struct Driver<'a, S: Service> {
     world: &'a Shared,
     engine: Engine<SimulatedNetwork, Witness<S>>,
     clock: Clock,
     rng: Rng,
+    /// What an operator does.
+    operator: Rng,
     plan: &'a Plan,
     start: Instant,
     real: Instant,
@@ -237,6 +248,8 @@ struct Driver<'a, S: Service> {
     wait: Option<Duration>,
     batch: Vec<(ClientId, Event)>,
     idle_turns: usize,
+    /// An operator waits for an answer, which takes turns without any call.
+    is_asked: bool,
     report: Report,
     stopped: bool,
 }
@@ -259,6 +272,7 @@ impl<'a, S: Service> Driver<'a, S> {
             engine,
             clock: Clock::new(start),
             rng: Rng::with_seed(plan.seed ^ 0xc10c),
+            operator: Rng::with_seed(plan.seed ^ 0x516_4e10),
             plan,
             start,
             real: start,
@@ -266,9 +280,14 @@ impl<'a, S: Service> Driver<'a, S> {
             wait: Some(Duration::ZERO),
             batch: Vec::new(),
             idle_turns: 0,
+            is_asked: false,
             report: Report::default(),
             stopped: false,
         };
+        if plan.watched {
+            driver.engine.watch();
+            world.borrow_mut().model.watched = true;
+        }
         let outcome = driver.drive_to_the_end();
         progress.turns = driver.report.turns;
         outcome?;
@@ -304,9 +323,76 @@ impl<'a, S: Service> Driver<'a, S> {
         self.run_until("everybody has ended", |driver| {
             driver.world.borrow().open_streams == 0
         })?;
+        self.check_rings()?;
         self.stop();
         self.run_until("the server has stopped", |driver| driver.stopped)?;
         self.check_end()
+    }
+
+    /// Asks as an operator who is there and who has left, and compares the answer
+    /// with the books: each that has left stands in the ring of its reason.
+    fn check_rings(&mut self) -> Result<(), String> {
+        if !self.plan.watched || self.stopped {
+            return Ok(());
+        }
+        let answer = Arc::new(Mutex::new(None));
+        let told = Arc::clone(&answer);
+        let question = Question::Clients {
+            most_gone: usize::MAX,
+        };
+        let reply = move |report| *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(report);
+        self.engine.inspect(question, Box::new(reply));
+        for _ in 0..RING_TURNS {
+            self.is_asked = true;
+            self.step()?;
+            if let Some(told) = answer.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                self.is_asked = false;
+                return self.compare_rings(told);
+            }
+        }
+        Err(format!("an operator has no answer after {RING_TURNS} turns"))
+    }
+
+    fn compare_rings(&self, told: highwater::Report) -> Result<(), String> {
+        let highwater::Report::Clients(list) = told else {
+            return Err("the answer to another question".to_owned());
+        };
+        let world = self.world.borrow();
+        if !list.live.is_empty() {
+            return Err(format!("{:?} are told to be there", list.live));
+        }
+        let mut in_rings = 0;
+        for (word, ring) in &list.gone {
+            let of_reason = world.model.gone.iter().filter(|gone| gone.reason == *word);
+            let count = of_reason.clone().count();
+            in_rings += count;
+            if count > GONE_CLIENTS {
+                if ring.len() != GONE_CLIENTS {
+                    return Err(format!(
+                        "{} of {count} that left as `{word}` are told",
+                        ring.len()
+                    ));
+                }
+                continue;
+            }
+            let mut gone: Vec<(u64, u64)> = of_reason.map(|gone| (gone.read, gone.taken)).collect();
+            let mut kept: Vec<(u64, u64)> = ring
+                .iter()
+                .map(|report| (report.received_bytes, report.sent_bytes))
+                .collect();
+            gone.sort_unstable();
+            kept.sort_unstable();
+            if gone != kept {
+                return Err(format!("left as `{word}`: {gone:?}, told: {kept:?}"));
+            }
+        }
+        if in_rings != world.model.gone.len() {
+            return Err(format!(
+                "{in_rings} are told to have left, {} have",
+                world.model.gone.len()
+            ));
+        }
+        Ok(())
     }
 
     /// Stops the server, every third one in favour of a successor.
@@ -347,10 +433,12 @@ impl<'a, S: Service> Driver<'a, S> {
     /// One wait and one turn, and all checks.
     fn step(&mut self) -> Result<(), String> {
         self.pass_time()?;
+        self.reload()?;
         self.check_acknowledgements();
         let calls = self.world.borrow().calls;
         let next = self.engine.turn(self.charged);
         self.report.turns += 1;
+        self.report.shadowed = self.report.shadowed.max(self.world.borrow().model.shadowed);
         self.check(next, calls)?;
         self.wait = match next {
             Next::WaitFor(time) => Some(time),
@@ -404,6 +492,31 @@ impl<'a, S: Service> Driver<'a, S> {
         Ok(())
     }
 
+    /// Chooses other limits now and then.
+    fn reload(&mut self) -> Result<(), String> {
+        let mut world = self.world.borrow_mut();
+        let is_due = world.has(Trouble::Reloads) && self.operator.u8(..12) == 0;
+        if !is_due || world.stop_asked || world.model.stopping_since.is_some() {
+            return Ok(());
+        }
+        let (limits, max_clients) = world.plan.other_limits(&mut self.operator);
+        note!(
+            world,
+            20,
+            0,
+            max_clients,
+            "reload: {limits:?}, {max_clients} clients"
+        );
+        world.model.reload(&limits);
+        world.plan.limits = limits.clone();
+        world.plan.max_clients = max_clients;
+        world.reload_owed = true;
+        self.report.reloads += 1;
+        drop(world);
+        let outcome = self.engine.reload(&limits, usize::MAX / 2, max_clients);
+        outcome.map_err(|error| format!("{error}: {limits:?}"))
+    }
+
     fn check_acknowledgements(&mut self) {
         let listener = self.world.borrow_mut().take_listener_edge();
         if listener || (self.plan.has(Trouble::SpuriousEvents) && self.rng.u8(..32) == 0) {
@@ -449,12 +562,31 @@ impl<'a, S: Service> Driver<'a, S> {
                 .model
                 .accuse(|| format!("{next:?}, though accepting has to be tried again"));
         }
-        let idle = !sleeps && world.calls == calls_before && next != Next::Stopped;
+        let idle = !sleeps && !self.is_asked && world.calls == calls_before && next != Next::Stopped;
         self.idle_turns = if idle { self.idle_turns + 1 } else { 0 };
         if self.idle_turns > IDLE_TURNS {
             world
                 .model
                 .accuse(|| "the loop spins: nothing to do, and it does not wait".to_owned());
+        }
+        if let Some(shadow) = self
+            .engine
+            .shadow_report()
+            .filter(|_| self.plan.kind != Kind::Meddler)
+        {
+            let ended = shadow.recovered + shadow.left + shadow.stuck;
+            let (told, kept) = (shadow.would_disconnect, world.model.shadowed);
+            let most = kept + world.model.perhaps_shadowed;
+            if !(kept..=most).contains(&told) || ended != told {
+                world.model.accuse(|| {
+                    format!("{told} would have been disconnected, {kept} to {most} should; {ended} are accounted for")
+                });
+            }
+        }
+        if world.reload_owed {
+            world
+                .model
+                .accuse(|| "other limits were not put in force".to_owned());
         }
         if world.wake_owed {
             world

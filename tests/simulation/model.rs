@@ -80,6 +80,13 @@ pub(crate) struct Ledger {
     pub(crate) stopped_turn: u64,
     /// When bytes were last read from it or taken by it.
     moved_at: Option<Instant>,
+    /// When limits changed last, at which looks at silent clients may begin anew.
+    looked_anew: Option<Instant>,
+    /// The queue when the mark changed last, until it drains: its source was not
+    /// paused by that mark.
+    unpaused_bytes: usize,
+    /// The first rule that it has broken in shadow mode, until it recovers.
+    shadowed: Option<SlowReason>,
     /// When bytes last waited for it, or for the other end of its pair, after a turn.
     waited_at: Option<Instant>,
     /// Since when its connection has been in progress.
@@ -113,6 +120,8 @@ pub(crate) struct Ledger {
     /// How often the engine looked at its window, and the largest it saw.
     window_looks: u64,
     largest_window: u32,
+    /// What was known before the last look.
+    before_look: (u32, bool),
     /// It was withdrawn at one of them.
     withdrawn: bool,
     /// The start of the time over the limit in which its ACKs were checked.
@@ -296,8 +305,20 @@ pub(crate) struct Seen {
     pub(crate) lent_reads: u64,
 }
 
+/// A client that has left.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Gone {
+    pub(crate) reason: &'static str,
+    pub(crate) read: u64,
+    pub(crate) taken: u64,
+}
+
 #[derive(Debug)]
 pub(crate) struct Model {
+    /// Those that have left, in the order in which services heard of it.
+    pub(crate) gone: Vec<Gone>,
+    /// An operator may ask, so the window of whoever leaves is looked at.
+    pub(crate) watched: bool,
     kind: Kind,
     limits: Limits,
     upstream_limits: Limits,
@@ -327,6 +348,10 @@ pub(crate) struct Model {
     /// Bytes of clients that a loose turn may have marked because of the budget,
     /// and left to be closed in the next turn.
     carried: usize,
+    /// Episodes in which shadow mode kept a client.
+    pub(crate) shadowed: u64,
+    /// Those that may have begun in the turn in which their client was closed.
+    pub(crate) perhaps_shadowed: u64,
     pub(crate) stopping_since: Option<Instant>,
     /// A successor accepts: silent clients are kept until the last second of a
     /// stop.
@@ -346,6 +371,8 @@ impl Model {
         now: Instant,
     ) -> Self {
         Self {
+            gone: Vec::new(),
+            watched: false,
             kind,
             limits: limits.clone(),
             upstream_limits: Limits {
@@ -368,6 +395,8 @@ impl Model {
             over_budget_seen: false,
             leftover: false,
             carried: 0,
+            shadowed: 0,
+            perhaps_shadowed: 0,
             stopping_since: None,
             hands_over: false,
             turn: 0,
@@ -395,6 +424,12 @@ impl Model {
             ledger.turn_held_since = ledger.held_since;
             ledger.turn_least_held = ledger.certainly_held(self.kind);
         }
+        self.look_ahead();
+    }
+
+    /// What this turn may bring that cannot be told from outside.
+    fn look_ahead(&mut self) {
+        let now = self.now;
         let is_due = |&&number: &&usize| self.earliest(number).is_some_and(|due| due <= now);
         self.due = self.alive.iter().filter(is_due).count();
         self.ack_checks_due = self.overdue_ack_checks();
@@ -416,6 +451,82 @@ impl Model {
             || self.carried > 0
             || stop_is_over
             || self.alive.iter().any(ends_holding);
+    }
+
+    /// Other limits from here on, the first thing in a turn. Whoever has less time
+    /// than before has all of it once more; what a client had left of a longer
+    /// time goes on.
+    pub(crate) fn reload(&mut self, limits: &Limits) {
+        self.keep_new_budget(limits);
+        let before = std::mem::replace(&mut self.limits, limits.clone());
+        let upstreams = Limits {
+            grace: limits.upstream_grace,
+            drain_timeout: Some(limits.drain_timeout().max(limits.upstream_grace)),
+            ..limits.clone()
+        };
+        let upstreams_before = std::mem::replace(&mut self.upstream_limits, upstreams);
+        let ends_shadow = before.shadow && !limits.shadow;
+        if !limits.shadow {
+            (self.shadowed, self.perhaps_shadowed) = (0, 0);
+        }
+        let idle = |limits: &Limits| limits.idle_timeout.unwrap_or(Duration::MAX);
+        let hurries_silent =
+            idle(limits) < idle(&before) || limits.half_closed_timeout < before.half_closed_timeout;
+        let now = self.now;
+        for &number in &self.alive {
+            let ledger = &mut self.ledgers[number];
+            let (old, new) = match ledger.is_upstream {
+                true => (&upstreams_before, &self.upstream_limits),
+                false => (&before, &self.limits),
+            };
+            let has_less = |old: Duration, new: Duration| ends_shadow || new < old;
+            let less_grace = has_less(raised(old, old.grace, ledger), raised(new, new.grace, ledger));
+            let less_patience = has_less(
+                raised(old, old.drain_timeout(), ledger),
+                raised(new, new.drain_timeout(), ledger),
+            );
+            let less_farewell = has_less(
+                raised(&before, before.grace, ledger),
+                raised(&self.limits, limits.grace, ledger),
+            );
+            let (limit_before, limit) = (before.limit_bytes(), limits.limit_bytes());
+            if limit > limit_before && ledger.queue < limit {
+                ledger.over_since = None;
+            }
+            let begins = ledger.over_since.is_none() && ledger.queue > 0 && ledger.queue >= limit;
+            if begins || ledger.over_since.is_some() && less_grace {
+                ledger.over_since = Some(now);
+            }
+            if less_patience {
+                ledger.waiting_since = ledger.waiting_since.and(Some(now));
+            }
+            if less_farewell {
+                ledger.both_ended_since = ledger.both_ended_since.and(Some(now));
+            }
+            if limits.connect_timeout < before.connect_timeout {
+                ledger.connecting_since = ledger.connecting_since.and(Some(now));
+            }
+            if hurries_silent {
+                ledger.moved_at = Some(now);
+            }
+            ledger.looked_anew = Some(now);
+            ledger.unpaused_bytes = ledger.queue + 1;
+            if !limits.shadow {
+                ledger.shadowed = None;
+            }
+        }
+        let is_loose = self.loose;
+        self.look_ahead();
+        self.loose |= is_loose;
+    }
+
+    /// A lower budget acts at once, by the clocks as they were.
+    fn keep_new_budget(&mut self, limits: &Limits) {
+        self.budget_bytes = limits.memory_budget_bytes.unwrap_or(usize::MAX / 2);
+        // Nobody was judged yet in this turn.
+        self.loose = self.carried > 0 || self.leftover;
+        self.keep_budget();
+        self.loose &= self.over_budget_seen;
     }
 
     /// Clients whose ACKs should have been checked by now.
@@ -447,13 +558,10 @@ impl Model {
     fn earliest(&self, number: usize) -> Option<Instant> {
         let ledger = &self.ledgers[number];
         let limits = self.limits_of(ledger);
+        let judged = |since: Option<Instant>| since.filter(|_| !self.limits.shadow);
         let due = [
-            ledger
-                .over_since
-                .map(|since| since + raised(limits, limits.grace, ledger)),
-            ledger
-                .waiting_since
-                .map(|since| since + raised(limits, limits.drain_timeout(), ledger)),
+            judged(ledger.over_since).map(|since| since + raised(limits, limits.grace, ledger)),
+            judged(ledger.waiting_since).map(|since| since + raised(limits, limits.drain_timeout(), ledger)),
             ledger
                 .both_ended_since
                 .map(|since| since + raised(&self.limits, self.limits.grace, ledger)),
@@ -473,6 +581,7 @@ impl Model {
     /// The engine looked at a window.
     pub(crate) fn window_told(&mut self, number: usize, bytes: u32, is_withdrawn: bool) {
         let ledger = &mut self.ledgers[number];
+        ledger.before_look = (ledger.largest_window, ledger.withdrawn);
         ledger.window_looks += 1;
         ledger.withdrawn |= is_withdrawn;
         ledger.largest_window = ledger.largest_window.max(bytes);
@@ -768,7 +877,10 @@ impl Model {
         let queue = self.ledgers[number].queue;
         let bound = match self.kind {
             Kind::Herald => self.limits.hard_limit_bytes() + 1,
-            _ => self.limits.high_water_mark_bytes + SMALLEST_READ_BYTES,
+            _ => {
+                let unpaused_bytes = self.ledgers[number].unpaused_bytes;
+                self.limits.high_water_mark_bytes.max(unpaused_bytes) + SMALLEST_READ_BYTES
+            }
         };
         // The queue of a client that must be closed is not filled any more.
         let may_be_out = self.loose && self.over_budget_seen;
@@ -813,9 +925,14 @@ impl Model {
             ledger.pauses(self.now);
             ledger.over_since = None;
             ledger.waiting_since = None;
+            ledger.unpaused_bytes = 0;
+            ledger.shadowed = None;
             self.note_both_ended(number);
         } else if ledger.queue < limit && !ledger.paused {
-            ledger.over_since = None;
+            let was_over = ledger.over_since.take().is_some();
+            if was_over && ledger.shadowed == Some(SlowReason::WriteTimeout) {
+                ledger.shadowed = None;
+            }
         }
     }
 
@@ -957,6 +1074,11 @@ impl Model {
             is_address_full,
         } = found;
         self.settle();
+        if self.watched && self.limits.slowest_reader_bytes_per_s.is_some() {
+            // The last look was for the operator, and judged nobody.
+            let ledger = &mut self.ledgers[number];
+            (ledger.largest_window, ledger.withdrawn) = ledger.before_look;
+        }
         let now = self.now;
         let limits = &self.limits;
         let own_limits = self.limits_of(&self.ledgers[number]);
@@ -982,6 +1104,9 @@ impl Model {
         };
         let owed = match (reason, &departure) {
             (_, Some(Departure::Closed)) => false,
+            (CloseReason::Slow(SlowReason::WriteTimeout | SlowReason::DrainTimeout), _) if limits.shadow => {
+                false
+            }
             _ if self.kind == Kind::Meddler => true,
             // It was marked in the sweep of the turn before.
             (CloseReason::Slow(SlowReason::MemoryBudget), _)
@@ -1062,6 +1187,16 @@ impl Model {
             });
         }
         self.count(reason);
+        let ledger = &self.ledgers[number];
+        if ledger.shadowed.is_none() && self.broken_rule(ledger).is_some() {
+            // Whether it was kept before it was closed cannot be seen from outside.
+            self.perhaps_shadowed += u64::from(self.limits.shadow);
+        }
+        self.gone.push(Gone {
+            reason: reason.word(),
+            read: ledger.read,
+            taken: ledger.taken,
+        });
         self.depart(number, Departure::Closed);
         self.ledgers[number].departure = Some(Departure::Closed);
         self.alive.retain(|&there| there != number);
@@ -1155,6 +1290,7 @@ impl Model {
                 format!("{overdue_ack_checks} clients are over the limit, and nobody checks their ACKs")
             });
         }
+        self.enter_shadowed();
         self.check_frames();
         self.carried = self.carried_bytes();
         self.check_sum(queued_bytes);
@@ -1230,19 +1366,44 @@ impl Model {
 
     fn is_overdue(&self, number: usize) -> bool {
         let ledger = &self.ledgers[number];
-        let limits = self.limits_of(ledger);
         let gone_by =
             |since: Option<Instant>, time: Duration| since.is_some_and(|since| since + time <= self.now);
-        gone_by(ledger.over_since, raised(limits, limits.grace, ledger))
-            || gone_by(
-                ledger.waiting_since,
-                raised(limits, limits.drain_timeout(), ledger),
-            )
+        let is_kept = self.limits.shadow;
+        !is_kept && self.broken_rule(ledger).is_some()
             || gone_by(
                 ledger.both_ended_since,
                 raised(&self.limits, self.limits.grace, ledger) + LINGER_SLACK,
             )
             || gone_by(ledger.connecting_since, self.limits.connect_timeout)
+    }
+
+    /// The first rule that a client breaks, whatever shadow mode makes of it.
+    fn broken_rule(&self, ledger: &Ledger) -> Option<SlowReason> {
+        let limits = self.limits_of(ledger);
+        let gone_by = |since: Option<Instant>, time: Duration| {
+            since.is_some_and(|since| since + raised(limits, time, ledger) <= self.now)
+        };
+        if gone_by(ledger.over_since, limits.grace) {
+            return Some(SlowReason::WriteTimeout);
+        }
+        gone_by(ledger.waiting_since, limits.drain_timeout()).then_some(SlowReason::DrainTimeout)
+    }
+
+    /// Enters who is kept by shadow mode, once until it has recovered.
+    fn enter_shadowed(&mut self) {
+        if !self.limits.shadow {
+            return;
+        }
+        for at in 0..self.alive.len() {
+            let number = self.alive[at];
+            let ledger = &self.ledgers[number];
+            if ledger.shadowed.is_some() || !ledger.is_alive() {
+                continue;
+            }
+            let rule = self.broken_rule(ledger);
+            self.shadowed += u64::from(rule.is_some());
+            self.ledgers[number].shadowed = rule;
+        }
     }
 
     /// A client for which nothing waits and nothing moves is gone in time, whole or
@@ -1259,7 +1420,8 @@ impl Model {
         if ledger.is_upstream || !is_open || ledger.waited_at == Some(now) {
             return;
         }
-        let Some(moved_at) = ledger.moved_at.or(ledger.admitted_at).max(ledger.waited_at) else {
+        let moved_at = ledger.moved_at.or(ledger.admitted_at).max(ledger.waited_at);
+        let Some(moved_at) = moved_at.max(ledger.looked_anew) else {
             return;
         };
         let half_since = ledger.half_closed_since.map(|since| since.max(moved_at));

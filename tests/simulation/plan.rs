@@ -73,10 +73,12 @@ pub(crate) enum Trouble {
     Wakes,
     /// Urgent data, at whose mark a read stops.
     Urgent,
+    /// Other limits while clients are connected.
+    Reloads,
 }
 
 impl Trouble {
-    pub(crate) const ALL: [Self; 19] = [
+    pub(crate) const ALL: [Self; 20] = [
         Self::SpuriousEvents,
         Self::StaleEvents,
         Self::LateEvents,
@@ -96,6 +98,7 @@ impl Trouble {
         Self::TightBudget,
         Self::Wakes,
         Self::Urgent,
+        Self::Reloads,
     ];
 
     const fn bit(self) -> u32 {
@@ -110,6 +113,8 @@ pub(crate) struct Plan {
     pub(crate) kind: Kind,
     pub(crate) limits: Limits,
     pub(crate) max_clients: usize,
+    /// An operator may ask who is there and who has left.
+    pub(crate) watched: bool,
     pub(crate) max_frame_bytes: usize,
     /// From this length on, frames are read into memory of the service.
     pub(crate) long_frame_bytes: usize,
@@ -150,6 +155,9 @@ impl Plan {
         let mut rng = Rng::with_seed(seed);
         let mut troubles = 0;
         for trouble in Trouble::ALL {
+            if trouble == Trouble::Reloads {
+                continue;
+            }
             let chance = match trouble {
                 Trouble::Floods => 6,
                 Trouble::TightBudget | Trouble::Stop | Trouble::Storms | Trouble::Urgent => 4,
@@ -158,6 +166,11 @@ impl Plan {
             if rng.u32(..chance) == 0 {
                 troubles |= trouble.bit();
             }
+        }
+        // From a generator of its own, so that the rest stays as it is.
+        let mut operator_rng = Rng::with_seed(seed ^ 0x4e10);
+        if operator_rng.u8(..3) == 0 {
+            troubles |= Trouble::Reloads.bit();
         }
         let floods = troubles & Trouble::Floods.bit() != 0;
         let one_of = |rng: &mut Rng, of: &[usize]| of[rng.usize(..of.len())];
@@ -193,10 +206,12 @@ impl Plan {
         let mut reader_rng = Rng::with_seed(seed ^ 0x510e);
         limits.slowest_reader_bytes_per_s =
             (reader_rng.u8(..4) == 0).then(|| one_of(&mut reader_rng, &[50_000, 200_000, 1_000_000]));
+        limits.shadow = operator_rng.u8(..8) == 0;
         Self {
             seed,
             kind,
             limits,
+            watched: operator_rng.bool(),
             max_clients,
             peer_addresses,
             proxied: kind == Kind::Tunnel && address_rng.u8(..3) == 0,
@@ -236,6 +251,31 @@ impl Plan {
 
     pub(crate) const fn has(&self, trouble: Trouble) -> bool {
         self.troubles & trouble.bit() != 0
+    }
+
+    /// What an operator may choose in the place of these limits while the server
+    /// runs. A tunnel has its connect timeout from the start.
+    pub(crate) fn other_limits(&self, rng: &mut Rng) -> (Limits, usize) {
+        let before = &self.limits;
+        let mark = before.high_water_mark_bytes;
+        let mark = [mark, mark, (mark / 3).max(1), 2 * mark][rng.usize(..4)];
+        let is_tight = self.has(Trouble::TightBudget);
+        let other = limits(rng, self.kind, mark, self.max_frame_bytes, is_tight, self.peers);
+        let rates = [50_000, 200_000, 1_000_000];
+        let mut limits = Limits {
+            slowest_reader_bytes_per_s: (rng.u8(..4) == 0).then(|| rates[rng.usize(..rates.len())]),
+            max_clients_per_address: before.max_clients_per_address.map(|most| most + rng.usize(..2)),
+            shadow: before.shadow != (rng.u8(..6) == 0),
+            ..other
+        };
+        if self.kind == Kind::Tunnel {
+            limits.connect_timeout = before.connect_timeout;
+        }
+        let max_clients = match rng.u8(..4) {
+            0 => rng.usize(1..=self.peers + 2),
+            _ => self.max_clients,
+        };
+        (limits, max_clients)
     }
 
     /// The same run without one trouble.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fastrand::Rng;
-use highwater::{Actions, Answer, ClientId, CloseReason, Service};
+use highwater::{Actions, Answer, ClientId, CloseReason, Limits, Service};
 
 use super::content::piece;
 use super::model::{Departure, Found};
@@ -253,6 +253,20 @@ impl<S: Service> Service for Witness<S> {
         if self.kind == Kind::Echo {
             self.end_any(actions);
         }
+    }
+
+    fn reloaded(&mut self, limits: &Limits, actions: &mut Actions<'_>) {
+        self.begin_call(actions);
+        {
+            let world = &mut *self.world.borrow_mut();
+            if !std::mem::take(&mut world.reload_owed) || *limits != world.plan.limits {
+                world
+                    .model
+                    .accuse(|| "told of limits that nobody chose".to_owned());
+            }
+        }
+        self.service.reloaded(limits, actions);
+        self.end_call(actions);
     }
 
     fn stopping(&mut self, actions: &mut Actions<'_>) {

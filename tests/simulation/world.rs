@@ -36,6 +36,8 @@ pub(crate) struct World {
     pub(crate) listening: bool,
     /// The server was asked to stop.
     pub(crate) stop_asked: bool,
+    /// Other limits were chosen, of which the service has to hear.
+    pub(crate) reload_owed: bool,
     /// The last accept failed, so only a timer may bring the next.
     pub(crate) accept_failed: bool,
     pub(crate) queued: Vec<usize>,
@@ -116,6 +118,7 @@ impl World {
             listener_edge: false,
             listening: true,
             stop_asked: false,
+            reload_owed: false,
             accept_failed: false,
             queued: Vec::new(),
             places: Vec::new(),
