@@ -120,6 +120,8 @@ pub(crate) struct Ledger {
     /// How often the engine looked at its window, and the largest it saw.
     window_looks: u64,
     largest_window: u32,
+    /// What was known of its window when the turn began.
+    turn_window: (u32, bool),
     /// What was known before the last look.
     before_look: (u32, bool),
     /// It was withdrawn at one of them.
@@ -420,6 +422,7 @@ impl Model {
             let ledger = &mut self.ledgers[self.alive[at]];
             ledger.turn_range = (ledger.queue, ledger.queue);
             ledger.turn_held = ledger.held;
+            ledger.turn_window = (ledger.largest_window, ledger.withdrawn);
             ledger.turn_waiting_since = ledger.waiting_since;
             ledger.turn_held_since = ledger.held_since;
             ledger.turn_least_held = ledger.certainly_held(self.kind);
@@ -1389,6 +1392,17 @@ impl Model {
         gone_by(ledger.waiting_since, limits.drain_timeout()).then_some(SlowReason::DrainTimeout)
     }
 
+    /// Whether a rule was broken by what the turn began with.
+    fn was_broken(&mut self, number: usize) -> bool {
+        let ledger = &mut self.ledgers[number];
+        let known = (ledger.largest_window, ledger.withdrawn);
+        (ledger.largest_window, ledger.withdrawn) = ledger.turn_window;
+        let was_broken = self.broken_rule(&self.ledgers[number]).is_some();
+        let ledger = &mut self.ledgers[number];
+        (ledger.largest_window, ledger.withdrawn) = known;
+        was_broken
+    }
+
     /// Enters who is kept by shadow mode, once until it has recovered.
     fn enter_shadowed(&mut self) {
         if !self.limits.shadow {
@@ -1401,6 +1415,10 @@ impl Model {
                 continue;
             }
             let rule = self.broken_rule(ledger);
+            if rule.is_none() && self.was_broken(number) {
+                // A look behind that of the judge showed a larger window.
+                self.perhaps_shadowed += 1;
+            }
             self.shadowed += u64::from(rule.is_some());
             self.ledgers[number].shadowed = rule;
         }
