@@ -144,6 +144,13 @@ pub trait Service {
         ""
     }
 
+    /// Bytes that the service keeps for all clients together, beside those of
+    /// [`Actions::hold`]. When they become fewer, freed memory goes back to the
+    /// system.
+    fn kept_bytes(&self) -> usize {
+        0
+    }
+
     /// What the service counts, for the metrics of the server. Names and labels
     /// must not depend on clients.
     fn measures(&self) -> Vec<Measure> {

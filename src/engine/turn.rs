@@ -183,6 +183,11 @@ impl<N: Network, S: Service> Engine<N, S> {
         self.core.budget.queued_bytes()
     }
 
+    /// The same, and all that the service keeps.
+    pub(crate) fn kept_bytes(&self) -> usize {
+        self.queued_bytes().saturating_add(self.service.kept_bytes())
+    }
+
     /// The network that the engine runs on.
     pub const fn network(&mut self) -> &mut N {
         &mut self.core.network

@@ -311,7 +311,7 @@ impl<S: Service> EventLoop<S> {
     /// Gives freed memory back to the system when it is due, and shortens the
     /// wait to be there in time.
     fn give_memory_back(&mut self, now: Instant, wait: Option<Duration>) -> Option<Duration> {
-        self.trimmer.queued_now(self.engine.queued_bytes());
+        self.trimmer.queued_now(self.engine.kept_bytes());
         if self.trimmer.take_due(now) {
             self.engine.shrink();
             allocator::trim();

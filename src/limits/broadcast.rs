@@ -18,6 +18,13 @@ pub const MAX_SUBSCRIPTIONS_PER_CLIENT: usize = 100_000;
 /// Most subscriptions of all clients together.
 pub const MAX_SUBSCRIPTIONS: usize = 1_000_000;
 
+/// Memory of a channel or pattern, beside its name and its subscribers
+/// (measured: with one subscriber 571 B).
+pub const TOPIC_BYTES: usize = 480;
+
+/// Memory of one subscription.
+pub const SUBSCRIPTION_BYTES: usize = 96;
+
 /// Most commands between MULTI and EXEC.
 pub const MAX_QUEUED_COMMANDS: usize = 10_000;
 

@@ -86,6 +86,78 @@ fn a_client_has_at_most_100000_subscriptions_and_a_thousand_more_when_it_left_as
     assert_eq!(parts[2], Value::Integer(100_000));
 }
 
+/// What INFO says of this field.
+fn info_bytes(client: &mut Client, field: &str) -> usize {
+    let Value::Text(text) = client.ask(&["INFO", "memory"]) else {
+        panic!("no text")
+    };
+    let line = text.lines().find_map(|line| line.strip_prefix(field));
+    line.and_then(|rest| rest.strip_prefix(':'))
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap()
+}
+
+#[test]
+fn all_clients_have_at_most_1000000_subscriptions_which_are_counted_and_given_back() {
+    let server = start(&["--memory-budget", "1GiB"]);
+    let mut watcher = Client::connect(server.address());
+    let mut clients: Vec<Client> = (0..10).map(|_| Client::connect(server.address())).collect();
+    for (number, client) in clients.iter_mut().enumerate() {
+        for from in (0..100_000).step_by(1000) {
+            let names: Vec<String> = (from..from + 1000)
+                .map(|name| format!("{number}:{name}"))
+                .collect();
+            let mut parts = vec!["SUBSCRIBE"];
+            parts.extend(names.iter().map(String::as_str));
+            client.send(&parts);
+            (0..1000).for_each(|_| drop(client.next()));
+        }
+    }
+    let full = server.resident_bytes();
+    let counted = info_bytes(&mut watcher, "subscription_bytes");
+    assert!(
+        counted > full / 2 && counted < 2 * full,
+        "{counted} bytes are counted, {full} are resident"
+    );
+    assert_eq!(watcher.ask(&["PUBLISH", "7:77777", "x"]), Value::Integer(1));
+    assert_eq!(
+        watcher.ask(&["SUBSCRIBE", "one more"]).text(),
+        "-ERR all clients together may have 1000000 subscriptions and have as many"
+    );
+    drop(clients);
+    wait_until("their memory is given back", || {
+        server.resident_bytes() < full / 4
+    });
+    assert_eq!(info_bytes(&mut watcher, "subscription_bytes"), 0);
+    watcher.subscribe("one more");
+}
+
+#[test]
+fn names_of_channels_count_to_the_memory_budget() {
+    let server = start(&["--memory-budget", "8MiB", "--hard-limit", "2MiB"]);
+    let mut client = Client::connect(server.address());
+    let refusal = "-ERR the memory budget has no room for another subscription";
+    let name = |number: usize| format!("{number:065000}");
+    let taken = (0..1000)
+        .take_while(|&number| match client.ask(&["SUBSCRIBE", &name(number)]) {
+            Value::Array(_) => true,
+            refused => {
+                assert_eq!(refused.text(), refusal);
+                false
+            }
+        })
+        .count();
+    assert!(
+        (100..130).contains(&taken),
+        "{taken} names of 65,000 bytes fit into 8 MiB"
+    );
+    client.send(&["UNSUBSCRIBE", &name(0)]);
+    drop(client.next());
+    client.subscribe(&name(2000));
+}
+
 #[test]
 fn a_transaction_has_at_most_10000_commands_and_is_discarded_beyond() {
     let server = start(&[]);

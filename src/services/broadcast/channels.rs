@@ -9,9 +9,11 @@ use std::time::Instant;
 use bytes::Bytes;
 use slab::Slab;
 
+use super::kept::Kept;
 use super::members::Members;
 use super::memory::Accounted;
 use crate::backpressure::{Action, Backlog, ChannelName, Message};
+use crate::limits::broadcast::TOPIC_BYTES;
 use crate::protocol::resp::reply::{MessageKind, PUSH, encode_message};
 
 /// Number of a channel, pattern or shard channel.
@@ -150,14 +152,14 @@ impl Topic {
     }
 
     /// Puts the messages of a turn into the logs that somebody reads, and adds
-    /// their bytes to `kept_bytes`.
-    pub(super) fn keep_in_logs(&mut self, mark_bytes: usize, now: Instant, kept_bytes: &mut u64) {
+    /// their bytes to `kept`.
+    pub(super) fn keep_in_logs(&mut self, mark_bytes: usize, now: Instant, kept: &mut Kept) {
         let Some(logs) = &mut self.logs else { return };
         for (index, entry) in self.turn.entries.iter().enumerate() {
             let log = &mut logs[entry.action as usize];
             if log.has_readers() {
                 let bytes = self.turn.slice(index);
-                *kept_bytes += bytes.len() as u64;
+                kept.add(entry.action, bytes.len());
                 log.push(Message {
                     sequence: entry.sequence,
                     channel: entry.channel.clone(),
@@ -181,7 +183,12 @@ impl Topic {
 pub(super) struct Channels {
     topics: Slab<Topic>,
     by_name: [HashMap<ChannelName, TopicId>; 3],
+    /// What the topics take in memory, names included.
+    bytes: usize,
 }
+
+/// Places of an empty table that are kept.
+const KEPT_TOPICS: usize = 1024;
 
 impl Channels {
     pub(super) fn find(&self, kind: Kind, name: &[u8]) -> Option<TopicId> {
@@ -193,6 +200,7 @@ impl Channels {
             return id;
         }
         let topic = Topic::new(name, kind);
+        self.bytes += TOPIC_BYTES + name.len();
         let name = topic.name.clone();
         let id = self.topics.insert(topic);
         self.by_name[kind as usize].insert(name, id);
@@ -217,7 +225,17 @@ impl Channels {
         if self.topics.get(id).is_some_and(Topic::is_unused) {
             let topic = self.topics.remove(id);
             self.by_name[topic.kind as usize].remove(&topic.name);
+            self.bytes -= TOPIC_BYTES + topic.name.len();
+            // A crowd that was here once leaves no large table behind.
+            if self.topics.is_empty() && self.topics.capacity() > KEPT_TOPICS {
+                *self = Self::default();
+            }
         }
+    }
+
+    /// What the topics take in memory, beside their messages and members.
+    pub(super) const fn memory_bytes(&self) -> usize {
+        self.bytes
     }
 
     pub(super) fn of_kind(&self, kind: Kind) -> impl Iterator<Item = (TopicId, &Topic)> {

@@ -190,7 +190,7 @@ impl Broadcast {
         };
         if topic.logs.is_some() {
             let before = topic.overhead_bytes();
-            topic.keep_in_logs(mark_bytes, actions.now(), &mut self.patrol.kept_bytes);
+            topic.keep_in_logs(mark_bytes, actions.now(), &mut self.patrol.kept);
             let overhead = self.patrol.overhead_bytes + topic.overhead_bytes();
             self.patrol.overhead_bytes = overhead.saturating_sub(before);
         }
@@ -219,7 +219,7 @@ impl Broadcast {
             latest.count += 1;
             if std::mem::replace(&mut latest.turn, turn) != turn {
                 let bytes = topic.turn.slice(index);
-                self.patrol.kept_bytes += bytes.len() as u64;
+                self.patrol.kept.add(Action::Latest, bytes.len());
                 // A copy, so that one value does not keep a whole turn.
                 latest.bytes = match entries.len() {
                     1 => bytes,

@@ -36,6 +36,7 @@ mod gaps;
 mod holding;
 mod items;
 mod keeping;
+mod kept;
 mod measures;
 mod members;
 mod memory;
@@ -58,6 +59,7 @@ use self::holding::Holding;
 use self::memory::Accounted;
 use self::session::{Session, TurnReplies};
 use self::slowness::Patrol;
+use crate::limits::broadcast::SUBSCRIPTION_BYTES;
 use crate::protocol::resp::{Reply, Version};
 use crate::{Actions, ClientId, CloseReason, Limits, Measure, Service};
 
@@ -168,6 +170,11 @@ impl Broadcast {
     pub fn waiting_bytes(&self) -> usize {
         let overhead: usize = self.channels.all().map(channels::Topic::overhead_bytes).sum();
         self.memory.total() + self.reply_bytes + overhead
+    }
+
+    /// What subscriptions take in memory, the names of channels included.
+    pub(super) fn subscription_bytes(&self) -> usize {
+        self.channels.memory_bytes() + self.statistics.subscriptions * SUBSCRIPTION_BYTES
     }
 
     /// Messages that were dropped for slow subscribers so far.
@@ -336,6 +343,11 @@ impl Service for Broadcast {
     fn ticked(&mut self, actions: &mut Actions<'_>) {
         self.patrol(actions);
         self.review_holds(actions);
+    }
+
+    fn kept_bytes(&self) -> usize {
+        let waiting_bytes = self.memory.total() + self.reply_bytes + self.patrol.overhead_bytes;
+        waiting_bytes + self.subscription_bytes()
     }
 
     fn measures(&self) -> Vec<Measure> {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::Broadcast;
 use super::channels::{Topic, TopicId};
+use super::kept::{Kept, Room};
 use super::owed::Owed;
 use super::session::{Clocks, Cursor, Pending};
 use crate::backpressure::ChannelName;
@@ -20,24 +21,36 @@ use crate::{Actions, SlowReason, Slowness};
 pub(super) const PATROL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// When to look at clients that are behind.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Patrol {
     pub(super) clients_behind: usize,
-    /// Bytes that ever began to wait. Nobody owes more than what was added.
-    pub(super) kept_bytes: u64,
+    /// What ever began to wait.
+    pub(super) kept: Kept,
     /// When to look at the client in each slot; `None`: the next time.
     looks: Vec<Option<Look>>,
-    /// The least `kept_bytes` at which somebody is due.
-    next_look_bytes: u64,
+    /// The least of `kept` at which somebody is due.
+    next_look: Kept,
     /// Memory of logs beside their messages, or more.
     pub(super) overhead_bytes: usize,
+}
+
+impl Default for Patrol {
+    fn default() -> Self {
+        Self {
+            clients_behind: 0,
+            kept: Kept::NOTHING,
+            looks: Vec::new(),
+            next_look: Kept::NOTHING,
+            overhead_bytes: 0,
+        }
+    }
 }
 
 /// A client is looked at when either comes.
 #[derive(Clone, Copy, Debug)]
 struct Look {
     at: Instant,
-    kept_bytes: u64,
+    kept: Kept,
 }
 
 impl Patrol {
@@ -56,11 +69,11 @@ impl Patrol {
     /// Limits have changed: all are due.
     pub(super) fn look_at_all(&mut self) {
         self.looks.fill(None);
-        self.next_look_bytes = 0;
+        self.next_look = Kept::NOTHING;
     }
 
     fn is_due(&self, slot: usize, now: Instant) -> bool {
-        self.looks[slot].is_none_or(|look| now >= look.at || self.kept_bytes >= look.kept_bytes)
+        self.looks[slot].is_none_or(|look| now >= look.at || self.kept.reaches(look.kept))
     }
 }
 
@@ -75,7 +88,7 @@ impl Broadcast {
         clocks.behind_since.get_or_insert(now);
         clocks.silent_since.get_or_insert(now);
         self.patrol.is_changed(slot);
-        self.patrol.next_look_bytes = 0;
+        self.patrol.next_look = Kept::NOTHING;
     }
 
     /// A client took so many bytes of what waits for it.
@@ -134,17 +147,17 @@ impl Broadcast {
 
     /// Looks at everybody who is behind and due.
     pub(super) fn patrol(&mut self, actions: &mut Actions<'_>) {
-        let mut next_look_bytes = u64::MAX;
+        let mut next_look = Kept::FAR;
         for slot in 0..self.states.len() {
             if self.states[slot].is_behind && self.patrol.is_due(slot, actions.now()) {
                 self.look_at(slot, actions);
             }
             if self.states[slot].is_behind {
                 let look = self.patrol.looks[slot];
-                next_look_bytes = next_look_bytes.min(look.map_or(u64::MAX, |look| look.kept_bytes));
+                next_look = next_look.least(look.map_or(Kept::FAR, |look| look.kept));
             }
         }
-        self.patrol.next_look_bytes = next_look_bytes;
+        self.patrol.next_look = next_look;
     }
 
     fn look_at(&mut self, slot: usize, actions: &mut Actions<'_>) {
@@ -155,30 +168,35 @@ impl Broadcast {
         if self.states[slot].is_behind {
             let look = Look {
                 at: self.next_deadline(slot, now),
-                kept_bytes: (self.patrol.kept_bytes).saturating_add(self.room_of(slot, owed) as u64),
+                kept: self.patrol.kept.with(self.room_of(slot, owed)),
             };
             self.patrol.looks[slot] = Some(look);
         }
     }
 
     /// Bytes that may be published before a client can reach another limit.
-    fn room_of(&self, slot: usize, owed: Owed) -> usize {
+    fn room_of(&self, slot: usize, owed: Owed) -> Room {
         let settings = &self.settings;
         let until = |limit: usize, bytes: usize| match limit {
             0 => usize::MAX,
             limit => limit.saturating_sub(bytes).max(1),
         };
-        let mut room = until(settings.hard_limit_bytes, owed.counted_bytes);
+        let mut room = Room {
+            counted_bytes: until(settings.hard_limit_bytes, owed.counted_bytes),
+            droppable_bytes: usize::MAX,
+        };
         if owed.counted_bytes < settings.limit_bytes {
-            room = room.min(until(settings.limit_bytes, owed.counted_bytes));
+            let until_limit = until(settings.limit_bytes, owed.counted_bytes);
+            room.counted_bytes = room.counted_bytes.min(until_limit);
         }
         // Where several logs or values share a bound.
         let outgoing = &self.sessions[slot].outgoing;
         if outgoing.latest.len() > 1 {
-            room = room.min(until(settings.hard_limit_bytes, owed.droppable_bytes));
+            room.droppable_bytes = until(settings.hard_limit_bytes, owed.droppable_bytes);
         }
         if outgoing.pending.len() > 1 {
-            room = room.min((settings.high_water_mark_bytes / 4).max(1));
+            let part_of_mark = (settings.high_water_mark_bytes / 4).max(1);
+            room.droppable_bytes = room.droppable_bytes.min(part_of_mark);
         }
         room
     }
@@ -212,7 +230,7 @@ impl Broadcast {
     /// Looks at clients that may have reached a limit by what was published, and
     /// keeps the memory budget.
     pub(super) fn watch_memory(&mut self, actions: &mut Actions<'_>) {
-        if self.patrol.is_needed() && self.patrol.kept_bytes >= self.patrol.next_look_bytes {
+        if self.patrol.is_needed() && self.patrol.kept.reaches(self.patrol.next_look) {
             self.patrol(actions);
         }
         if std::mem::take(&mut self.holding.is_to_review) {
@@ -238,7 +256,7 @@ impl Broadcast {
 
     fn is_over_budget(&mut self, actions: &Actions<'_>) -> bool {
         let left = actions.memory_left();
-        let messages = self.memory.total() + self.reply_bytes;
+        let messages = self.memory.total() + self.reply_bytes + self.subscription_bytes();
         if messages + self.patrol.overhead_bytes <= left {
             return false;
         }

@@ -78,6 +78,7 @@ impl Broadcast {
                 vec![
                     ("waiting_bytes", self.waiting_bytes().to_string()),
                     ("owed_bytes", owed.to_string()),
+                    ("subscription_bytes", self.subscription_bytes().to_string()),
                 ],
             ),
             (

@@ -5,12 +5,14 @@
 
 use super::super::channels::{Kind, TopicId};
 use super::super::{Broadcast, RESERVED_PREFIX};
-use crate::Actions;
 use crate::backpressure::{Action, ChannelName};
-use crate::limits::broadcast::{MAX_CHANNEL_BYTES, MAX_SUBSCRIPTIONS, MAX_SUBSCRIPTIONS_PER_CLIENT};
+use crate::limits::broadcast::{
+    MAX_CHANNEL_BYTES, MAX_SUBSCRIPTIONS, MAX_SUBSCRIPTIONS_PER_CLIENT, SUBSCRIPTION_BYTES, TOPIC_BYTES,
+};
 use crate::protocol::glob;
 use crate::protocol::resp::Arguments;
 use crate::protocol::resp::reply::MessageKind;
+use crate::{Actions, Service};
 
 /// PUBLISH reaches the subscribers of a channel and of patterns that match it;
 /// SPUBLISH those of a shard channel.
@@ -57,7 +59,7 @@ pub(super) fn subscribe(
         return this.error(slot, "ERR SSUBSCRIBE isn't allowed for a DENY BLOCKING client");
     }
     for name in arguments.from(1) {
-        if let Some(sentence) = this.refuse_subscription(slot, kind, name) {
+        if let Some(sentence) = this.refuse_subscription(slot, kind, name, actions) {
             this.error(slot, sentence);
             continue;
         }
@@ -180,7 +182,13 @@ impl Broadcast {
         self.reply(slot, |reply| reply.integer(receivers as i64));
     }
 
-    fn refuse_subscription(&self, slot: usize, kind: Kind, name: &[u8]) -> Option<&'static str> {
+    fn refuse_subscription(
+        &self,
+        slot: usize,
+        kind: Kind,
+        name: &[u8],
+        actions: &Actions<'_>,
+    ) -> Option<&'static str> {
         let session = &self.sessions[slot];
         let is_new = self
             .channels
@@ -195,8 +203,12 @@ impl Broadcast {
         if session.all_subscriptions() >= MAX_SUBSCRIPTIONS_PER_CLIENT {
             return Some("ERR a client may have 100000 subscriptions and has as many");
         }
-        (self.statistics.subscriptions >= MAX_SUBSCRIPTIONS)
-            .then_some("ERR all clients together may have 1000000 subscriptions and have as many")
+        if self.statistics.subscriptions >= MAX_SUBSCRIPTIONS {
+            return Some("ERR all clients together may have 1000000 subscriptions and have as many");
+        }
+        let more_bytes = TOPIC_BYTES + SUBSCRIPTION_BYTES + name.len();
+        (self.kept_bytes() + more_bytes > actions.memory_left())
+            .then_some("ERR the memory budget has no room for another subscription")
     }
 
     fn confirm(&mut self, slot: usize, kind: Kind, subscribed: bool, name: Option<&[u8]>) {
