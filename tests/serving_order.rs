@@ -9,10 +9,10 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::time::Instant;
 
-use highwater::engine::{Engine, Event, Network, PeerState, Stream};
+use highwater::engine::{Engine, Event, Network, PeerState, PeerWindow, Question, Report, Stream};
 use highwater::limits::{
-    BULK_TURN_BYTES, EXPIRIES_PER_TURN, GRACE, TURN_BUDGET_ALL_BYTES, TURN_BUDGET_BYTES,
-    TURN_BUDGET_NEW_BYTES,
+    BULK_TURN_BYTES, EXPIRIES_PER_TURN, GRACE, INSPECTED_CLIENTS_PER_TURN, TURN_BUDGET_ALL_BYTES,
+    TURN_BUDGET_BYTES, TURN_BUDGET_NEW_BYTES,
 };
 use highwater::services::Echo;
 use highwater::{Actions, ClientId, Limits, Service};
@@ -23,6 +23,8 @@ struct Pipe {
     readable_bytes: Rc<Cell<usize>>,
     echoed_bytes: Rc<Cell<usize>>,
     is_stalled: Rc<Cell<bool>>,
+    /// How often the engine asked the kernel about the connection.
+    looks: Rc<Cell<usize>>,
 }
 
 impl Pipe {
@@ -78,6 +80,16 @@ impl Stream for Pipe {
 
     fn peer_state(&self) -> PeerState {
         PeerState::Unknown
+    }
+
+    fn kernel_bytes(&self) -> u64 {
+        self.looks.set(self.looks.get() + 1);
+        1
+    }
+
+    fn peer_window(&self) -> Option<PeerWindow> {
+        self.looks.set(self.looks.get() + 1);
+        None
     }
 }
 
@@ -359,6 +371,46 @@ fn a_small_message_waits_no_longer_beside_many_of_16000_bytes_than_beside_many_o
         moderate * 2 <= bulk * 3,
         "{moderate} beside 16,000, {bulk} beside 20,000"
     );
+}
+
+#[test]
+fn an_operators_question_about_15000_clients_is_answered_in_slices_between_small_messages() {
+    const CLIENTS: usize = 15_000;
+    const QUESTIONS: usize = 3;
+    let mut bench = Bench::with(CLIENTS);
+    bench.engine.watch();
+    let looks = |bench: &Bench| -> usize { bench.clients.iter().map(|(_, pipe)| pipe.looks.get()).sum() };
+    let (answered, answers) = std::sync::mpsc::channel();
+    // Several operators at once take no longer slices.
+    for _ in 0..QUESTIONS {
+        for question in [Question::Snapshot, Question::Clients { most_gone: 100 }] {
+            let answered = answered.clone();
+            bench
+                .engine
+                .inspect(question, Box::new(move |report| answered.send(report).unwrap()));
+        }
+    }
+    let mut reports = Vec::new();
+    for turn in 1..=CLIENTS {
+        let before = looks(&bench);
+        bench.send(0, MESSAGE);
+        bench.take_turn();
+        assert_eq!(bench.echoed(0), turn * MESSAGE, "it waits for no operator");
+        let slice = looks(&bench) - before;
+        assert!(slice <= INSPECTED_CLIENTS_PER_TURN, "{slice} looks in a turn");
+        reports.extend(answers.try_iter());
+        if reports.len() == 2 * QUESTIONS {
+            break;
+        }
+    }
+    assert_eq!(reports.len(), 2 * QUESTIONS, "every operator is answered");
+    assert_eq!(looks(&bench), 2 * QUESTIONS * CLIENTS);
+    for report in reports {
+        match report {
+            Report::Snapshot(snapshot) => assert_eq!(snapshot.kernel_bytes, CLIENTS as u64),
+            Report::Clients(list) => assert_eq!(list.live.len(), CLIENTS),
+        }
+    }
 }
 
 /// Closes every client as soon as it comes.

@@ -5,6 +5,7 @@
 //! `peer` the servers, `load` their clients; `slices`, `memory`, `beside` and
 //! `prober` measure; `report` writes.
 
+mod admin;
 mod beside;
 mod clock;
 mod deadlines;

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use crate::admin;
 use crate::deadlines;
 use crate::figure::{CALLGRIND, Figure, MESSAGE, SETTLE, collected, nowhere, server_side_bytes};
 use crate::generator::Generator;
@@ -36,11 +37,15 @@ pub(crate) fn run(trial: &Trial, workshop: &Workshop, is_quick: bool) -> Result<
         Trial::Instructions { peers, clients } => {
             let peers = peers.iter().filter(|peer| workshop.has(peer));
             peers
-                .map(|peer| instructions(workshop, peer, *clients))
+                .map(|peer| {
+                    let each = instructions(workshop, peer, &[], *clients)?;
+                    Ok(Figure::new(peer, INSTRUCTIONS, format!("{each:.0}")))
+                })
                 .chain([prober::instructions(workshop, *clients)])
                 .collect()
         }
         Trial::Deadlines { peers, clients } => deadlines::run(workshop, peers, *clients),
+        Trial::Admin { scraped, listed } => admin::run(workshop, *scraped, *listed),
         Trial::Prober { clients } => prober::run(workshop, *clients),
         Trial::Calls { peers, clients } => {
             let most = if is_quick { 2 } else { peers.len() };
@@ -183,14 +188,20 @@ fn calls(workshop: &Workshop, peer: &str, clients: usize) -> Result<Vec<Figure>,
 }
 
 /// Counts with callgrind: exact, and the same on a noisy machine. The
-/// difference of two runs removes the cost of starting and connecting.
-fn instructions(workshop: &Workshop, peer: &str, clients: usize) -> Result<Figure, String> {
+/// difference of two runs removes the cost of starting and connecting. Answers
+/// how many a message takes.
+pub(crate) fn instructions(
+    workshop: &Workshop,
+    peer: &str,
+    arguments: &[&str],
+    clients: usize,
+) -> Result<f64, String> {
     const SHORT: Duration = Duration::from_millis(300);
     const LONG: Duration = Duration::from_millis(1500);
     let count = |length: Duration| -> Result<(f64, f64), String> {
         let mut generator = Generator::start(MESSAGE, clients)?;
         let label = format!("instructions-{peer}");
-        let server = workshop.start_under(&CALLGRIND, peer, &[], generator.backend(), &label)?;
+        let server = workshop.start_under(&CALLGRIND, peer, arguments, generator.backend(), &label)?;
         generator.open(server.address())?;
         let done = generator.slice(length)?.done;
         drop(generator);
@@ -198,13 +209,10 @@ fn instructions(workshop: &Workshop, peer: &str, clients: usize) -> Result<Figur
     };
     let (few, short) = count(SHORT)?;
     let (many, long) = count(LONG)?;
-    let each = (many - few) / (long - short);
-    Ok(Figure::new(
-        peer,
-        "instructions per message, kernel excluded",
-        format!("{each:.0}"),
-    ))
+    Ok((many - few) / (long - short))
 }
+
+pub(crate) const INSTRUCTIONS: &str = "instructions per message, kernel excluded";
 
 fn mebibytes(bytes: u64) -> String {
     format!("{:.2} MB", bytes as f64 / f64::from(1 << 20))

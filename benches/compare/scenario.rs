@@ -114,6 +114,9 @@ pub(crate) enum Trial {
     },
     /// CPU of the prober per message, to the server's.
     Prober { clients: usize },
+    /// What operators cost: instructions per message without and with `--admin`,
+    /// CPU of a scrape, and how long others wait for a list of all clients.
+    Admin { scraped: usize, listed: usize },
     /// System calls per message.
     Calls {
         peers: &'static [&'static str],
@@ -513,6 +516,16 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         measure: Measure::Memory(Trial::Instructions {
             peers: &["floor", "highwater", "libevent", "libuv"],
             clients: 50,
+        }),
+    },
+    Scenario {
+        name: "admin",
+        title: "operators: --admin without a question, 10,000 clients scraped, 15,000 listed",
+        goal: "instructions with it at most 1.01 of those without; a scrape a second at most 1 % of a core; a list keeps nobody waiting 2 ms longer",
+        is_quick: false,
+        measure: Measure::Memory(Trial::Admin {
+            scraped: 10_000,
+            listed: 15_000,
         }),
     },
     Scenario {
