@@ -13,7 +13,7 @@ use std::time::Duration;
 use crate::clock::now;
 use crate::figure::{Figure, MESSAGE, SETTLE, nowhere};
 use crate::generator::Generator;
-use crate::memory::{INSTRUCTIONS, instructions};
+use crate::instructions::{INSTRUCTIONS, instructions};
 use crate::peer::Workshop;
 use crate::server::Server;
 use crate::statistics::median;

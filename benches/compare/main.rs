@@ -13,6 +13,7 @@ mod fanout;
 mod fanout_load;
 mod figure;
 mod generator;
+mod instructions;
 mod launch;
 mod load;
 mod memory;
