@@ -2,13 +2,15 @@
 # Builds what is given to others, and prints its paths: a Debian package, and a
 # static binary for x86-64 with the Containerfile around it.
 #
-# NO_BUILD=1 packs the binaries that are there.
+# NO_BUILD=1 packs the binaries that are there. DEBFULLNAME and DEBEMAIL, as
+# Debian's own tools read them, say who answers for the Debian package.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 target=${CARGO_TARGET_DIR:-target}
 package=$target/package
 musl=x86_64-unknown-linux-musl
+maintainer="${DEBFULLNAME:-The highwater developers} <${DEBEMAIL:-highwater@packages.debian.org}>"
 
 # build ARGS...: an optimized command, unless NO_BUILD is set.
 build() { [[ -n ${NO_BUILD:-} ]] || cargo build --release --locked --bin highwater "$@"; }
@@ -45,7 +47,7 @@ highwater ($version-1) unstable; urgency=medium
 
   * New release.
 
- -- ${DEBFULLNAME:-The highwater developers} <${DEBEMAIL:-highwater@packages.debian.org}>  $(date -u -R -d "$date")
+ -- $maintainer  $(date -u -R -d "$date")
 EOF
 }
 
@@ -70,10 +72,11 @@ if [[ -z ${NO_DEB:-} ]]; then
         echo "package: cargo-deb is missing: install it with 'cargo install cargo-deb --locked'" >&2
         exit 1
     }
+    [[ -n ${DEBEMAIL:-} ]] || echo "package: DEBEMAIL is not set, so the maintainer is a placeholder that nobody reads: set DEBFULLNAME and DEBEMAIL before you give the package to others" >&2
     build
     texts
     debian_changelog >"$package/changelog"
-    cargo deb --no-build --strip --quiet --locked --output "$package/" >/dev/null
+    cargo deb --no-build --strip --quiet --locked --maintainer "$maintainer" --output "$package/" >/dev/null
 fi
 static_binary
 
