@@ -53,6 +53,10 @@ fn nobody_is_cut_off_and_the_limits_that_it_recommends_keep_all_that_recovered()
     assert!(is_kept, "shadow mode cuts nobody off");
     let told = server.wait_for_lines(2, "would disconnect, write timeout: slow for ");
     assert_eq!(told.len(), 2, "{told:?}");
+    assert!(
+        told.iter().all(|line| line.contains("window closed, largest ")),
+        "{told:?}"
+    );
     server.wait_for_line("recovered after ");
     assert!(stuck.read(&mut [0; 1]).is_ok(), "it is still connected");
     server.signal(Signal::USR2);

@@ -42,6 +42,8 @@ fn the_slowest_stands_first_with_its_numbers_and_is_kept_with_its_reason_when_go
     let gone = &clients["gone"]["write timeout"][0];
     assert_eq!(gone["address"], address, "{clients}");
     assert_eq!(gone["reason"], "write timeout");
+    let state = gone["state"].as_str().unwrap();
+    assert!(state.starts_with("window closed, largest "), "{gone}");
     assert!(gone["over_limit_seconds"].as_f64().unwrap() >= 3.0, "{gone}");
     assert!(
         gone["queued_bytes"].as_u64().unwrap() >= 65_536,
