@@ -81,7 +81,7 @@ zoo: tools ## Hold the prober against servers whose truth is known; write docs/z
 	cargo test --test probe_zoo -- --write docs/zoo.md
 
 .PHONY: probe-peers
-probe-peers: build ## Probe Redis, NATS, nginx, HAProxy, socat and Node; write docs/servers.md
+probe-peers: build ## Probe 17 other servers, the examples and our own (10 minutes); write docs/servers.md
 	scripts/install-peers.sh
 	scripts/probe-peers.sh
 

@@ -31,10 +31,12 @@ free_port() {
 
 listens() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
+# Waits for ten seconds and more; not for a server that has ended.
 wait_for_port() {
     local tries
     for ((tries = 0; tries < 200; tries++)); do
         if listens "$1"; then return 0; fi
+        kill -0 "$server_pid" 2>/dev/null || return 1
         sleep 0.05
     done
     return 1

@@ -82,7 +82,10 @@ fn probe_and_report(args: &ProbeArgs) -> Result<Outcome, NoReport> {
         ],
         None => resolve::resolve(&target, args.timeout, &progress)?,
     };
-    let mut plan = args.plan(choose_address(&addresses, args.timeout, &progress)?);
+    let address = choose_address(&addresses, args.timeout, &progress)?;
+    // A port alone may have led to either family.
+    let target = args.port.map_or(target, |_| address.to_string());
+    let mut plan = args.plan(address);
     plan.tls = tls;
     let probed = probe(&plan, &target, &mut progress);
     progress.finish();

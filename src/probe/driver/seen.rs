@@ -76,7 +76,14 @@ pub(crate) fn slow_client<S: std::io::Read + std::io::Write>(
     let ended = client
         .end()
         .filter(|(_, end)| *end != Disconnect::NotConnected || !client.was_connected());
-    let seconds_to_end = match (client.full_at(), ended) {
+    // What a talker goes on sending moves, and even after its server has closed: it was full when
+    // nothing came towards it any more.
+    let stood = client.standstill().map(|stands| stands.seen_at);
+    let full = match (client.full_at(), ended) {
+        (Some(full), Some((at, _))) if full > at => stood.filter(|stood| *stood <= at),
+        (full, _) => full,
+    };
+    let seconds_to_end = match (full, ended) {
         (Some(full), Some((at, _))) => Some(at.saturating_duration_since(full).as_secs_f64()),
         _ => None,
     };
@@ -86,7 +93,7 @@ pub(crate) fn slow_client<S: std::io::Read + std::io::Write>(
         connected: client.was_connected(),
         joined_at: seconds(client.joined()),
         first_refused_at: client.fullness().first_refused().map(seconds),
-        full_at: client.full_at().map(seconds),
+        full_at: full.map(seconds),
         resumed_at: client.resumed_at().map(seconds),
         ended_at: ended.map(|(at, _)| seconds(at)),
         end: ended.map(|(_, end)| end),

@@ -76,6 +76,15 @@ fn by_growth(question: Question, plan: &Plan, seen: &Measurement, server: &Serve
             mebibytes(growth.peak)
         ));
     }
+    if let Some(owed) = most_owed(plan, seen).filter(|owed| *owed > allowed)
+        && plan.protocol.traits().echoes
+        && growth.in_use >= owed
+    {
+        return question.unknown(format!(
+            "{reason}, but the {} that it owed them may stand in memory that it had before; start it anew",
+            mebibytes(owed)
+        ));
+    }
     by_offer(question, plan, seen, allowed, growth.held, reason)
 }
 
@@ -126,6 +135,8 @@ struct Growth {
     held: u64,
     /// The most that was seen.
     peak: u64,
+    /// All that it held for a second, not only what it grew by.
+    in_use: u64,
     /// Its memory went back from the peak while every client that never reads was still owed.
     went_while_clients_waited: bool,
 }
@@ -148,6 +159,7 @@ impl Growth {
         Self {
             held: held.saturating_sub(base),
             peak: server.rss_peak_bytes.saturating_sub(base),
+            in_use: held,
             went_while_clients_waited: back.is_some_and(|back| all_wait(seen, back.at)),
         }
     }
@@ -200,6 +212,14 @@ fn by_absorption(question: Question, plan: &Plan, filled: &[&SlowClientSeen]) ->
         return question.unknown("the server's process is not to be seen from here");
     }
     let exhausted = filled.iter().filter(|client| client.offer_exhausted).count();
+    let goes_on = |client: &&&SlowClientSeen| !client.offer_exhausted && client.full_at.is_none();
+    let filling = filled.iter().filter(goes_on).count();
+    if exhausted == 0 && filling > 0 {
+        return question.unknown(format!(
+            "the server's side still took more of {filling} of {} that read nothing when the probe was over",
+            filled.len()
+        ));
+    }
     if exhausted == 0 {
         let reason = format!(
             "no client got rid of more than {most} bytes unread; the server's own memory is not to be seen from here"
@@ -228,7 +248,7 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
     /// Without slow clients; the phases last 2, 8 and 2 s.
-    const BASE: u64 = 40 * MIB;
+    const BASE: u64 = 20 * MIB;
 
     /// Memory in tenths of a second, in bytes above [`BASE`].
     fn measured(memory: impl Fn(f64) -> u64, slow: Vec<SlowClientSeen>) -> Measurement {
@@ -334,10 +354,51 @@ mod tests {
     }
 
     #[test]
+    fn a_server_that_had_the_memory_before_is_not_passed_for_not_growing() {
+        let seen = |owed: u64, base: u64| measured(move |_| base, stalled(Some(owed), None));
+        let reused = seen(16 * MIB, 12 * MIB);
+        assert_judged(Echo, &reused, Outcome::Unknown, "start it anew");
+        // A tunnel, say: what it owes cannot be in its own memory, or is next to nothing.
+        assert_judged(Echo, &seen(16 * MIB, 11 * MIB), Outcome::Pass, "grew by 0.0 MiB");
+        assert_judged(Echo, &seen(80_000, 30 * MIB), Outcome::Pass, "grew by 0.0 MiB");
+    }
+
+    #[test]
+    fn where_memory_is_out_of_sight_a_client_that_still_filled_up_proves_nothing() {
+        let out_of_sight = |slow: Vec<SlowClientSeen>| Measurement {
+            server: None,
+            ..measured(|_| 0, slow)
+        };
+        let full = || stalled(None, None);
+        assert_judged(
+            Echo,
+            &out_of_sight(full()),
+            Outcome::Pass,
+            "no client got rid of more",
+        );
+        let mut filling = full();
+        filling[1].full_at = None;
+        assert_judged(
+            Echo,
+            &out_of_sight(filling),
+            Outcome::Unknown,
+            "still took more of 1 of 2",
+        );
+        let mut exhausted = full();
+        exhausted[0].offer_exhausted = true;
+        assert_judged(
+            Echo,
+            &out_of_sight(exhausted),
+            Outcome::Unknown,
+            "kernels on the way",
+        );
+    }
+
+    #[test]
     fn what_healthy_clients_alone_made_it_hold_is_no_growth() {
         let always = |at: f64| {
             if (0.2..1.6).contains(&at) || at > 3.0 {
-                30 * MIB
+                11 * MIB
             } else {
                 0
             }
