@@ -170,7 +170,7 @@ pub(crate) struct ProbeArgs {
     /// leaves it unknown
     #[arg(long, value_name = "FINDING,..", value_delimiter = ',')]
     pub(crate) require: Vec<String>,
-    /// Let the verdict be pass although a finding about slow clients is unknown
+    /// Let the verdict be pass although a finding is unknown
     #[arg(long)]
     pub(crate) allow_unknown: bool,
 

@@ -24,7 +24,7 @@ pub struct Judgement {
     /// Findings that must pass, by name: one that was not tested fails the probe, and one that
     /// is unknown leaves it unknown.
     pub require: Vec<String>,
-    /// A finding about slow clients may be unknown.
+    /// A finding about slow clients, or healthy ones beside them, may be unknown.
     pub allow_unknown: bool,
 }
 
@@ -72,7 +72,47 @@ impl Judgement {
     }
 }
 
-/// Whether a finding is about what becomes of slow clients.
+/// Whether a finding is about what becomes of slow clients, or of healthy ones beside them.
 fn is_about_slow(finding: &str) -> bool {
-    finding == "stalled-in-time" || KINDS.iter().any(|row| row.finding == Some(finding))
+    let others = ["stalled-in-time", "healthy-unaffected"];
+    others.contains(&finding) || KINDS.iter().any(|row| row.finding == Some(finding))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::probe::report::verdict::finding::Question;
+
+    fn verdict(judgement: &Judgement, unknown: &'static str) -> Outcome {
+        let answer = |name| {
+            let outcome = if name == unknown {
+                Outcome::Unknown
+            } else {
+                Outcome::Pass
+            };
+            Question::new(name, name, "").answer(outcome, None, "")
+        };
+        judgement.verdict(&FINDINGS.map(answer), false)
+    }
+
+    #[test]
+    fn what_slow_clients_do_to_others_must_be_known_to_pass() {
+        let usual = Judgement::default();
+        for decides in [
+            "stalled-disconnected",
+            "stalled-in-time",
+            "paused-kept",
+            "healthy-unaffected",
+        ] {
+            assert_eq!(verdict(&usual, decides), Outcome::Unknown, "{decides}");
+        }
+        for beside in ["memory-bounded", "nothing-left-in-kernel"] {
+            assert_eq!(verdict(&usual, beside), Outcome::Pass, "{beside}");
+        }
+        let lax = Judgement {
+            allow_unknown: true,
+            ..Judgement::default()
+        };
+        assert_eq!(verdict(&lax, "healthy-unaffected"), Outcome::Pass);
+    }
 }
