@@ -113,6 +113,34 @@ fn the_manager_hears_when_it_accepts_reloads_and_stops() {
 }
 
 #[test]
+fn the_manager_hears_of_the_end_of_a_reload_once_it_is_in_force_and_also_after_a_bad_file() {
+    let manager = Manager::new(false);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("highwater.toml");
+    let write = |text: &str| std::fs::write(&path, text).unwrap();
+    write("grace = \"9s\"\n");
+    let server = manager.start(&[], &["--config", path.to_str().unwrap()]);
+    manager.wait_for("READY=1");
+    for (text, line) in [
+        ("grace = \"7s\"\n", "reload: "),
+        ("grace = 7\n", "; nothing has changed"),
+        ("grace = \"6s\"\n", "grace = 6s"),
+    ] {
+        write(text);
+        server.signal(Signal::HUP);
+        let reloading = manager.wait_for("RELOADING=1");
+        assert!(reloading.contains("MONOTONIC_USEC="), "{reloading}");
+        manager.wait_for("READY=1");
+        server.wait_for_line(line);
+    }
+    let in_force = server.wait_for_lines(3, "limits in force: ");
+    assert!(
+        in_force[1].contains("grace 7s") && in_force[2].contains("grace 6s"),
+        "{in_force:?}"
+    );
+}
+
+#[test]
 fn a_reload_without_a_log_file_ends_nobody_under_a_manager() {
     let manager = Manager::new(false);
     let mut command = Command::new(BINARY);
@@ -261,7 +289,7 @@ fn the_socket_that_is_named_admin_is_for_operators() {
         ]
     };
     let mut command = activated(sockets());
-    command.args(["echo", "--log-level", "off", "--admin", "127.0.0.1:0"]);
+    command.args(["echo", "--log-level", "off", "--admin", &admin.to_string()]);
     let _server = Ended(command.env("LISTEN_FDNAMES", "web:admin").spawn().unwrap());
     assert_eq!(answer(serving, b"a client", 8), b"a client");
     let request = format!("GET /healthz HTTP/1.1\r\nHost: {admin}\r\n\r\n");

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use support::server::Server;
 use support::sockets::{Buffers, End, connect, connect_with, fill_up_to, ping, read_to_end};
+use support::tunnel::Upstream;
 use support::{PATIENCE, holds_within};
 
 /// Sent by each of those who stall: more than a socket and the queue hold.
@@ -103,6 +104,51 @@ fn a_client_that_leaves_and_an_episode_of_its_own_are_told() {
         server.wait_for_lines(number, "would disconnect, write timeout");
     }
     server.wait_for_lines(2, "left by itself after ");
+}
+
+#[test]
+fn an_upstream_that_does_not_read_is_kept_and_its_grace_is_recommended_once_it_has_recovered() {
+    let upstream = Upstream::listen_with(Buffers::SMALL);
+    let server = upstream.tunnel(&["--shadow", "--upstream-grace", "500ms", "--drain-timeout", "10m"]);
+    let mut client = connect_with(server.address(), Buffers::SMALL);
+    let mut served = upstream.accept();
+    let sent = fill_up_to(&mut client, 4 * SENT_BYTES);
+    let line = server.wait_for_line("would disconnect, write timeout");
+    assert!(line.contains("upstream"), "{line}");
+    client.shutdown(Shutdown::Write).unwrap();
+    let (read, end) = read_to_end(&mut served);
+    assert_eq!((read.len(), end), (sent, End::Clean), "nobody is cut off");
+    let line = server.wait_for_line("recovered after ");
+    assert!(line.contains("upstream"), "{line}");
+    server.signal(Signal::USR2);
+    let told = server.wait_for_line("shadow: --limit");
+    let (_, grace) = told.split_once("--upstream-grace ").unwrap();
+    assert!(!grace.starts_with("500ms"), "{told}");
+}
+
+#[test]
+fn a_reader_of_a_file_who_stalls_is_kept_and_has_all_of_it_in_the_end() {
+    const FILE_BYTES: usize = 8 << 20;
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("large"), vec![7; FILE_BYTES]).unwrap();
+    let options = [folder.path().to_str().unwrap(), "--shadow", "--grace", "400ms"];
+    let server = Server::start("serve", &options);
+    let mut client = connect_with(server.address(), Buffers::SMALL);
+    client
+        .write_all(b"GET /large HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        .unwrap();
+    server.wait_for_line("would disconnect, write timeout");
+    let (read, end) = read_to_end(&mut client);
+    assert!(
+        read.len() > FILE_BYTES && end == End::Clean,
+        "{} {end:?}",
+        read.len()
+    );
+    server.wait_for_line("recovered after ");
+    assert!(server.lines_with("disconnecting").is_empty());
+    server.signal(Signal::USR2);
+    let told = server.wait_for_line("shadow: --limit");
+    assert!(told.contains("1 recovered"), "{told}");
 }
 
 #[test]

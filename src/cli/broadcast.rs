@@ -24,7 +24,6 @@ use super::serve::{Serving, serve};
 #[command(after_help = ACTIONS)]
 #[command(mut_args(|arg| match arg.get_id().as_str() {
     "slowest_reader" => arg.help("Refused here: subscribers are judged by --grace alone [default: raises none]"),
-    "shadow" => arg.help("Refused here: what happens to slow subscribers is chosen by --slow"),
     _ => arg,
 }))]
 pub(crate) struct BroadcastArgs {
@@ -59,6 +58,9 @@ Actions:
   drop-oldest  at the high-water mark its oldest messages make room for new ones
   latest       only the newest message of each channel waits for it
   pause        publishers wait for it, for at most the grace; then it is reset
+
+With --shadow, disconnect and pause reset nobody for slowness and tell whom they
+would reset; drop-oldest and latest drop as ever.
 
 The hard limit is 32MiB here unless it is given. A client that subscribes to
 __highwater__:lost gets `CHANNEL COUNT` there wherever its messages have
@@ -155,8 +157,6 @@ impl ServingArguments for BroadcastArgs {
         let sentence = if self.serving.slowest_reader.is_some() {
             "--slowest-reader is not for broadcast, whose subscribers are judged by --grace alone: leave it out, and \
              make --grace longer"
-        } else if self.serving.shadow {
-            "--shadow is not for broadcast, which judges subscribers itself: leave it out, and see --slow"
         } else if self.max_message.0 == 0 {
             "--max-message 0 would refuse every command: give it at least 1, such as 1MiB"
         } else {

@@ -39,7 +39,8 @@ pub(crate) trait Commands {
     fn offer(&mut self, client: ClientId, data: &[u8]) -> usize;
     fn call_when_writable(&mut self, client: ClientId);
     fn try_again(&mut self, client: ClientId);
-    fn disconnect(&mut self, client: ClientId, reason: SlowReason, slow: Slowness, detail: &str);
+    fn disconnect(&mut self, client: ClientId, reason: SlowReason, slow: Slowness, detail: &str) -> bool;
+    fn recovered(&mut self, client: ClientId, reason: SlowReason, slow: Slowness);
     fn memory_left(&self) -> usize;
     fn send_file(&mut self, client: ClientId, parts: Vec<FilePart>);
     fn resume_file(&mut self, client: ClientId);
@@ -110,8 +111,16 @@ impl<'a> Actions<'a> {
     /// Disconnects the client at once, with a reset, by a rule that this
     /// service judges itself because it keeps what waits. Logged and counted
     /// as the engine's own rules are; `detail` has the number of the rule.
-    pub fn disconnect(&mut self, client: ClientId, reason: SlowReason, slow: Slowness, detail: &str) {
-        self.commands.disconnect(client, reason, slow, detail);
+    /// `false` if [shadow mode](crate::Limits) keeps the client, which is logged
+    /// and counted once until it has [`recovered`](Self::recovered).
+    pub fn disconnect(&mut self, client: ClientId, reason: SlowReason, slow: Slowness, detail: &str) -> bool {
+        self.commands.disconnect(client, reason, slow, detail)
+    }
+
+    /// Says that a client is no longer slow by a rule that this service judges
+    /// itself. Shadow mode learns from it which limits would have kept the client.
+    pub fn recovered(&mut self, client: ClientId, reason: SlowReason, slow: Slowness) {
+        self.commands.recovered(client, reason, slow);
     }
 
     /// Bytes that may still be queued or held before the memory budget is

@@ -38,8 +38,13 @@ impl<N: Network> Commands for Core<N> {
         Self::try_again(self, id);
     }
 
-    fn disconnect(&mut self, id: ClientId, reason: SlowReason, slow: Slowness, detail: &str) {
+    fn disconnect(&mut self, id: ClientId, reason: SlowReason, slow: Slowness, detail: &str) -> bool {
         Self::disconnect_slow(self, id, reason, slow, detail);
+        !self.is_shadowed(reason)
+    }
+
+    fn recovered(&mut self, id: ClientId, reason: SlowReason, slow: Slowness) {
+        self.shadow_recovery(id, reason, slow);
     }
 
     fn memory_left(&self) -> usize {

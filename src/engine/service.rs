@@ -137,6 +137,12 @@ pub trait Service {
         None
     }
 
+    /// The limits by which this service judges clients itself; `None` if it leaves
+    /// that to the engine. Shadow mode recommends limits in their place.
+    fn own_limits(&self) -> Option<Limits> {
+        None
+    }
+
     /// What stands in front of the name of a client in the log, such as
     /// `admin `. A service that has a role beside another one says nothing of
     /// its own start and stop.

@@ -21,7 +21,8 @@ impl<N: Network, S: Service> Engine<N, S> {
     #[must_use]
     pub fn shadow_report(&self) -> Option<ShadowReport> {
         let shadow = self.core.shadow.as_ref()?;
-        Some(shadow.report(&self.core.limits))
+        let own = self.service.own_limits();
+        Some(shadow.report(own.as_ref().unwrap_or(&self.core.limits)))
     }
 
     /// Writes what shadow mode recommends into the log.
@@ -80,6 +81,19 @@ impl<N: Network> Core<N> {
         if let Some(episode) = shadow.episode(id)
             && (stopped(episode.reason).is_some() || client.queue.is_empty())
         {
+            self.end_episode(id, Ending::Recovered);
+        }
+    }
+
+    /// A client is no longer slow by a rule that its service judges.
+    pub(super) fn shadow_recovery(&mut self, id: ClientId, reason: SlowReason, slow: Slowness) {
+        let Some(shadow) = &mut self.shadow else { return };
+        match reason {
+            SlowReason::WriteTimeout => shadow.back_below_limit(slow.slow_for, slow.peak_bytes, false),
+            SlowReason::DrainTimeout => shadow.drained(slow.slow_for, false),
+            _ => {}
+        }
+        if shadow.episode(id).is_some_and(|episode| episode.reason == reason) {
             self.end_episode(id, Ending::Recovered);
         }
     }

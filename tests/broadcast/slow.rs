@@ -4,8 +4,11 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
+
 use crate::client::{Client, Value};
-use crate::support::wait_until;
+use crate::support::server::second_of;
+use crate::support::{PATIENCE, wait_until};
 use crate::{number_of, payload, publish_many, start};
 
 const LOST: &str = "__highwater__:lost";
@@ -292,4 +295,118 @@ fn a_hundred_stalled_subscribers_take_little_memory() {
             "{action} {length}: {resident} bytes, {waiting} wait"
         );
     }
+}
+
+#[test]
+fn in_shadow_mode_a_stalled_subscriber_is_kept_and_loses_nothing_and_a_grace_that_keeps_it_is_recommended() {
+    let server = start(&["--shadow", "--grace", "500ms"]);
+    let mut stalled = Client::with_small_buffer(server.address());
+    stalled.subscribe("a");
+    let mut publisher = Client::connect(server.address());
+    publish_many(&mut publisher, "a", 2000, 1000);
+    let line = server.wait_for_line("would disconnect, write timeout: slow for ");
+    assert!(line.contains("limit 65536"), "{line}");
+    for number in 0..2000 {
+        assert_eq!(number_of(stalled.next().message().unwrap().1), number);
+    }
+    server.wait_for_line("recovered after ");
+    server.signal(Signal::USR2);
+    let told = server.wait_for_line("shadow: --limit ");
+    assert!(
+        told.contains("of 1 that would have been disconnected 1 recovered"),
+        "{told}"
+    );
+    let (_, options) = told.split_once("--limit ").unwrap();
+    let (options, _) = options.split_once(" keeps all").unwrap();
+    let (limit, _) = options.split_once(" --grace ").unwrap();
+    assert!(
+        limit.ends_with("KiB") || limit.ends_with("MiB"),
+        "a limit above its queue: {told}"
+    );
+    assert_eq!(
+        server.lines_with("would disconnect").len(),
+        1,
+        "once for an episode"
+    );
+    let summary = server.stop();
+    assert!(summary.contains(" 0 write timeout"), "{summary}");
+}
+
+#[test]
+fn in_shadow_mode_publishers_go_on_after_the_grace_and_the_hard_limit_holds() {
+    let server = start(&[
+        "--shadow",
+        "--grace",
+        "300ms",
+        "--slow-for",
+        "b=pause",
+        "--hard-limit",
+        "2MiB",
+    ]);
+    let mut paused = Client::with_small_buffer(server.address());
+    paused.subscribe("b");
+    let mut publisher = Client::connect(server.address());
+    let begun = Instant::now();
+    while server.lines_with("would disconnect, write timeout").is_empty() {
+        publish_many(&mut publisher, "b", 16, 32_000);
+        assert!(begun.elapsed() < PATIENCE);
+    }
+    // It is still there, and counted as a reader.
+    assert_eq!(publisher.ask(&["PUBLISH", "b", "x"]), Value::Integer(1));
+    let mut stalled = Client::with_small_buffer(server.address());
+    stalled.subscribe("a");
+    publish_many(&mut publisher, "a", 400, 32_000);
+    server.wait_for_line("hard limit, disconnecting");
+}
+
+#[test]
+fn rules_that_a_reload_brings_hold_for_what_is_published_from_then_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("highwater.toml");
+    let write = |text: &str| std::fs::write(&path, text).unwrap();
+    write("grace = \"10m\"\ndrain-timeout = \"20m\"\n");
+    let server = start(&["--config", path.to_str().unwrap()]);
+    let mut subscriber = Client::with_small_buffer(server.address());
+    subscriber.subscribe("ticks.a");
+    let mut publisher = Client::connect(server.address());
+    publish_many(&mut publisher, "ticks.a", 1000, 4096);
+    write("grace = \"10m\"\ndrain-timeout = \"20m\"\nslow-for = [\"ticks.*=latest\", \"*=pause\"]\n");
+    server.signal(Signal::HUP);
+    let line = server.wait_for_line("reload: ");
+    assert!(line.contains("slow-for = ticks.*=latest *=pause"), "{line}");
+    publish_many(&mut publisher, "ticks.a", 1000, 4096);
+    publisher.ask(&["PUBLISH", "ticks.a", &payload(5000, 4096)]);
+    let mut read = 0;
+    loop {
+        let value = subscriber.next();
+        let number = number_of(value.message().unwrap().1);
+        if number == 5000 {
+            break;
+        }
+        assert!(
+            read >= 1000 || number == read,
+            "all of those before the reload: {number} after {read}"
+        );
+        read += 1;
+    }
+    assert!(read < 1100, "of those behind it the last: {read}");
+}
+
+#[test]
+fn a_grace_that_is_lowered_acts_on_a_subscriber_that_is_stalled_already_and_all_of_it_is_left() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("highwater.toml");
+    std::fs::write(&path, "grace = \"10m\"\ndrain-timeout = \"20m\"\n").unwrap();
+    let server = start(&["--config", path.to_str().unwrap()]);
+    let mut stalled = Client::with_small_buffer(server.address());
+    stalled.subscribe("a");
+    let mut publisher = Client::connect(server.address());
+    publish_many(&mut publisher, "a", 1000, 4096);
+    std::thread::sleep(Duration::from_millis(1200));
+    std::fs::write(&path, "grace = \"1s\"\ndrain-timeout = \"20m\"\n").unwrap();
+    server.signal(Signal::HUP);
+    let cut = server.wait_for_line("write timeout, disconnecting");
+    let in_force = server.wait_for_lines(2, "limits in force: ").remove(1);
+    let allowed = second_of(&cut) - second_of(&in_force);
+    assert!(allowed > 0.99, "only {allowed} s after the reload: {cut}");
 }

@@ -359,6 +359,15 @@ pub struct ClientName {
 }
 
 impl ClientName {
+    /// The name of a client with this descriptor.
+    #[cfg(test)]
+    pub(super) const fn of_client(descriptor: i32) -> Self {
+        Self {
+            descriptor,
+            upstream_of: None,
+        }
+    }
+
     /// The number of the client, or of the one that this upstream is for.
     pub(super) fn client_number(self) -> i32 {
         self.upstream_of.unwrap_or(self.descriptor)

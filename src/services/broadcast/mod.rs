@@ -21,6 +21,7 @@
 //! | `owed` | how much waits for one client |
 //! | `slowness` | who is too slow, and what happens then |
 //! | `dropping` | what is dropped for a slow client |
+//! | `shadowing` | what shadow mode hears of subscribers that recovered |
 //! | `reloading` | other settings while clients are connected |
 //! | `holding` | publishers that wait for full subscribers |
 //! | `measures` | what is counted for monitoring |
@@ -44,6 +45,7 @@ mod owed;
 mod reloading;
 mod session;
 mod settings;
+mod shadowing;
 mod slowness;
 mod statistics;
 mod subscribing;
@@ -348,6 +350,10 @@ impl Service for Broadcast {
     fn kept_bytes(&self) -> usize {
         let waiting_bytes = self.memory.total() + self.reply_bytes + self.patrol.overhead_bytes;
         waiting_bytes + self.subscription_bytes()
+    }
+
+    fn own_limits(&self) -> Option<Limits> {
+        Some(self.settings.as_limits())
     }
 
     fn measures(&self) -> Vec<Measure> {

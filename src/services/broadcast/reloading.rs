@@ -57,8 +57,9 @@ impl Broadcast {
     fn pardon(&mut self, before: &Settings, actions: &Actions<'_>) {
         let now = actions.now();
         let has_less = |now: Duration, before: Duration| !now.is_zero() && (before.is_zero() || now < before);
-        let shorter_grace = has_less(self.settings.grace, before.grace);
-        let shorter_patience = self.settings.drain_timeout < before.drain_timeout;
+        let ends_shadow = before.shadow && !self.settings.shadow;
+        let shorter_grace = ends_shadow || has_less(self.settings.grace, before.grace);
+        let shorter_patience = ends_shadow || self.settings.drain_timeout < before.drain_timeout;
         let behind = (0..self.states.len()).filter(|&slot| self.states[slot].is_behind);
         let mut pardoned: Vec<usize> = Vec::new();
         for slot in behind.collect::<Vec<_>>() {

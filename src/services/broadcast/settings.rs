@@ -36,6 +36,8 @@ pub struct Settings {
     pub drain_timeout: Duration,
     /// All that waits together, in bytes, if the operator chose it.
     pub memory_budget_bytes: Option<usize>,
+    /// Nobody is disconnected for slowness; it is told who would be.
+    pub shadow: bool,
     /// Most clients, if the operator chose it.
     pub max_clients: Option<usize>,
 }
@@ -57,6 +59,21 @@ impl Settings {
             drain_timeout: limits.drain_timeout(),
             memory_budget_bytes: limits.memory_budget_bytes,
             max_clients: limits.max_clients,
+            shadow: limits.shadow,
+        }
+    }
+
+    /// The limits by which subscribers are judged, as a server of another kind has
+    /// them.
+    pub(super) fn as_limits(&self) -> Limits {
+        let or_none = |bytes: usize| if bytes == 0 { usize::MAX } else { bytes };
+        Limits {
+            high_water_mark_bytes: self.high_water_mark_bytes,
+            limit_bytes: Some(or_none(self.limit_bytes)),
+            hard_limit_bytes: Some(or_none(self.hard_limit_bytes)),
+            grace: self.grace,
+            drain_timeout: Some(self.drain_timeout),
+            ..Limits::default()
         }
     }
 

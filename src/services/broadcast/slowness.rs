@@ -97,6 +97,7 @@ impl Broadcast {
         let Some(session) = self.sessions.get_mut(slot) else {
             return;
         };
+        let (clocks, peak_bytes) = (session.outgoing.clocks, session.outgoing.peak_bytes);
         if sent_bytes > 0 {
             session.outgoing.clocks.silent_since = Some(now);
         }
@@ -118,6 +119,7 @@ impl Broadcast {
                 self.patrol.clients_behind -= 1;
             }
         }
+        self.tell_recovery(slot, clocks, peak_bytes, actions);
     }
 
     /// Starts and stops the clocks of a client by what waits for it now.
@@ -162,8 +164,11 @@ impl Broadcast {
 
     fn look_at(&mut self, slot: usize, actions: &mut Actions<'_>) {
         let now = actions.now();
+        let outgoing = &self.sessions[slot].outgoing;
+        let (clocks, peak_bytes) = (outgoing.clocks, outgoing.peak_bytes);
         self.keep_mark(slot, now);
         let owed = self.turn_clocks(slot, now);
+        self.tell_recovery(slot, clocks, peak_bytes, actions);
         self.judge(slot, owed, actions);
         if self.states[slot].is_behind {
             let look = Look {
@@ -332,9 +337,10 @@ impl Broadcast {
             waiting_bytes: owed.bytes(),
             peak_bytes: session.outgoing.peak_bytes.max(owed.bytes()),
         };
-        self.statistics.slow_clients += 1;
-        actions.disconnect(session.id, reason, slow, detail);
-        self.forget_pending(slot);
+        if actions.disconnect(session.id, reason, slow, detail) {
+            self.statistics.slow_clients += 1;
+            self.forget_pending(slot);
+        }
     }
 
     /// Forgets what waits for a client that is gone.
