@@ -114,14 +114,6 @@ fn each_wrong_value_is_one_line_that_names_it_and_says_what_would_be_right() {
             &["--log-level", "off", "--log-file", "/tmp/never-made"],
             &["--log-level off", "--log-file /tmp/never-made"],
         ),
-        (
-            &["--log-level", "off", "--admin", "127.0.0.1:0"],
-            &["--log-level off", "--admin 127.0.0.1:0", "name a port"],
-        ),
-        (
-            &["--log-level", "warn", "--admin", "[::1]:0"],
-            &["--log-level warn", "--admin [::1]:0", "name a port"],
-        ),
         (&["--hard-limit", "66KiB"], &["--hard-limit 66KiB", "68KiB"]),
         (&["--memory-budget", "1KiB"], &["--memory-budget 1KiB", "68KiB"]),
         (&["--max-clients", "0"], &["--max-clients 0", "at least 1"]),

@@ -14,7 +14,7 @@ use highwater::limits::RESERVED_DESCRIPTORS;
 use highwater::services::admin::SEATS;
 use highwater::services::{Admin, AdminConfig};
 use highwater::{EventLoop, Limits, Remote, ServerError, Service};
-use log::{error, info};
+use log::{Level, error, info, log_enabled};
 
 use super::log::Log;
 
@@ -128,6 +128,7 @@ impl AdminPlan {
     ) -> Result<AdminThread, ServerError> {
         server.watch();
         let (asked, log) = (server.remote(), log.clone());
+        let is_port_chosen = listeners.is_empty() && self.address.port() == 0;
         let own = [self.address];
         let addresses: &[SocketAddr] = if listeners.is_empty() { &own } else { &[] };
         let mut operators = EventLoop::listen_through(listeners, addresses, of_operators(limits), |own| {
@@ -140,6 +141,10 @@ impl AdminPlan {
         })?;
         let address = operators.local_addr();
         info!(event = "admin", address:% = address; "admin page on http://{address}/");
+        if is_port_chosen && !log_enabled!(Level::Info) {
+            // The log does not tell, and nobody could ask.
+            eprintln!("admin page on http://{address}/");
+        }
         let remote = operators.remote();
         let copies = operators.clone_listeners();
         let copies = copies.map_err(|error| ServerError::EventLoop("copy its listening sockets", error))?;

@@ -219,15 +219,6 @@ impl ServingArgs {
 
     /// Options that cancel each other, in one sentence.
     pub(crate) fn contradiction(&self) -> Option<String> {
-        if let Some(address) = self.admin.admin.filter(|address| address.port() == 0)
-            && self.log_level < LevelFilter::Info
-        {
-            return Some(format!(
-                "--admin {address} takes a free port that only the log names, at level info: name a port, or leave \
-                 --log-level {} out",
-                self.log_level.as_str().to_lowercase()
-            ));
-        }
         let path = self.log_file.as_ref()?;
         (self.log_level == LevelFilter::Off).then(|| {
             format!(

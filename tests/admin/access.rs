@@ -1,7 +1,8 @@
 //! Who may ask, and how.
 
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::operator::{Watched, request};
 use crate::support::server::{BINARY, Server};
@@ -104,4 +105,34 @@ fn nothing_can_be_changed_and_what_is_not_there_is_named() {
     let reply = ask("HEAD /metrics");
     assert!(reply.status == 200 && reply.body.is_empty(), "{reply:?}");
     assert_eq!(ask("GET").status, 400);
+}
+
+#[test]
+fn a_port_that_the_kernel_chose_is_told_though_the_log_is_silent() {
+    let mut server = Command::new(BINARY)
+        .args([
+            "echo",
+            "--port",
+            "0",
+            "--admin",
+            "127.0.0.1:0",
+            "--log-level",
+            "off",
+        ])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut told = String::new();
+    let mut stderr = BufReader::new(server.stderr.take().unwrap());
+    stderr.read_line(&mut told).unwrap();
+    let admin = told.trim_end().strip_prefix("admin page on http://");
+    let admin = admin.unwrap_or_else(|| panic!("{told:?}")).trim_end_matches('/');
+    let reply = request(
+        admin.parse().unwrap(),
+        "GET /healthz HTTP/1.1\r\nHost: localhost\r\n",
+    );
+    server.kill().unwrap();
+    server.wait().unwrap();
+    assert_eq!(reply.status, 200);
+    assert_eq!(stderr.lines().count(), 0, "and nothing else");
 }
