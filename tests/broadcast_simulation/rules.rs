@@ -256,6 +256,34 @@ fn what_may_be_dropped_counts_to_no_limit_and_costs_no_message_of_another_action
 }
 
 #[test]
+fn what_may_be_dropped_of_several_channels_stays_near_one_mark_though_no_time_passes() {
+    let mut stage = Stage::new();
+    let channels = ["drop.a", "drop.b", "drop.c"];
+    let subscriber = stage.subscriber(&channels);
+    let publisher = stage.publisher();
+    for _ in 0..200 {
+        for channel in channels {
+            stage.publish(publisher, channel, 100);
+        }
+    }
+    stage.read(publisher, usize::MAX);
+    stage.say(publisher, &["CLIENT", "LIST"]);
+    let list = String::from_utf8(stage.read(publisher, usize::MAX)).unwrap();
+    let owed = list
+        .split("omem=")
+        .filter_map(|rest| rest.split(' ').next()?.parse().ok());
+    let owed: usize = owed.max().unwrap();
+    // A quarter of the mark may come before it is looked at again.
+    let most = MARK_BYTES + MARK_BYTES / 4 + 4 * (100 + FRAME_BYTES);
+    assert!(
+        (MARK_BYTES / 2..most).contains(&owed),
+        "{owed} bytes wait, {most} may"
+    );
+    let got = stage.read_all(subscriber).len();
+    assert!(got <= most + SOCKET_BYTES, "{got} bytes waited, {most} may");
+}
+
+#[test]
 fn a_pattern_gets_each_channel_s_last_value_once_though_it_fell_behind_within_a_turn() {
     let mut stage = Stage::new();
     let subscriber = stage.world.connect(SOCKET_BYTES);
