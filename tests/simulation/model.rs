@@ -918,6 +918,12 @@ impl Model {
     fn judge_flush(&mut self, number: usize) {
         self.set_queue(number);
         let limit = self.limits.limit_bytes();
+        let ledger = &self.ledgers[number];
+        if self.limits.shadow && ledger.shadowed.is_none() && self.broken_rule(ledger).is_some() {
+            // Two timers may be due in one turn, and what is left of the queue at the
+            // first goes out at the second.
+            self.perhaps_shadowed += 1;
+        }
         let ledger = &mut self.ledgers[number];
         if ledger.queue == 0 {
             if ledger.paused && !ledger.ended {
