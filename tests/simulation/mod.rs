@@ -575,7 +575,12 @@ impl<'a, S: Service> Driver<'a, S> {
             .filter(|_| self.plan.kind != Kind::Meddler)
         {
             let ended = shadow.recovered + shadow.left + shadow.stuck;
-            let (told, kept) = (shadow.would_disconnect, world.model.shadowed);
+            let told = shadow.would_disconnect;
+            // In a crowd a client may recover before anybody looks.
+            let kept = match world.model.was_crowded {
+                true => told.min(world.model.shadowed),
+                false => world.model.shadowed,
+            };
             let most = kept + world.model.perhaps_shadowed;
             if !(kept..=most).contains(&told) || ended != told {
                 world.model.accuse(|| {

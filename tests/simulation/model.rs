@@ -350,6 +350,10 @@ pub(crate) struct Model {
     /// Bytes of clients that a loose turn may have marked because of the budget,
     /// and left to be closed in the next turn.
     carried: usize,
+    /// So many timers are due in this turn that not all of them are looked at; and
+    /// whether that ever was so.
+    is_crowded: bool,
+    pub(crate) was_crowded: bool,
     /// Episodes in which shadow mode kept a client.
     pub(crate) shadowed: u64,
     /// Those that may have begun in the turn in which their client was closed.
@@ -397,6 +401,8 @@ impl Model {
             over_budget_seen: false,
             leftover: false,
             carried: 0,
+            is_crowded: false,
+            was_crowded: false,
             shadowed: 0,
             perhaps_shadowed: 0,
             stopping_since: None,
@@ -435,6 +441,10 @@ impl Model {
         let now = self.now;
         let is_due = |&&number: &&usize| self.earliest(number).is_some_and(|due| due <= now);
         self.due = self.alive.iter().filter(is_due).count();
+        let timers = self.alive.iter();
+        let timers_due = timers.filter(|&&number| self.has_timer_due(number)).count();
+        self.is_crowded = timers_due >= EXPIRIES_IN_ONE_TURN;
+        self.was_crowded |= self.is_crowded;
         self.ack_checks_due = self.overdue_ack_checks();
         let ends_holding = |&number: &usize| {
             let ledger = &self.ledgers[number];
@@ -573,6 +583,18 @@ impl Model {
                 .map(|since| since + self.limits.connect_timeout),
         ];
         due.into_iter().flatten().min()
+    }
+
+    /// Whether the common time of a client is over. Its own may be longer, which
+    /// takes the place of a disconnect in a turn all the same.
+    fn has_timer_due(&self, number: usize) -> bool {
+        let ledger = &self.ledgers[number];
+        let limits = self.limits_of(ledger);
+        let is_over =
+            |since: Option<Instant>, time: Duration| since.is_some_and(|since| since + time <= self.now);
+        is_over(ledger.over_since, limits.grace)
+            || is_over(ledger.waiting_since, limits.drain_timeout())
+            || is_over(ledger.both_ended_since, self.limits.grace)
     }
 
     /// How often the engine has looked at this window; `None` before the
@@ -1280,7 +1302,7 @@ impl Model {
         for at in 0..self.alive.len() {
             overdue += usize::from(self.check_client(self.alive[at]));
         }
-        if overdue > 0 && self.due < EXPIRIES_IN_ONE_TURN {
+        if overdue > 0 && self.due < EXPIRIES_IN_ONE_TURN && !self.is_crowded {
             let now = self.now;
             let who: Vec<_> = self
                 .alive
