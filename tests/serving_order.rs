@@ -220,6 +220,38 @@ fn the_first_message_of_a_newcomer_is_answered_in_the_next_turn_however_many_flo
     assert!((FLOODING..FLOODING + NEWCOMERS).all(|newcomer| bench.echoed(newcomer) == MESSAGE));
 }
 
+/// Twenty newcomers send a small message behind 1,500 clients that were served
+/// before and send this much. All get their first answers in one turn.
+fn newcomers_are_answered_beside(length: usize) {
+    const SENDING: usize = 1500;
+    const NEWCOMERS: usize = 20;
+    let mut bench = Bench::with(SENDING + NEWCOMERS);
+    for client in 0..SENDING {
+        bench.send(client, length);
+    }
+    while (0..SENDING).any(|client| bench.echoed(client) == 0) {
+        bench.take_turn();
+    }
+    for client in 0..SENDING {
+        bench.send(client, length);
+    }
+    for newcomer in SENDING..SENDING + NEWCOMERS {
+        bench.send(newcomer, MESSAGE);
+    }
+    bench.take_turn();
+    let served = (0..SENDING)
+        .filter(|&client| bench.echoed(client) > length)
+        .count();
+    assert!(served < SENDING, "all fitted into one turn");
+    assert!((SENDING..SENDING + NEWCOMERS).all(|newcomer| bench.echoed(newcomer) == MESSAGE));
+}
+
+#[test]
+fn the_first_message_of_a_newcomer_is_answered_in_the_next_turn_beside_many_of_3000_or_16000_bytes() {
+    newcomers_are_answered_beside(3_000);
+    newcomers_are_answered_beside(16_000);
+}
+
 #[test]
 fn newcomers_who_flood_leave_most_of_a_turn_to_others() {
     const NEWCOMERS: usize = 100;

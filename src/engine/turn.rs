@@ -239,7 +239,7 @@ impl<N: Network, S: Service> Engine<N, S> {
         let begun = self.core.moved_bytes;
         let mut all_served = true;
         for (lane, length) in Lane::ALL.into_iter().zip(lengths) {
-            let until = self.serves_until(lane, begun);
+            let until = self.serves_until(lane, begun, lengths[Lane::New as usize]);
             for served in 0..length {
                 // One of each lane in every turn, so that nobody waits for ever.
                 if served > 0 && self.core.moved_bytes >= until {
@@ -254,12 +254,13 @@ impl<N: Network, S: Service> Engine<N, S> {
 
     /// How far this turn, which began with so many bytes moved, may go with a
     /// lane. Newcomers get a share, so that one who waits behind floods for
-    /// its first answer is served too. Many disconnects at once take their
-    /// time from the bulk clients.
-    fn serves_until(&self, lane: Lane, begun: u64) -> u64 {
+    /// its first answer is served too; those who are served before them leave it
+    /// to them. Many disconnects at once take their time from the bulk clients.
+    fn serves_until(&self, lane: Lane, begun: u64, newcomers: usize) -> u64 {
         let until = begun + TURN_BUDGET_ALL_BYTES;
         let moved = self.core.moved_bytes;
         match lane {
+            Lane::Interactive | Lane::Moderate if newcomers > 0 => until - TURN_BUDGET_NEW_BYTES,
             Lane::Interactive | Lane::Moderate => until,
             Lane::New => until.min(moved + TURN_BUDGET_NEW_BYTES),
             Lane::Bulk if self.core.has_slow_due() => moved,
