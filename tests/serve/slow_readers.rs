@@ -170,11 +170,12 @@ fn stalled_readers_cost_next_to_no_memory() {
     let site = Site::new(&[]);
     site.get("/large.bin", "");
     let before = site.server.resident_bytes();
-    let mut stalled: Vec<_> = (0..200).map(|_| site.client()).collect();
+    let mut stalled: Vec<_> = (0..1000).map(|_| site.client()).collect();
     for client in &mut stalled {
         client.send(GET_LARGE);
         assert_eq!(client.head().0, 200);
     }
+    // Half a KiB each in an optimized build; and code that is used for the first time.
     let grown = site.server.resident_bytes().saturating_sub(before);
-    assert!(grown < 200 * 8 * 1024, "{grown} bytes for 200 readers");
+    assert!(grown < 1000 * 2 * 1024, "{grown} bytes for 1,000 readers");
 }
