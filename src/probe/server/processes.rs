@@ -2,6 +2,9 @@
 
 use procfs::process::Process;
 
+/// The unit of processor time in `/proc` (USER_HZ), which is the same whatever the kernel's own
+/// rate is. Asking for it ends the prober under valgrind.
+const TICKS_PER_SECOND: f64 = 100.0;
 /// Processes of one server that are looked at.
 pub(super) const MOST_PROCESSES: usize = 256;
 
@@ -47,7 +50,7 @@ fn machine_seconds() -> Option<(f64, f64)> {
     let [user, nice, system, idle, waiting, irq, softirq, steal, ..] = ticks[..] else {
         return None;
     };
-    let seconds = |ticks: u64| ticks as f64 / procfs::ticks_per_second() as f64;
+    let seconds = |ticks: u64| ticks as f64 / TICKS_PER_SECOND;
     let work = user + nice + system + irq + softirq + steal;
     Some((seconds(work), seconds(work + idle + waiting)))
 }
@@ -70,15 +73,13 @@ pub(super) fn is_tcp_short_of_memory() -> bool {
 /// Resident memory without the pages of files and of shared memory: a server that maps the file
 /// that it sends holds nothing for its clients.
 pub(super) fn resident_bytes(process: &Process) -> Option<u64> {
-    process
-        .statm()
-        .ok()
-        .map(|statm| statm.resident.saturating_sub(statm.shared) * procfs::page_size())
+    let kibibytes = process.status().ok()?.rssanon?;
+    Some(kibibytes * 1024)
 }
 
 fn processor_seconds(process: &Process) -> Option<f64> {
     let stat = process.stat().ok()?;
-    Some((stat.utime + stat.stime) as f64 / procfs::ticks_per_second() as f64)
+    Some((stat.utime + stat.stime) as f64 / TICKS_PER_SECOND)
 }
 
 /// The processes and their children, so that a process per connection counts too.
