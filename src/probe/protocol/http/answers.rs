@@ -210,13 +210,13 @@ impl Answers {
         let (used, is_whole) = take_line(line, bytes);
         if !is_whole {
             if line.len() >= LARGEST_HEAD_BYTES {
-                return Err(self.wrong("a line of a chunked body is larger than 64 KiB"));
+                return Err(self.wrong("a line of more than 64 KiB in a chunked body"));
             }
             return Ok(used);
         }
         let line = std::mem::take(line);
         if matches!(self.state, State::ChunkHead(_)) {
-            let left = chunk_length(&line).ok_or_else(|| self.wrong("a chunk has no length"))?;
+            let left = chunk_length(&line).ok_or_else(|| self.wrong("a chunk without a length"))?;
             self.state = if left == 0 {
                 State::Trailer(Vec::new())
             } else {
@@ -243,7 +243,7 @@ impl Answers {
                 return Ok(head.len() - before);
             }
             Ok(httparse::Status::Partial) => {
-                return Err(self.wrong("a response head is larger than 64 KiB"));
+                return Err(self.wrong("a response head of more than 64 KiB"));
             }
             Err(error) => {
                 let why = format!("no HTTP response ({error})");
@@ -272,8 +272,9 @@ impl Answers {
         self.state = match (meaning.is_chunked, meaning.length) {
             _ if has_no_body => State::Body { left: 0 },
             (true, _) => State::ChunkHead(Vec::new()),
-            (false, Some(left)) => State::Body { left },
-            (false, None) => State::ToTheEnd,
+            (false, Ok(Some(left))) => State::Body { left },
+            (false, Ok(None)) => State::ToTheEnd,
+            (false, Err(why)) => return Err(self.wrong(&why)),
         };
         if matches!(self.state, State::ToTheEnd) {
             self.closing = true;
@@ -345,7 +346,8 @@ impl Answers {
 struct Meaning {
     status: u16,
     reason: String,
-    length: Option<u64>,
+    /// Or what is wrong with it.
+    length: Result<Option<u64>, String>,
     is_chunked: bool,
     closes: bool,
     validator: Option<String>,
@@ -369,7 +371,7 @@ impl Meaning {
         Self {
             status: response.code.unwrap_or(0),
             reason: response.reason.unwrap_or("").to_owned(),
-            length: field("content-length").and_then(|value| value.parse().ok()),
+            length: content_length(response),
             is_chunked: field("transfer-encoding").is_some_and(|value| value.ends_with("chunked")),
             closes: connection.contains("close")
                 || (response.version == Some(0) && !connection.contains("keep-alive")),
@@ -377,6 +379,29 @@ impl Meaning {
             validator: tag.or_else(|| digests.into_iter().find_map(raw)),
         }
     }
+}
+
+/// The length of a body; repeated fields must agree (RFC 9112, section 6.3).
+fn content_length(response: &httparse::Response<'_, '_>) -> Result<Option<u64>, String> {
+    let fields = response
+        .headers
+        .iter()
+        .filter(|field| field.name.eq_ignore_ascii_case("content-length"));
+    let mut length = None;
+    for field in fields {
+        for value in String::from_utf8_lossy(field.value).split(',').map(str::trim) {
+            let is_number = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+            let number = value.parse().ok().filter(|_| is_number);
+            let Some(number) = number else {
+                return Err(format!("a Content-Length that is no length: \"{value}\""));
+            };
+            if length.is_some_and(|length| length != number) {
+                return Err("two values of Content-Length that differ".to_owned());
+            }
+            length = Some(number);
+        }
+    }
+    Ok(length)
 }
 
 /// Moves bytes up to the end of a line; returns how many, and whether the line is whole.
@@ -472,6 +497,15 @@ mod tests {
             ),
             ("HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n", "302"),
             ("220 smtp ready\r\n", "no HTTP"),
+            ("HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n", "\"-5\""),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999999\r\n\r\n",
+                "no length",
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+                "differ",
+            ),
             (
                 "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
                 "chunk",

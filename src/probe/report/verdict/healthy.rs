@@ -117,6 +117,8 @@ struct Compared {
     /// The part of their rate that healthy clients kept.
     kept: f64,
     of_what: &'static str,
+    /// Other programs took more while slow clients were there.
+    got_busier: bool,
     /// The part of their rate that they had once the slow ones were gone.
     recovered: f64,
     /// The server pushes so rarely that a phase may have met one push more than another.
@@ -167,6 +169,7 @@ impl Compared {
             during,
             left,
             of_what,
+            got_busier: others > 1.2,
             recovered,
             comes_in_bursts: !traits.verifies && before.max_us > before.seconds * 1e6 * LONGEST_GAP,
         }
@@ -236,6 +239,13 @@ impl Compared {
                 "other programs took {:.0} % of the machine, so that rates tell nothing",
                 self.others_percent()
             )
+        } else if self.got_busier && self.has_recovered() && self.kept >= LEAST_RATE_KEPT_BESIDE_OTHERS {
+            format!(
+                "they kept {:.0} % of {}, but other programs took {:.0} % of the machine",
+                self.kept * 100.0,
+                self.of_what,
+                self.others_percent()
+            )
         } else {
             let reason = match self.kept < LEAST_RATE_KEPT {
                 true => format!(
@@ -284,6 +294,9 @@ const LONGEST_GAP: f64 = 0.2;
 
 /// Below this part of the machine left, other programs may be why the prober waited for a processor.
 const OTHERS_COUNT_FROM: f64 = 0.75;
+/// What others took while slow clients were there is known roughly, so that on a machine that got busier
+/// only a rate below this part of the one before fails.
+const LEAST_RATE_KEPT_BESIDE_OTHERS: f64 = LEAST_RATE_KEPT / 2.0;
 /// Parts of two phases, in percent, for which the prober had no processor differ by more than this.
 const UNEVEN_WAIT_PERCENT: f64 = 15.0;
 
@@ -471,6 +484,12 @@ mod tests {
         // A machine that was busy all the time may leave a program less and less.
         assert_eq!(unaffected_by([1e4, 4e3, 4e3], [60.0; 3]), Outcome::Unknown);
         assert_eq!(unaffected_by([1e4, 4e3, 4e3], [20.0; 3]), Outcome::Fail);
+        // Busier than before, by a measure that is rough.
+        assert_eq!(
+            unaffected_by([1e4, 1.5e3, 1e4], [10.0, 60.0, 10.0]),
+            Outcome::Unknown
+        );
+        assert_eq!(unaffected_by([1e4, 1e3, 1e4], [10.0, 60.0, 10.0]), Outcome::Fail);
         // As busy as before, and a server that stands still on a machine that got busier.
         assert_eq!(unaffected_by([1e4, 3e3, 1e4], [60.0; 3]), Outcome::Fail);
         assert_eq!(unaffected_by([1e4, 1e2, 1e4], [10.0, 85.0, 10.0]), Outcome::Fail);
