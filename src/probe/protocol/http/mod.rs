@@ -4,6 +4,7 @@
 //! answers apart.
 
 mod answers;
+mod meaning;
 
 use std::sync::Arc;
 
