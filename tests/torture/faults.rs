@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal};
 
 use crate::support::server::Server;
+use crate::support::{PATIENCE, holds_within};
 
 /// What a fault does to the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,11 +40,13 @@ impl Faults {
         });
     }
 
-    /// Leaves the server next to no descriptors for `time`.
+    /// Leaves the server next to no descriptors for `time`, and until it has said
+    /// so once: on a busy machine nobody may connect for longer.
     pub(crate) fn starve(&self, server: &Server, time: Duration, descriptors: usize) {
         self.during(Kind::Starved, || {
             server.leave_descriptors(3);
             std::thread::sleep(time);
+            holds_within(PATIENCE, || !server.lines_with("cannot accept").is_empty());
             server.set_descriptor_limit(descriptors);
         });
     }
