@@ -7,12 +7,12 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
-# Suites whose tests wait for graces and other processes nearly all the time. Each
-# lane runs beside the others, with more tests at once than there are processors.
-lanes=(
-    "probe_examples tunnel_probed probe_resp probe_tls"
-    "probe probe_reach log"
-    "tunnel slow_client probe_ci shadow scenarios examples"
+# Suites whose tests wait for graces and other processes nearly all the time. The
+# lanes of a phase run side by side, with more tests at once than there are
+# processors. The probes of examples judge rates: beside them are no other probes.
+phases=(
+    "probe_examples / tunnel slow_client shadow scenarios examples log"
+    "probe probe_reach / probe_ci probe_resp probe_tls tunnel_probed"
 )
 
 # The names of all suites, from the files of tests/.
@@ -44,10 +44,11 @@ run_lane() {
     return "${PIPESTATUS[0]}"
 }
 
-# Runs all lanes at once, then shows what their tests printed.
-run_lanes() {
-    local lane suites pids=()
+# Runs the lanes of a phase at once, then shows what their tests printed.
+run_phase() {
+    local lane lanes suites pids=()
     export RUST_TEST_THREADS=6
+    mapfile -t lanes <<<"${1// \/ /$'\n'}"
     for lane in "${lanes[@]}"; do
         read -ra suites <<<"$lane"
         run_lane "${suites[@]}" &
@@ -59,6 +60,7 @@ run_lanes() {
     unset RUST_TEST_THREADS
     echo
     cat "$directory"/lane-* | tee -a "$output"
+    rm "$directory"/lane-*
 }
 
 if [ "${1:-}" = --quick ]; then
@@ -66,11 +68,13 @@ if [ "${1:-}" = --quick ]; then
     run --lib --bins --test architecture --test api --test arguments --test options_doc \
         --test send_queue_model --test simulation --test echo --test accepting
 else
-    mapfile -t busy < <(suites | grep -vxF "$(tr ' ' '\n' <<<"${lanes[*]}")")
+    mapfile -t busy < <(suites | grep -vxF "$(tr ' ' '\n' <<<"${phases[*]}")")
     # The tests of the examples start them.
     cargo build --examples || failures=$((failures + 1))
     run --lib --bins "${busy[@]/#/--test=}"
-    run_lanes
+    for phase in "${phases[@]}"; do
+        run_phase "$phase"
+    done
     run --doc
     # By the build that is there: an optimized one takes longer than all scenarios.
     export HIGHWATER=$PWD/target/debug/highwater
