@@ -1165,6 +1165,14 @@ impl Model {
             }
             (CloseReason::Reset, departure) => departure.is_none() && may_reset,
             (CloseReason::Slow(reason), Some(departure)) => *departure == Departure::Slow(*reason),
+            // What its service wrote to it after it was marked counts for nothing.
+            (CloseReason::Idle(_), None | Some(Departure::Slow(_))) => limits
+                .idle_timeout
+                .is_some_and(|time| ledger.was_silent_for(time, now)),
+            (CloseReason::HalfClosed(_), None | Some(Departure::Slow(_))) => {
+                let is_half = ledger.end_read != ledger.ended;
+                is_half && ledger.was_silent_for(limits.half_closed_timeout, now)
+            }
             (_, Some(_)) => false,
             // Not without one last flush, and not both ends of a pair.
             (CloseReason::Slow(SlowReason::WriteTimeout | SlowReason::DrainTimeout), None)
@@ -1190,13 +1198,6 @@ impl Model {
                 over(ledger.both_ended_since, raised(limits, limits.grace, ledger)) && !was_quiet
             }
             (CloseReason::Stopped, None) => ledger.stopped,
-            (CloseReason::Idle(_), None) => limits
-                .idle_timeout
-                .is_some_and(|time| ledger.was_silent_for(time, now)),
-            (CloseReason::HalfClosed(_), None) => {
-                let is_half = ledger.end_read != ledger.ended;
-                is_half && ledger.was_silent_for(limits.half_closed_timeout, now)
-            }
             (CloseReason::FrameTimeout(_), None) => ledger
                 .coming
                 .is_some_and(|coming| coming.age(now) >= self.frame_timeout && ends_open),

@@ -258,7 +258,8 @@ impl Plan {
     pub(crate) fn other_limits(&self, rng: &mut Rng) -> (Limits, usize) {
         let before = &self.limits;
         let mark = before.high_water_mark_bytes;
-        let mark = [mark, mark, (mark / 3).max(1), 2 * mark][rng.usize(..4)];
+        // With larger ones the rates below would be refused.
+        let mark = [mark, mark, (mark / 3).max(1), (2 * mark).min(1 << 20)][rng.usize(..4)];
         let is_tight = self.has(Trouble::TightBudget);
         let other = limits(rng, self.kind, mark, self.max_frame_bytes, is_tight, self.peers);
         let rates = [50_000, 200_000, 1_000_000];
