@@ -1165,6 +1165,10 @@ impl Model {
             }
             (CloseReason::Reset, departure) => departure.is_none() && may_reset,
             (CloseReason::Slow(reason), Some(departure)) => *departure == Departure::Slow(*reason),
+            // Its queue was within an old mark and is beyond a lowered hard limit.
+            (CloseReason::Slow(SlowReason::HardLimit), None) if self.kind == Kind::FramedEcho => {
+                ledger.unpaused_bytes + SMALLEST_READ_BYTES > limits.hard_limit_bytes()
+            }
             // What its service wrote to it after it was marked counts for nothing.
             (CloseReason::Idle(_), None | Some(Departure::Slow(_))) => limits
                 .idle_timeout
