@@ -30,7 +30,7 @@ const SILENCE_SLACK: Duration = Duration::from_secs(1);
 
 /// The fewest clients that one turn disconnects when their time is over: it
 /// takes 64 timers, and a client may have two.
-const EXPIRIES_IN_ONE_TURN: usize = 32;
+pub(crate) const EXPIRIES_IN_ONE_TURN: usize = 32;
 
 /// Why the model says that a client must be closed, or is closed.
 #[derive(Clone, Debug, PartialEq, Eq)]
