@@ -28,6 +28,8 @@ impl<N: Network> Core<N> {
         source.pipe.add(to);
         source.receive_buffer.end_rest();
         let has_ended = source.input == Input::Ended;
+        // It waited for its destination, and could move nothing meanwhile.
+        self.silence.begin_anew(from, self.now);
         self.add_source(to, from);
         if has_ended {
             self.end(to);
