@@ -9,13 +9,11 @@
 # HYPER=PATH names the built benches/peers/hyper_files; without it, it is built.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+source scripts/servers.sh
 
 rounds=${1:-3}
 bin=${HIGHWATER:-target/release/highwater}
-for tool in wrk curl python3; do
-    command -v $tool >/dev/null || { echo "bench-serve: $tool is not installed"; exit 1; }
-done
-[ -x "$bin" ] || { echo "bench-serve: run 'make build' first"; exit 1; }
+require "$bin" wrk curl python3
 ulimit -n "$(ulimit -Hn)"
 work=$(mktemp -d "${TMPDIR:-/tmp}/highwater-bench-serve.XXXXXX")
 declare -A pid port
@@ -32,8 +30,6 @@ chmod 755 "$work" "$work/site"
 head -c 1024 /dev/urandom >"$work/site/1k.bin"
 head -c 1073741824 /dev/urandom >"$work/site/1g.bin"
 truncate -s 4G "$work/site/sparse.bin"
-
-free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 
 # start NAME COMMAND...: the command listens on ${port[NAME]} already.
 start() {

@@ -13,6 +13,7 @@
 # HIGHWATER names the binary to use; without it the script builds the release.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+source scripts/servers.sh
 
 peers=scripts/peers
 results=target/probe-peers
@@ -24,10 +25,6 @@ PATH="$PATH:/usr/sbin:/sbin"
 # --- small tools -------------------------------------------------------------
 
 say() { printf 'probe-peers: %s\n' "$*" >&2; }
-
-free_port() {
-    python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
-}
 
 listens() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 

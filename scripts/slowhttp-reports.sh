@@ -8,13 +8,11 @@
 #   scripts/slowhttp-reports.sh [CONNECTIONS]      4,000 by default
 set -euo pipefail
 cd "$(dirname "$0")/.."
+source scripts/servers.sh
 
 connections=${1:-4000}
 bin=${HIGHWATER:-target/release/highwater}
-for tool in slowhttptest python3 nginx apache2; do
-    command -v $tool >/dev/null || { echo "slowhttp-reports: $tool is not installed"; exit 1; }
-done
-[ -x "$bin" ] || { echo "slowhttp-reports: run 'make build' first"; exit 1; }
+require "$bin" slowhttptest python3 nginx apache2
 ulimit -n "$(ulimit -Hn)"
 work=$(mktemp -d "${TMPDIR:-/tmp}/highwater-slowhttp.XXXXXX")
 reports=docs/slowhttptest
@@ -30,7 +28,6 @@ mkdir -p "$work/site" "$reports"
 echo 0123456789 >"$work/site/small.txt"
 head -c 67108864 /dev/urandom >"$work/site/large.bin"
 
-free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 declare -A port
 for name in highwater nginx apache; do port[$name]=$(free_port); done
 
