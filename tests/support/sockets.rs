@@ -59,6 +59,12 @@ pub(crate) fn connect_from(ip: IpAddr, address: SocketAddr) -> TcpStream {
 /// Connects with these buffers, set before the handshake so that the window
 /// is scaled for them.
 pub(crate) fn connect_with(address: SocketAddr, buffers: Buffers) -> TcpStream {
+    try_connect_with(address, buffers).unwrap()
+}
+
+/// As [`connect_with`], where the server may refuse the client: the reset may
+/// arrive before the call to connect returns, which then fails.
+pub(crate) fn try_connect_with(address: SocketAddr, buffers: Buffers) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP)).unwrap();
     if let Some(bytes) = buffers.receive {
         socket.set_recv_buffer_size(bytes).unwrap();
@@ -67,11 +73,19 @@ pub(crate) fn connect_with(address: SocketAddr, buffers: Buffers) -> TcpStream {
         socket.set_send_buffer_size(bytes).unwrap();
     }
     socket.set_tcp_nodelay(true).unwrap();
-    socket.connect(&address.into()).unwrap();
+    socket.connect(&address.into())?;
     let stream = TcpStream::from(socket);
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.set_write_timeout(Some(PATIENCE)).unwrap();
-    stream
+    Ok(stream)
+}
+
+/// Whether the server resets a client that connects now, without a byte.
+pub(crate) fn is_refused(address: SocketAddr) -> bool {
+    match try_connect_with(address, Buffers::default()) {
+        Ok(mut client) => read_to_end(&mut client) == (Vec::new(), End::Reset),
+        Err(error) => error.kind() == ErrorKind::ConnectionReset,
+    }
 }
 
 /// Sends the test pattern without ever reading, until the other side takes
