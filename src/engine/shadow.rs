@@ -19,8 +19,12 @@ use crate::units::format_size;
 /// A client that would have been disconnected, and has not ended that yet.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Episode {
+    /// The first rule that it broke.
     pub(super) reason: SlowReason,
     pub(super) since: Instant,
+    /// The rule that ends the episode once it is kept: of all that were broken
+    /// the one that takes longest.
+    holds: SlowReason,
 }
 
 /// How an episode ended.
@@ -80,11 +84,32 @@ impl Shadow {
     /// A rule is broken. Answers whether this is the first of the episode.
     pub(super) fn begin(&mut self, id: ClientId, reason: SlowReason, since: Instant) -> bool {
         if self.episodes.contains_key(&id) {
+            self.hold(id, reason);
             return false;
         }
-        self.episodes.insert(id, Episode { reason, since });
+        let episode = Episode {
+            reason,
+            since,
+            holds: reason,
+        };
+        self.episodes.insert(id, episode);
         self.would_disconnect += 1;
         true
+    }
+
+    /// A rule is broken, perhaps one more in an episode. Who is back below the
+    /// limit and has not drained in time has not recovered.
+    pub(super) fn hold(&mut self, id: ClientId, reason: SlowReason) {
+        if let Some(episode) = self.episodes.get_mut(&id)
+            && reason == SlowReason::DrainTimeout
+        {
+            episode.holds = reason;
+        }
+    }
+
+    /// Whether the episode of a client is over once it keeps this rule.
+    pub(super) fn is_held_by(&self, id: ClientId, reason: SlowReason) -> bool {
+        self.episode(id).is_some_and(|episode| episode.holds == reason)
     }
 
     pub(super) fn episode(&self, id: ClientId) -> Option<Episode> {
@@ -292,6 +317,21 @@ mod tests {
             shadow.report(&Limits::default()).options(),
             "--limit 323KiB --grace 5s"
         );
+    }
+
+    #[test]
+    fn an_episode_lasts_as_long_as_the_longest_of_the_rules_that_were_broken() {
+        let (id, since) = (ClientId::from_token(1), crate::test_time::start());
+        let mut shadow = Shadow::default();
+        assert!(shadow.begin(id, SlowReason::WriteTimeout, since));
+        assert!(shadow.is_held_by(id, SlowReason::WriteTimeout));
+        assert!(!shadow.begin(id, SlowReason::DrainTimeout, since));
+        assert!(!shadow.begin(id, SlowReason::WriteTimeout, since));
+        assert!(!shadow.is_held_by(id, SlowReason::WriteTimeout));
+        assert!(shadow.is_held_by(id, SlowReason::DrainTimeout));
+        let first = shadow.episode(id).map(|episode| episode.reason);
+        assert_eq!(first, Some(SlowReason::WriteTimeout), "the first rule names it");
+        assert_eq!(shadow.report(&Limits::default()).would_disconnect, 1);
     }
 
     #[test]

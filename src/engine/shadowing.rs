@@ -58,10 +58,28 @@ impl<N: Network> Core<N> {
         {
             self.journal.would_disconnect(client, reason, slow, detail);
         }
+        self.hold_undrained(id);
+    }
+
+    /// Whoever has not drained in time has not recovered before it has drained,
+    /// whatever rule it broke first.
+    fn hold_undrained(&mut self, id: ClientId) {
+        let Some(client) = self.clients.get(id) else {
+            return;
+        };
+        let rule = SlowReason::DrainTimeout;
+        let after = rule.after(self.limits_of(client), client.reopening_window_bytes());
+        let is_over = client.clocks.since(rule).zip(after);
+        let is_over =
+            is_over.is_some_and(|(since, after)| self.now.saturating_duration_since(since) >= after);
+        if let Some(shadow) = self.shadow.as_mut().filter(|_| is_over) {
+            shadow.hold(id, rule);
+        }
     }
 
     /// Looks at a client whose queue was written: it may be back below the limit.
     pub(super) fn shadow_flush(&mut self, id: ClientId, before: Clocks) {
+        self.hold_undrained(id);
         let (Some(shadow), Some(client)) = (&mut self.shadow, self.clients.get(id)) else {
             return;
         };
@@ -78,9 +96,9 @@ impl<N: Network> Core<N> {
         if let Some(since) = stopped(SlowReason::DrainTimeout) {
             shadow.drained(age(since), is_upstream);
         }
-        if let Some(episode) = shadow.episode(id)
-            && (stopped(episode.reason).is_some() || client.queue.is_empty())
-        {
+        let timed = SlowReason::ALL.into_iter().filter(|reason| reason.is_timed());
+        let is_kept = |reason| stopped(reason).is_some() && shadow.is_held_by(id, reason);
+        if client.queue.is_empty() || timed.into_iter().any(is_kept) {
             self.end_episode(id, Ending::Recovered);
         }
     }
@@ -93,7 +111,7 @@ impl<N: Network> Core<N> {
             SlowReason::DrainTimeout => shadow.drained(slow.slow_for, false),
             _ => {}
         }
-        if shadow.episode(id).is_some_and(|episode| episode.reason == reason) {
+        if shadow.is_held_by(id, reason) {
             self.end_episode(id, Ending::Recovered);
         }
     }

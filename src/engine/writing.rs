@@ -213,11 +213,15 @@ impl<N: Network> Core<N> {
             let over_limit = self.now.saturating_duration_since(since);
             self.journal.back_below_limit(over_limit);
         }
-        if sent_bytes > 0 && self.limits.slowest_reader_bytes_per_s.is_some() {
-            let _ = client.look_at_window();
-        }
+        // By the window as it was known, before a look at it.
         if self.shadow.is_some() {
             self.shadow_flush(id, clocks_before);
+        }
+        if sent_bytes > 0
+            && self.limits.slowest_reader_bytes_per_s.is_some()
+            && let Some(client) = self.clients.get_mut(id)
+        {
+            let _ = client.look_at_window();
         }
         outcome.unwrap_or_else(|error| {
             self.mark_closed(id, CloseReason::Failed(Operation::Write, error));

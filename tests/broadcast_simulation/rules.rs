@@ -28,7 +28,12 @@ struct Stage {
 
 impl Stage {
     fn new() -> Self {
+        Self::with(false)
+    }
+
+    fn with(shadow: bool) -> Self {
         let limits = Limits {
+            shadow,
             high_water_mark_bytes: MARK_BYTES,
             limit_bytes: Some(LIMIT_BYTES),
             hard_limit_bytes: Some(HARD_LIMIT_BYTES),
@@ -153,6 +158,32 @@ fn nobody_is_disconnected_for_the_limit_when_publishing_stops_below_it() {
     assert!(!stage.is_gone(subscriber));
     stage.pass(3 * GRACE);
     assert!(stage.is_gone(subscriber), "the drain timeout holds all the same");
+}
+
+#[test]
+fn in_shadow_mode_who_is_below_the_limit_again_has_not_recovered_if_its_drain_timeout_is_over_as_well() {
+    let mut stage = Stage::with(true);
+    let (subscriber, publisher) = (stage.subscriber(&["keep"]), stage.publisher());
+    for _ in 0..12 {
+        stage.publish(publisher, "keep", 1000 - FRAME_BYTES);
+    }
+    let episodes = |stage: &Stage| {
+        let told = stage.engine.shadow_report().unwrap();
+        [told.would_disconnect, told.recovered, told.stuck]
+    };
+    stage.pass(GRACE + SECOND);
+    assert_eq!(episodes(&stage), [1, 0, 1], "over the limit for the grace");
+    stage.pass(12 * GRACE);
+    let mut taken = 0;
+    while taken < 8_000 {
+        taken += stage.read(subscriber, 250).len();
+    }
+    assert_eq!(episodes(&stage), [1, 0, 1], "still not drained");
+    stage.pass(GRACE);
+    assert_eq!(episodes(&stage), [1, 0, 1], "told once");
+    stage.read_all(subscriber);
+    assert_eq!(episodes(&stage), [1, 1, 0]);
+    assert!(!stage.is_gone(subscriber));
 }
 
 #[test]

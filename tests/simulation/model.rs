@@ -962,7 +962,8 @@ impl Model {
         } else if ledger.queue < limit && !ledger.paused {
             let was_over = ledger.over_since.take().is_some();
             if was_over && ledger.shadowed == Some(SlowReason::WriteTimeout) {
-                ledger.shadowed = None;
+                // Who has not drained in time has not recovered.
+                self.ledgers[number].shadowed = self.broken_rule(&self.ledgers[number]);
             }
         }
     }
@@ -1425,6 +1426,29 @@ impl Model {
         gone_by(ledger.waiting_since, limits.drain_timeout()).then_some(SlowReason::DrainTimeout)
     }
 
+    /// Enters that a client which is kept has not drained in time either: it
+    /// recovers once it has drained.
+    fn enter_undrained(&mut self, number: usize) {
+        let limits = self.limits_of(&self.ledgers[number]);
+        let is_over = |ledger: &Ledger| {
+            let time = raised(limits, limits.drain_timeout(), ledger);
+            ledger.waiting_since.is_some_and(|since| since + time <= self.now)
+        };
+        let ledger = &self.ledgers[number];
+        let was_known = Ledger {
+            largest_window: ledger.turn_window.0,
+            withdrawn: ledger.turn_window.1,
+            waiting_since: ledger.waiting_since,
+            ..Ledger::default()
+        };
+        let (is_over, was_over) = (is_over(ledger), is_over(&was_known));
+        if is_over || was_over {
+            // The judge may have known a larger window than at the start of the turn.
+            self.perhaps_shadowed += u64::from(!is_over);
+            self.ledgers[number].shadowed = Some(SlowReason::DrainTimeout);
+        }
+    }
+
     /// Whether a rule was broken by what the turn began with.
     fn was_broken(&mut self, number: usize) -> bool {
         let ledger = &mut self.ledgers[number];
@@ -1444,7 +1468,11 @@ impl Model {
         for at in 0..self.alive.len() {
             let number = self.alive[at];
             let ledger = &self.ledgers[number];
-            if ledger.shadowed.is_some() || !ledger.is_alive() {
+            if !ledger.is_alive() || ledger.shadowed == Some(SlowReason::DrainTimeout) {
+                continue;
+            }
+            if ledger.shadowed.is_some() {
+                self.enter_undrained(number);
                 continue;
             }
             let rule = self.broken_rule(ledger);

@@ -4,7 +4,7 @@
 //! Owns which clocks that stop are a recovery. Refuses to recommend: the engine
 //! does.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Broadcast;
 use super::session::Clocks;
@@ -38,8 +38,12 @@ impl Broadcast {
             ),
             (SlowReason::DrainTimeout, silent_since),
         ];
+        if rules.iter().all(|(_, since)| since.is_none()) {
+            return;
+        }
+        let still = self.hold_who_is_slow_still(slot, after, actions);
         for (reason, since) in rules {
-            if let Some(since) = since {
+            if let Some(since) = since.filter(|_| still != Some(reason)) {
                 let slow = Slowness {
                     slow_for: actions.now().saturating_duration_since(since),
                     waiting_bytes: 0,
@@ -48,5 +52,22 @@ impl Broadcast {
                 actions.recovered(id, reason, slow);
             }
         }
+    }
+
+    /// Whoever breaks another rule still has not recovered. Answers that rule.
+    fn hold_who_is_slow_still(
+        &mut self,
+        slot: usize,
+        clocks: Clocks,
+        actions: &mut Actions<'_>,
+    ) -> Option<SlowReason> {
+        let now = actions.now();
+        let age = |since: Option<Instant>| {
+            since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+        };
+        let broken = self.broken_rule(clocks, self.owed(slot), age);
+        let (reason, since, detail) = broken.filter(|(reason, ..)| reason.is_timed())?;
+        self.disconnect(slot, reason, since, &detail, actions);
+        Some(reason)
     }
 }

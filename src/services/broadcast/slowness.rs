@@ -290,7 +290,7 @@ impl Broadcast {
     }
 
     /// The first rule that a client breaks, since when, and its number.
-    fn broken_rule(
+    pub(super) fn broken_rule(
         &self,
         clocks: Clocks,
         owed: Owed,
