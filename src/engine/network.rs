@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::client_table::ClientId;
 use super::file::FileSource;
-use crate::limits::SMALLEST_READ_BYTES;
+use crate::limits::{Limits, SMALLEST_READ_BYTES};
 
 /// The source of connections: the kernel, or a simulation.
 pub trait Network {
@@ -42,6 +42,12 @@ pub trait Network {
 
     /// Closes the listener. Called once, when the server stops.
     fn stop_listening(&mut self);
+
+    /// Other limits hold for connections that are accepted or opened from now on.
+    /// What these limits mean for present ones is said to their streams.
+    fn limits_changed(&mut self, limits: &Limits) {
+        let _ = limits;
+    }
 
     /// Moves bytes from one connection to another without a copy, at most as
     /// many as `rest` has room for. Bytes that `to` refuses are put into `rest`.
@@ -101,6 +107,11 @@ pub trait Stream: Read + Write {
     /// if the peer does not acknowledge it.
     fn bound_close(&mut self, time: Duration) {
         let _ = time;
+    }
+
+    /// Bounds the time between two retransmissions from now on.
+    fn bound_retransmissions(&mut self, longest: Duration) {
+        let _ = longest;
     }
 
     /// Bytes that the kernel holds for the peer: not sent, or not acknowledged.

@@ -43,6 +43,10 @@ impl<S> Newcomers<S> {
         self.waiting.len() >= MAX_WAITING_NEWCOMERS
     }
 
+    pub(super) fn streams(&mut self) -> impl Iterator<Item = &mut S> {
+        self.waiting.iter_mut().map(|newcomer| &mut newcomer.stream)
+    }
+
     pub(super) fn push(&mut self, stream: S, peer: SocketAddr, now: Instant) {
         self.waiting.push_back(Newcomer {
             stream,

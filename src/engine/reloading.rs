@@ -11,7 +11,7 @@ use super::client::Phase;
 use super::client_table::ClientId;
 use super::core::{Core, Engine, Reload};
 use super::late_timers::LateTimers;
-use super::network::Network;
+use super::network::{Network, Stream};
 use super::service::Service;
 use super::timers::{Timer, Timers};
 use crate::backpressure::SlowReason;
@@ -65,16 +65,45 @@ impl<N: Network, S: Service> Engine<N, S> {
         if leaves_shadow {
             self.log_shadow();
         }
+        let retransmissions_before = self.core.longest_retransmissions();
         self.core.reload(reload);
+        self.core.network.limits_changed(&self.core.limits);
+        if self.core.longest_retransmissions() != retransmissions_before {
+            self.bound_retransmissions();
+        }
         if !self.has_role() {
             self.log_limits();
         }
         let limits = self.core.limits.clone();
         self.service.reloaded(&limits, &mut Actions::new(&mut self.core));
     }
+
+    /// Has the kernel repeat what is lost as often as the new graces ask for. By the
+    /// bound of a shorter grace it would give a client up before its grace is over.
+    fn bound_retransmissions(&mut self) {
+        let (of_clients, of_upstreams) = self.core.longest_retransmissions();
+        for stream in self.newcomers.streams() {
+            stream.bound_retransmissions(of_clients);
+        }
+        for id in self.core.ids() {
+            if let Some(client) = self.core.clients.get_mut(id) {
+                let longest = match client.is_upstream() {
+                    true => of_upstreams,
+                    false => of_clients,
+                };
+                client.stream.bound_retransmissions(longest);
+            }
+        }
+    }
 }
 
 impl<N: Network> Core<N> {
+    /// Longest time between two retransmissions, to a client and to an upstream.
+    fn longest_retransmissions(&self) -> (Duration, Duration) {
+        let of_clients = self.limits.longest_retransmission();
+        (of_clients, self.upstream_limits.longest_retransmission())
+    }
+
     fn reload(&mut self, reload: Reload) {
         let before = std::mem::replace(&mut self.limits, reload.limits);
         let upstreams_before = std::mem::replace(&mut self.upstream_limits, self.limits.for_upstreams());

@@ -16,7 +16,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use super::splice_pipe::SplicePipe;
 use super::stream::KernelStream;
 use super::tcp_info;
-use crate::engine::{ClientId, Network, Spliced};
+use crate::engine::{ClientId, Network, Spliced, Stream};
 use crate::limits::{BACKLOG_CONNECTIONS, KEEPALIVE_AFTER, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES, Limits};
 
 /// The kernel's TCP, with its listeners.
@@ -27,6 +27,8 @@ pub(crate) struct KernelNetwork {
     registry: Registry,
     for_clients: Options,
     for_upstreams: Options,
+    /// The listeners, whose options connections inherit, have those of other limits.
+    is_reloaded: bool,
     /// Opened at the first splice.
     pipe: Option<SplicePipe>,
 }
@@ -53,6 +55,7 @@ impl KernelNetwork {
             registry,
             for_clients: Options::of(limits),
             for_upstreams: Options::of(&limits.for_upstreams()),
+            is_reloaded: false,
             pipe: None,
         };
         network.adopt_all(token, passed)?;
@@ -207,7 +210,12 @@ impl Network for KernelNetwork {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 outcome => {
                     self.next = index + 1;
-                    return outcome.map(|(stream, peer)| (KernelStream::new(stream), peer));
+                    let (stream, peer) = outcome?;
+                    let mut stream = KernelStream::new(stream);
+                    if self.is_reloaded {
+                        stream.bound_retransmissions(self.for_clients.longest_retransmission);
+                    }
+                    return Ok((stream, peer));
                 }
             }
         }
@@ -230,6 +238,15 @@ impl Network for KernelNetwork {
 
     fn stop_listening(&mut self) {
         self.listeners.clear();
+    }
+
+    fn limits_changed(&mut self, limits: &Limits) {
+        let before = self.for_clients.longest_retransmission;
+        self.for_clients.longest_retransmission = limits.longest_retransmission();
+        self.for_upstreams.longest_retransmission = limits.for_upstreams().longest_retransmission();
+        // Those that wait in the backlog have inherited the options of the listener
+        // already, so each is set as it is accepted.
+        self.is_reloaded |= self.for_clients.longest_retransmission != before;
     }
 
     fn splice(
@@ -272,6 +289,44 @@ mod tests {
         }
         assert_eq!(reached.len(), 4);
         assert!(reached[..2].contains(&addresses[1]), "{reached:?}");
+    }
+
+    #[test]
+    fn a_longer_grace_acts_on_connections_that_are_there_and_on_later_ones() {
+        let (mut poll, mut network) = network(&[([127, 0, 0, 1], 0).into()]);
+        let address = network.local_addrs().unwrap()[0];
+        let mut accept = |network: &mut KernelNetwork| {
+            let ours = network.connect(address).unwrap();
+            loop {
+                poll.poll(&mut mio::Events::with_capacity(1), Some(Duration::from_secs(10)))
+                    .unwrap();
+                if let Ok((theirs, _)) = network.accept() {
+                    return [ours, theirs];
+                }
+            }
+        };
+        let longest = |stream: &KernelStream| tcp_info::longest_retransmission_ms(stream.stream.as_fd());
+        let [mut upstream, mut client] = accept(&mut network);
+        let limits = Limits::default();
+        let of_client = Some(limits.longest_retransmission().as_millis() as i32);
+        if longest(&client).is_none() {
+            return println!("SKIPPED, TCP_RTO_MAX_MS needs Linux 6.15");
+        }
+        assert_eq!(longest(&client), of_client);
+        let longer = Limits {
+            grace: Duration::from_secs(60),
+            upstream_grace: Duration::from_secs(80),
+            ..limits
+        };
+        network.limits_changed(&longer);
+        assert_eq!(longest(&client), of_client, "it is told itself");
+        client.bound_retransmissions(longer.longest_retransmission());
+        upstream.bound_retransmissions(longer.for_upstreams().longest_retransmission());
+        let later = accept(&mut network);
+        for [upstream, client] in [[upstream, client], later] {
+            assert_eq!(longest(&client), Some(7_500));
+            assert_eq!(longest(&upstream), Some(10_000));
+        }
     }
 
     #[test]

@@ -91,6 +91,11 @@ impl Stream for KernelStream {
         let _ = SockRef::from(&self.stream).set_tcp_user_timeout(Some(time));
     }
 
+    fn bound_retransmissions(&mut self, longest: Duration) {
+        // Before Linux 6.15 there is no such option, and never was a bound.
+        let _ = tcp_info::set_longest_retransmission(self.stream.as_fd(), longest);
+    }
+
     fn unacknowledged_bytes(&self) -> u64 {
         tcp_info::unacknowledged_bytes(&self.stream).unwrap_or(0)
     }

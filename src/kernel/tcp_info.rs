@@ -131,6 +131,14 @@ pub(crate) fn set_longest_retransmission(socket: BorrowedFd<'_>, longest: Durati
     set_option(socket, libc::IPPROTO_TCP, TCP_RTO_MAX_MS, milliseconds)
 }
 
+/// The option as the kernel has it; `None` before Linux 6.15.
+#[cfg(test)]
+pub(super) fn longest_retransmission_ms(socket: BorrowedFd<'_>) -> Option<i32> {
+    let mut bytes = [0; size_of::<i32>()];
+    get_option(socket, libc::IPPROTO_TCP, TCP_RTO_MAX_MS, &mut bytes).ok()?;
+    Some(i32::from_ne_bytes(bytes))
+}
+
 /// Sets an option of type `int`.
 #[expect(unsafe_code, reason = "no safe crate offers SO_BUF_LOCK and TCP_RTO_MAX_MS")]
 fn set_option(
@@ -245,13 +253,6 @@ mod tests {
         ours.set_nonblocking(true).unwrap();
         while ours.write(&[0; 65536]).is_ok() {}
         assert!(unacknowledged_bytes(ours.as_fd()).unwrap() > 0);
-    }
-
-    /// The option as the kernel has it; `None` before Linux 6.15.
-    fn longest_retransmission_ms(socket: BorrowedFd<'_>) -> Option<i32> {
-        let mut bytes = [0; size_of::<i32>()];
-        get_option(socket, libc::IPPROTO_TCP, TCP_RTO_MAX_MS, &mut bytes).ok()?;
-        Some(i32::from_ne_bytes(bytes))
     }
 
     #[test]

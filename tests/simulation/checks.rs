@@ -9,7 +9,7 @@ use std::io::IoSlice;
 use super::content::{LONGEST_PIECE_BYTES, piece};
 use super::link::Connecting;
 use super::plan::Kind;
-use super::world::World;
+use super::world::{World, longest_retransmissions};
 
 impl World {
     /// The loop may not wait while there is work that no event will announce.
@@ -31,6 +31,26 @@ impl World {
         {
             self.model
                 .accuse(|| "connections are left waiting in the backlog".to_owned());
+        }
+    }
+
+    /// The kernel repeats what is lost as often as the graces in force ask for.
+    pub(crate) fn check_retransmissions(&mut self) {
+        let (of_clients, of_upstreams) = longest_retransmissions(&self.plan.limits);
+        let other = self.open.iter().copied().find(|&number| {
+            let link = &self.links[number];
+            let owed = if link.is_upstream {
+                of_upstreams
+            } else {
+                of_clients
+            };
+            let is_other = link.longest_retransmission.is_some_and(|longest| longest != owed);
+            is_other && !link.closed
+        });
+        if let Some(number) = other {
+            let longest = self.links[number].longest_retransmission;
+            self.model
+                .accuse(|| format!("link {number}: {longest:?} between two retransmissions"));
         }
     }
 

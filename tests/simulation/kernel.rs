@@ -9,14 +9,14 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use highwater::ClientId;
 use highwater::engine::{Network, PeerState, PeerWindow, Spliced, Stream};
 use highwater::limits::{READ_BUFFER_BYTES, SMALLEST_READ_BYTES, TURN_BUDGET_BYTES};
+use highwater::{ClientId, Limits};
 
 use super::introduction::Header;
 use super::link::Connecting;
 use super::plan::{Kind, Trouble};
-use super::world::{Shared, World};
+use super::world::{Shared, World, longest_retransmissions};
 
 /// The table of open files is full (accept(2)).
 const EMFILE: i32 = 24;
@@ -382,6 +382,7 @@ impl World {
             return Err(ErrorKind::ConnectionAborted.into());
         }
         note!(self, 24, number, 0, "accept link {number}");
+        self.links[number].longest_retransmission = Some(self.longest_retransmissions.0);
         self.open_streams += 1;
         Ok((number, self.peer_address(number)))
     }
@@ -396,6 +397,7 @@ impl World {
         let number = self.new_link(Connecting::Pending);
         self.work.comers += 1;
         self.links[number].is_upstream = true;
+        self.links[number].longest_retransmission = Some(self.longest_retransmissions.1);
         note!(self, 25, number, 0, "connect link {number}");
         self.unnamed.push(number);
         self.open_streams += 1;
@@ -477,6 +479,10 @@ impl Network for SimulatedNetwork {
         Some(world.splice(from.number, to.number, rest))
     }
 
+    fn limits_changed(&mut self, limits: &Limits) {
+        self.0.borrow_mut().longest_retransmissions = longest_retransmissions(limits);
+    }
+
     fn stop_listening(&mut self) {
         let mut world = self.0.borrow_mut();
         if !std::mem::replace(&mut world.listening, false) {
@@ -535,6 +541,10 @@ impl Stream for SimulatedStream {
 
     fn reset_on_close(&mut self) {
         self.world.borrow_mut().links[self.number].close_is_reset = true;
+    }
+
+    fn bound_retransmissions(&mut self, longest: Duration) {
+        self.world.borrow_mut().links[self.number].longest_retransmission = Some(longest);
     }
 
     fn is_settled(&self) -> bool {

@@ -3,6 +3,7 @@
 //! Owns what is where on its way. Refuses to move anything by itself.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use highwater::ClientId;
 use highwater::engine::Event;
@@ -71,6 +72,8 @@ pub(crate) struct Link {
     pub(crate) unregistered: bool,
     /// Links that had given up their seat when this one connected.
     pub(crate) given_up_before: Vec<usize>,
+    /// The longest time between two retransmissions; `None` until it is accepted.
+    pub(crate) longest_retransmission: Option<Duration>,
     pub(crate) close_is_reset: bool,
     pub(crate) closed: bool,
     pub(crate) said_closed: bool,

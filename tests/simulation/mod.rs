@@ -592,6 +592,7 @@ impl<'a, S: Service> Driver<'a, S> {
                 });
             }
         }
+        world.check_retransmissions();
         if world.reload_owed {
             world
                 .model

@@ -9,11 +9,13 @@
 //! only after the direct write that may follow. The model therefore judges
 //! ("settles") them when anything else happens.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use highwater::engine::Next;
 use highwater::limits::{
-    FAREWELL, LONGEST_WAIT, PROXY_HEADER_TIMEOUT, SILENCE_LOOKS, SMALLEST_READ_BYTES, STOP_SILENCE,
+    EXPIRIES_PER_TURN, FAREWELL, LONGEST_WAIT, PROXY_HEADER_TIMEOUT, SILENCE_LOOKS, SMALLEST_READ_BYTES,
+    STOP_SILENCE,
 };
 use highwater::{Answer, CloseReason, Limits, SlowReason};
 
@@ -27,6 +29,9 @@ const LINGER_SLACK: Duration = Duration::from_millis(300);
 /// How much later than at its look a silent client may go: a wait, and what turns
 /// take.
 const SILENCE_SLACK: Duration = Duration::from_secs(1);
+
+/// Turns whose time is remembered: more than two rounds of all clients take.
+const TURNS_REMEMBERED: usize = 64;
 
 /// The fewest clients that one turn disconnects when their time is over: it
 /// takes 64 timers, and a client may have two.
@@ -277,6 +282,9 @@ pub(crate) struct Found {
     pub(crate) is_address_full: bool,
     /// The other end of the pair was disconnected before, as too slow.
     pub(crate) partner_was_slow: bool,
+    /// Of the other end of the pair a read was interrupted in this turn, so the
+    /// engine may not know of its FIN.
+    pub(crate) partner_interrupted: bool,
 }
 
 /// How often things happened, so that a test can demand that they did.
@@ -363,6 +371,8 @@ pub(crate) struct Model {
     /// stop.
     pub(crate) hands_over: bool,
     pub(crate) turn: u64,
+    /// When the last turns began, the latest first.
+    turns_at: VecDeque<Instant>,
     pub(crate) fault: Option<String>,
     pub(crate) seen: Seen,
 }
@@ -408,6 +418,7 @@ impl Model {
             stopping_since: None,
             hands_over: false,
             turn: 0,
+            turns_at: VecDeque::new(),
             fault: None,
             seen: Seen::default(),
         }
@@ -423,6 +434,8 @@ impl Model {
     /// A turn begins at this charged instant.
     pub(crate) fn begin_turn(&mut self, now: Instant) {
         self.now = now;
+        self.turns_at.truncate(TURNS_REMEMBERED - 1);
+        self.turns_at.push_front(now);
         self.over_budget_seen = false;
         for at in 0..self.alive.len() {
             let ledger = &mut self.ledgers[self.alive[at]];
@@ -1103,6 +1116,7 @@ impl Model {
             tried: was_tried,
             may_reset,
             partner_was_slow,
+            partner_interrupted,
             is_address_full,
         } = found;
         self.settle();
@@ -1175,7 +1189,7 @@ impl Model {
                 .idle_timeout
                 .is_some_and(|time| ledger.was_silent_for(time, now)),
             (CloseReason::HalfClosed(_), None | Some(Departure::Slow(_))) => {
-                let is_half = ledger.end_read != ledger.ended;
+                let is_half = ledger.end_read != ledger.ended || partner_interrupted;
                 is_half && ledger.was_silent_for(limits.half_closed_timeout, now)
             }
             (_, Some(_)) => false,
@@ -1485,10 +1499,18 @@ impl Model {
         }
     }
 
+    /// By how much the two last looks at a silent client may be late because others
+    /// are due before it: one turn takes so many looks.
+    fn time_of_looks(&self) -> Duration {
+        let turns = 2 * (self.alive.len() / EXPIRIES_PER_TURN);
+        let since = self.turns_at.get(turns).or(self.turns_at.back());
+        since.map_or(Duration::ZERO, |&since| self.now.saturating_duration_since(since))
+    }
+
     /// A client for which nothing waits and nothing moves is gone in time, whole or
     /// half-closed.
     fn check_silence(&mut self, number: usize, partner_queue: usize) {
-        let now = self.now;
+        let (now, slack) = (self.now, SILENCE_SLACK + self.time_of_looks());
         let ledger = &mut self.ledgers[number];
         let is_half = ledger.end_read != ledger.ended && !ledger.closing;
         ledger.half_closed_since = ledger.half_closed_since.or(Some(now)).filter(|_| is_half);
@@ -1506,11 +1528,13 @@ impl Model {
         let half_since = ledger.half_closed_since.map(|since| since.max(moved_at));
         let half_limit = half_since.map(|since| (since, self.limits.half_closed_timeout));
         let idle_limit = self.limits.idle_timeout.map(|limit| (moved_at, limit));
-        let late = |&(since, limit): &(Instant, Duration)| {
-            since + limit + limit * 2 / SILENCE_LOOKS + SILENCE_SLACK <= now
-        };
+        let late =
+            |&(since, limit): &(Instant, Duration)| since + limit + limit * 2 / SILENCE_LOOKS + slack <= now;
         if let Some((since, limit)) = [half_limit, idle_limit].into_iter().flatten().find(late) {
-            let fault = format!("link {number}: silent for {:?}, longest {limit:?}", now - since);
+            let fault = format!(
+                "link {number}: silent for {:?}, longest {limit:?}, {slack:?} late at most",
+                now - since
+            );
             self.accuse(|| fault);
         }
     }

@@ -86,6 +86,7 @@ impl World {
             reading: Reading::Fast,
             unregistered: false,
             given_up_before: Vec::new(),
+            longest_retransmission: None,
             close_is_reset: false,
             closed: false,
             said_closed: false,

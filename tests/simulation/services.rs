@@ -189,6 +189,10 @@ impl<S: Service> Service for Witness<S> {
             let may_reset = world.may_reset(number);
             let partner = world.links[number].partner;
             let partner_was_slow = partner.is_some_and(|partner| world.links[partner].was_slow);
+            // A splice found the FIN of the other end, and the read that has to tell
+            // whether it is one was interrupted.
+            let partner_interrupted =
+                partner.is_some_and(|partner| world.links[partner].interrupted_turn == turn);
             let most = world.plan.limits.max_clients_per_address;
             let seats = world
                 .seat_address(number)
@@ -203,6 +207,7 @@ impl<S: Service> Service for Witness<S> {
                 tried: link.tried_turn == turn,
                 may_reset,
                 partner_was_slow,
+                partner_interrupted,
                 is_address_full,
             };
             link.was_slow = matches!(reason, CloseReason::Slow(_));

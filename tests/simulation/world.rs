@@ -7,15 +7,15 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use highwater::ClientId;
 use highwater::engine::Event;
 use highwater::limits::{
     ACCEPTS_PER_TURN, CONNECT_POLL, HEAD_START, MAX_RACING_CONNECTS, PROXY_HEADER_TIMEOUT,
     SMALLEST_READ_BYTES, TURN_BUDGET_BYTES,
 };
+use highwater::{ClientId, Limits};
 
 use super::link::{Link, event};
 use super::model::{Departure, Model};
@@ -38,6 +38,9 @@ pub(crate) struct World {
     pub(crate) stop_asked: bool,
     /// Other limits were chosen, of which the service has to hear.
     pub(crate) reload_owed: bool,
+    /// Longest time between two retransmissions of new connections, to clients and to
+    /// upstreams.
+    pub(crate) longest_retransmissions: (Duration, Duration),
     /// The last accept failed, so only a timer may bring the next.
     pub(crate) accept_failed: bool,
     pub(crate) queued: Vec<usize>,
@@ -106,6 +109,12 @@ const CALLS_PER_CALLBACK: usize = 12;
 /// Lines of a trace that are kept: the cause of a fault stands at its end.
 pub(crate) const TRACE_LINES: usize = 400;
 
+/// What limits ask for, of clients and of upstreams.
+pub(crate) fn longest_retransmissions(limits: &Limits) -> (Duration, Duration) {
+    let of = |grace: Duration| Duration::from_secs(1).max(grace / 8);
+    (of(limits.grace), of(limits.upstream_grace))
+}
+
 impl World {
     pub(crate) fn new(plan: &Plan, model: Model) -> Self {
         Self {
@@ -119,6 +128,7 @@ impl World {
             listening: true,
             stop_asked: false,
             reload_owed: false,
+            longest_retransmissions: longest_retransmissions(&plan.limits),
             accept_failed: false,
             queued: Vec::new(),
             places: Vec::new(),
