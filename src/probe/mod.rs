@@ -39,6 +39,7 @@ pub use protocol::framed::Framed;
 pub use protocol::http::{Http, Method};
 pub use protocol::pattern::Pattern;
 pub use protocol::push::Push;
+pub use protocol::push::numbers::{NUMBER_BYTES, NUMBER_PLACEHOLDER};
 pub use protocol::resp::Resp;
 pub use protocol::{
     Conversation, Conversations, Corruption, FIRST_CLIENT, FirstExchange, Protocol, Publishing, Traits, Wire,

@@ -12,6 +12,7 @@ use crate::probe::error::ProbeError;
 use crate::probe::kind::{KINDS, Reading, SlowKind};
 use crate::probe::protocol::Protocol;
 use crate::probe::protocol::echo::Echo;
+use crate::probe::protocol::push::numbers::{NUMBER_PLACEHOLDER, count_places};
 use crate::probe::report::verdict::judgement::Judgement;
 #[cfg(feature = "tls")]
 use crate::probe::trust::Tls;
@@ -190,10 +191,23 @@ impl Plan {
             _ if !self.protocol.traits().fills => false,
             // Where the server sends by itself, nobody talks.
             Reading::NeverButTalks => self.protocol.traits().talks,
-            _ => true,
+            _ => !self.outpaces(row.kind),
         });
         rows.flat_map(|row| std::iter::repeat_n(row.kind, self.slow[row.kind].clients))
             .collect()
+    }
+
+    /// What is published in a second, in bytes, where the prober itself publishes.
+    pub(crate) fn published_rate_bytes(&self) -> Option<u64> {
+        Some(self.protocol.publishing()?.bytes_per_second)
+    }
+
+    /// Whether more is published than a reader of this kind, which should be kept, ever reads: then
+    /// no server could keep it without loss.
+    pub(crate) fn outpaces(&self, kind: SlowKind) -> bool {
+        let is_kept_reader = kind.is_kept() && kind.row().reading == Reading::Paced;
+        let published = self.published_rate_bytes().filter(|_| is_kept_reader);
+        published.is_some_and(|published| published > self.slow[kind].rate_bytes)
     }
 
     /// Whether the numbers fit together.
@@ -238,6 +252,9 @@ impl Plan {
         if let Some(publishing) = self.protocol.publishing() {
             if publishing.line.is_empty() {
                 return refuse("publish", "must not be empty".into());
+            }
+            if count_places(&publishing.line) > 1 {
+                return refuse("publish", format!("has {NUMBER_PLACEHOLDER} more than once"));
             }
             if publishing.bytes_per_second == 0 {
                 return refuse("publish-rate", "must be above 0".into());

@@ -16,6 +16,7 @@
 )]
 #![allow(clippy::disallowed_methods, reason = "these servers wait by the real clock")]
 
+mod broker;
 mod echo;
 mod encrypted;
 mod http;

@@ -100,7 +100,7 @@ pub(crate) struct ProbeArgs {
     #[arg(long, value_name = "LINE", value_parser = parse_line)]
     pub(crate) send: Option<Line>,
     /// Line that an extra connection sends repeatedly so that the server has something to push;
-    /// escapes \r \n \t \0 \\ \xHH
+    /// escapes as in --send. {seq} in it becomes its number, in 14 bytes, and shows what gets lost
     #[arg(long, value_name = "LINE", value_parser = parse_line)]
     pub(crate) publish: Option<Line>,
     /// Line that this connection sends first, once, such as a login
@@ -198,7 +198,7 @@ Examples:
   highwater probe --port 9000 --stalled 0 --talkers 0 --paused 0 --steady 5 --steady-rate 128KiB/s
       is a slow but healthy client kept?
   highwater probe --port 80 --protocol http --path /large.iso --stalled 20
-  highwater probe --port 6379 --protocol push --send 'SUBSCRIBE news\\r\\n' --publish 'PUBLISH news hello\\r\\n'
+  highwater probe --port 6379 --protocol push --send 'SUBSCRIBE news\\r\\n' --publish 'PUBLISH news {seq}\\r\\n'
       web servers, and servers that push
   highwater probe --port 9000 --json | jq .verdict
       for scripts

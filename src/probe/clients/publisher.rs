@@ -1,6 +1,6 @@
 //! The connection that makes a server push: sends one line again and again at a rate.
 //!
-//! Reads and forgets what it is answered. Generic over the stream; knows no clock.
+//! Reads what it is answered, and keeps the first words of it. Generic over the stream; knows no clock.
 
 use std::io;
 use std::time::Instant;
@@ -8,6 +8,7 @@ use std::time::Instant;
 use crate::probe::clients::opening::{Greet, Opening};
 use crate::probe::clients::pace::Pace;
 use crate::probe::protocol::Publishing;
+use crate::probe::protocol::push::numbers::NumberedLine;
 
 /// A publisher over any stream.
 #[derive(Debug)]
@@ -17,14 +18,17 @@ pub(crate) struct Publisher<S> {
     opening: Option<Opening>,
     /// What is still to be sent first.
     greeting: Vec<u8>,
-    line: Vec<u8>,
+    line: NumberedLine,
     /// Offset in the line that goes next.
     offset: usize,
     pace: Pace,
     published: u64,
+    first_words: Vec<u8>,
     is_gone: bool,
 }
 
+/// How much of what it is answered is kept to be shown.
+const FIRST_WORDS_BYTES: usize = 200;
 /// Reads and writes of one turn.
 const MOST_CALLS_PER_TURN: usize = 64;
 
@@ -35,10 +39,11 @@ impl<S: Greet> Publisher<S> {
             stream,
             opening: Some(opening),
             greeting: publishing.greeting,
-            line: publishing.line,
+            line: NumberedLine::new(&publishing.line),
             offset: 0,
             pace: Pace::new(publishing.bytes_per_second, now),
             published: 0,
+            first_words: Vec::new(),
             is_gone: false,
         }
     }
@@ -53,11 +58,20 @@ impl<S: Greet> Publisher<S> {
         self.published
     }
 
+    /// The beginning of what it was answered.
+    pub(crate) fn first_words(&self) -> &[u8] {
+        &self.first_words
+    }
+
     /// Sends what is due, reads what is there. Call again at the next tick.
     pub(crate) fn turn(&mut self, now: Instant, buffer: &mut [u8]) {
         if !self.is_gone {
             self.is_gone = match self.open() {
-                Ok(true) => self.send(now).is_err() || self.discard(buffer).is_err(),
+                Ok(true) => {
+                    let is_refused = self.send(now).is_err();
+                    // What it was answered last may say why.
+                    self.listen(buffer).is_err() || is_refused
+                }
                 Ok(false) => false,
                 Err(_) => true,
             };
@@ -98,13 +112,16 @@ impl<S: Greet> Publisher<S> {
         let mut allowed = self.pace.allowed(now);
         // A line may be longer than one tick's share; it goes out whole, and the pace catches up later.
         while allowed > 0 || self.offset > 0 {
-            match self.stream.write(&self.line[self.offset..]) {
+            if self.offset == 0 {
+                self.line.set_number(self.published + 1);
+            }
+            match self.stream.write(&self.line.bytes()[self.offset..]) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => {
                     self.pace.take(written);
                     allowed = allowed.saturating_sub(written);
                     self.offset += written;
-                    if self.offset == self.line.len() {
+                    if self.offset == self.line.bytes().len() {
                         self.offset = 0;
                         self.published += 1;
                     }
@@ -117,11 +134,14 @@ impl<S: Greet> Publisher<S> {
         Ok(())
     }
 
-    fn discard(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+    fn listen(&mut self, buffer: &mut [u8]) -> io::Result<()> {
         for _ in 0..MOST_CALLS_PER_TURN {
             match self.stream.read(buffer) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(_) => {}
+                Ok(len) => {
+                    let room = FIRST_WORDS_BYTES - self.first_words.len();
+                    self.first_words.extend_from_slice(&buffer[..len.min(room)]);
+                }
                 Err(error) if is_too_early(&error) => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),

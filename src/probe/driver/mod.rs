@@ -377,6 +377,7 @@ impl<'a, S: ClientStream> Driver<'a, S> {
             publisher: self.publisher.map(|publisher| PublisherSeen {
                 messages: publisher.published(),
                 ended: publisher.is_gone(),
+                first_words: seen::words(publisher.first_words()),
             }),
         }
     }

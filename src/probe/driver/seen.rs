@@ -34,15 +34,17 @@ pub(crate) fn healthy<S: std::io::Read + std::io::Write>(
         first_corruption: clients.iter().find_map(corruption),
         closed_in_order: 0,
         lifetimes: Vec::new(),
-        first_words: (clients.iter())
-            .map(HealthyClient::first_words)
-            .find(|words| !words.is_empty())
-            .map(|words| printable(&String::from_utf8_lossy(words))),
+        first_words: (clients.iter()).map(HealthyClient::first_words).find_map(words),
         never_answered: answered.iter().filter(|answered| !**answered).count(),
         before: phase(0),
         during: phase(1),
         after: phase(2),
     }
+}
+
+/// What a server said, for people; `None` where it said nothing.
+pub(crate) fn words(said: &[u8]) -> Option<String> {
+    (!said.is_empty()).then(|| printable(&String::from_utf8_lossy(said)))
 }
 
 /// One phase as rates and percentiles.

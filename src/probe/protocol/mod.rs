@@ -130,6 +130,15 @@ pub trait Conversation: Debug + Send {
         self.all_answered(sent).map(|all| !all)
     }
 
+    /// Whether what came so far was told right from wrong, where the protocol as such cannot
+    /// ([`Traits::verifies`]).
+    fn is_verified(&self) -> bool {
+        false
+    }
+
+    /// The client begins to read all that waits for it: what was sent to others up to now must come.
+    fn catch_up(&mut self) {}
+
     /// The beginning of what came, where nobody can verify it; people may know what it says.
     fn first_words(&self) -> &[u8] {
         &[]
@@ -158,7 +167,8 @@ pub const FIRST_CLIENT: u64 = u64::MAX - 1;
 pub struct Publishing {
     /// Sent once, before all else, such as a login; may be empty.
     pub greeting: Vec<u8>,
-    /// Sent again and again; not empty.
+    /// Sent again and again; not empty. `{seq}` in it, once, becomes the line's number as
+    /// `{000000000017}`, and then what clients receive is verified: gaps, order, and the bytes behind it.
     pub line: Vec<u8>,
     /// How much of it in a second, in bytes.
     pub bytes_per_second: u64,
@@ -245,6 +255,10 @@ impl Wire {
 
     pub(crate) fn owes(&self, sent: u64) -> Option<bool> {
         self.any().owes(sent)
+    }
+
+    pub(crate) fn is_verified(&self) -> bool {
+        self.any().is_verified()
     }
 
     pub(crate) fn first_words(&self) -> &[u8] {

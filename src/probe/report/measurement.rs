@@ -25,12 +25,14 @@ pub struct Measurement {
 }
 
 /// What the publishing connection did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PublisherSeen {
     /// Lines published.
     pub messages: u64,
     /// Whether the server ended it.
     pub ended: bool,
+    /// The first words that it was answered.
+    pub first_words: Option<String>,
 }
 
 /// What the healthy clients felt.

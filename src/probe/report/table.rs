@@ -134,15 +134,21 @@ fn write_group(out: &mut String, group: &SlowGroup) -> fmt::Result {
 fn write_pushed(out: &mut String, report: &Report) -> fmt::Result {
     let is_quiet = |kind: SlowKind| kind.row().reading == Reading::NeverInSteps;
     let slow = report.measured.slow.iter();
-    let pushed = slow.filter(|client| client.intact.is_none() && client.connected && !is_quiet(client.kind));
-    if let Some(spread) = Spread::of(pushed.map(|client| client.output_bytes as f64).collect()) {
+    let pushed: Vec<_> = slow
+        .filter(|client| client.connected && !is_quiet(client.kind))
+        .collect();
+    let is_verified = pushed.iter().any(|client| client.intact.is_some());
+    let is_pushed = pushed.iter().any(|client| client.intact.is_none());
+    let bytes = pushed.iter().map(|client| client.output_bytes as f64).collect();
+    if let Some(spread) = Spread::of(bytes).filter(|_| is_pushed) {
+        let unverified = if is_verified { "" } else { ", unverified" };
         writeln!(
             out,
-            "  pushed to each slow client: {} to {} bytes, unverified",
+            "  pushed to each slow client: {} to {} bytes{unverified}",
             spread.minimum, spread.maximum
         )?;
     }
-    if let Some(publisher) = report.measured.publisher {
+    if let Some(publisher) = &report.measured.publisher {
         let end = if publisher.ended {
             ", then it was disconnected"
         } else {

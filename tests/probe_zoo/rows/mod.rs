@@ -1,6 +1,7 @@
 //! All rows of the zoo.
 
 mod bad;
+mod brokers;
 mod defended;
 mod echo;
 mod http;
@@ -14,6 +15,7 @@ pub(crate) fn all() -> Vec<Row> {
     [
         http::rows(),
         push::rows(),
+        brokers::rows(),
         echo::rows(),
         reach::rows(),
         defended::rows(),

@@ -12,6 +12,9 @@ impl<S: Read + Write> SlowClient<S> {
     pub(crate) fn finish(&mut self) {
         self.is_finishing = true;
         if matches!(self.stage, Stage::Filling | Stage::Holding) {
+            if self.kind.is_kept() {
+                self.wire.any_mut().catch_up();
+            }
             let all = self.wire.all_answered(self.sent) == Some(true);
             self.stage = if all { Stage::Complete } else { Stage::Draining };
         }

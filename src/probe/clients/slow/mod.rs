@@ -252,7 +252,7 @@ impl<S: Read + Write> SlowClient<S> {
 
     /// Whether its bytes can be told right from wrong at all.
     pub(crate) fn is_verifiable(&self) -> bool {
-        self.traits.verifies
+        self.traits.verifies || self.kind.is_kept() && self.wire.is_verified()
     }
 
     pub(crate) fn corruption(&self) -> Option<&Corruption> {
@@ -357,6 +357,7 @@ impl<S: Read + Write> SlowClient<S> {
             self.resumed = Some(now);
             self.owed_when_resumed = self.fullness.owed();
             self.stage = Stage::Draining;
+            self.wire.any_mut().catch_up();
         }
     }
 

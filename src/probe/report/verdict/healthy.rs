@@ -55,6 +55,13 @@ pub(super) fn served(traits: &Traits, seen: &Measurement) -> Finding {
         let reason = "the probe was ended before all of them were answered";
         return question.answer(Outcome::Unknown, None, reason);
     }
+    let least_left = Left::of(seen).least();
+    if !traits.verifies && healthy.corrupt > 0 && least_left < OTHERS_COUNT_FROM {
+        return question.unknown(format!(
+            "{why}, but other programs took {:.0} % of the machine, so that healthy clients may have read late",
+            (1.0 - least_left) * 100.0
+        ));
+    }
     if let Some((number, reason)) = failure {
         return question.answer(Outcome::Fail, Some(number as f64), reason);
     }

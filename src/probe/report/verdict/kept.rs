@@ -1,9 +1,10 @@
 //! Are clients kept that pause or read slowly, and do they lose nothing?
 
 use super::finding::{Finding, Outcome, Question, all};
-use super::slow::{KERNEL_HOLDS_BYTES, is_gone, of_kind, other_reason};
+use super::slow::{KERNEL_HOLDS_BYTES, PUSHED_MEANWHILE_BYTES, flow, is_gone, of_kind, other_reason};
 use crate::probe::kind::{KindRow, Reading, SlowKind};
 use crate::probe::plan::Plan;
+use crate::probe::protocol::push::numbers::{NUMBER_PLACEHOLDER, count_places};
 use crate::probe::report::measurement::{Measurement, SlowClientSeen};
 
 /// A pause may last this much longer than asked, in seconds; beyond that the prober is to blame.
@@ -18,7 +19,7 @@ pub(super) fn kept(plan: &Plan, seen: &Measurement, kind: SlowKind) -> Finding {
     let question = Question::new(finding.unwrap_or_default(), title, "clients").held_against(0.0);
     let clients = of_kind(seen, kind);
     if clients.is_empty() {
-        return question.not_tested(&format!("no {who} took part"));
+        return question.not_tested(&why_none(plan, kind, who));
     }
     let total = clients.len();
     let harm = Harm::of(plan, seen, &clients);
@@ -26,15 +27,30 @@ pub(super) fn kept(plan: &Plan, seen: &Measurement, kind: SlowKind) -> Finding {
         return match harm.excuse {
             Some(why) => question.unknown(why),
             None if is_short_of_memory(seen) => question.unknown(format!("{} kept, but {SHORT}", all(total))),
-            None if !clients.iter().any(|client| is_felt(plan, client)) => {
+            None if !clients.iter().any(|client| is_felt(plan, seen, client)) => {
                 question.unknown(format!("{} kept, but {}", all(total), why_unfelt(&clients)))
             }
-            None => intact(question, &clients),
+            None => intact(plan, question, &clients),
         };
     };
     match harm.doubt(seen) {
         Some(why) => question.unknown(format!("{reason}, but {why}")),
         None => question.answer(Outcome::Fail, Some(number as f64), reason),
+    }
+}
+
+fn why_none(plan: &Plan, kind: SlowKind, who: &str) -> String {
+    let asked = plan.slow[kind];
+    match plan
+        .published_rate_bytes()
+        .filter(|_| plan.outpaces(kind) && asked.clients > 0)
+    {
+        Some(rate) => format!(
+            "{} KiB are published in a second, and one that reads {} KiB never has them all",
+            rate as f64 / 1024.0,
+            asked.rate_bytes as f64 / 1024.0
+        ),
+        None => format!("no {who} took part"),
     }
 }
 
@@ -46,19 +62,29 @@ fn is_short_of_memory(seen: &Measurement) -> bool {
 
 /// Whether a server may have felt that this client did not read: something waited in its own queue.
 /// A steady client shows that by its rate alone.
-fn is_felt(plan: &Plan, client: &SlowClientSeen) -> bool {
+fn is_felt(plan: &Plan, seen: &Measurement, client: &SlowClientSeen) -> bool {
     if client.kind.row().reading != Reading::AfterPause || client.intact.is_none() {
         return true;
+    }
+    let (Some(resumed), Some(full)) = (client.resumed_at, client.full_at) else {
+        return false;
+    };
+    if !plan.protocol.traits().verifies {
+        let unfelt = if client.in_sight {
+            PUSHED_MEANWHILE_BYTES
+        } else {
+            KERNEL_HOLDS_BYTES
+        };
+        return flow(seen) * (resumed - full) > unfelt;
     }
     let unfelt = if client.in_sight {
         0
     } else {
         KERNEL_HOLDS_BYTES as u64
     };
-    let owes = || client.owed_when_resumed_bytes.is_some_and(|owed| owed > unfelt);
     // An echo that takes no more waits for its own writes.
     let stopped = plan.protocol.traits().echoes && !client.offer_exhausted;
-    client.resumed_at.is_some() && (stopped || owes())
+    stopped || client.owed_when_resumed_bytes.is_some_and(|owed| owed > unfelt)
 }
 
 fn why_unfelt(clients: &[&SlowClientSeen]) -> &'static str {
@@ -85,7 +111,11 @@ impl Harm {
         let mut harm = Self::default();
         for client in clients {
             if client.intact == Some(false) {
-                harm.corrupt += 1;
+                // What is pushed in a longer pause than was asked for may be more than a server keeps.
+                match late_pause(plan, client).filter(|_| !plan.protocol.traits().verifies) {
+                    Some(why) => harm.excuse = Some(why),
+                    None => harm.corrupt += 1,
+                }
             } else if !client.connected {
                 harm.unconnected += 1;
             } else if is_gone(client) {
@@ -111,7 +141,7 @@ impl Harm {
             (self.lost, "were disconnected"),
             (self.corrupt, "received wrong bytes"),
             (self.unconnected, "could not connect"),
-            (self.incomplete, "did not get back all that they had sent"),
+            (self.incomplete, "did not get all that they were owed"),
         ];
         let worst = harms.into_iter().find(|(number, _)| *number > 0);
         worst.map(|(number, what)| (number, format!("{number} of {total} {what}")))
@@ -128,30 +158,52 @@ impl Harm {
 
 /// Why a client that was disconnected need not have been thrown out for being slow.
 fn excuse(plan: &Plan, seen: &Measurement, client: &SlowClientSeen) -> Option<String> {
-    let ended = client.ended_at?;
-    if let Some(why) = other_reason(seen, client).filter(|_| client.standstill.is_some()) {
-        return Some(why);
-    }
+    let other = other_reason(seen, client).filter(|_| client.standstill.is_some());
+    other.or_else(|| late_pause(plan, client))
+}
+
+/// Whether the prober let a client pause for longer than asked, in words.
+fn late_pause(plan: &Plan, client: &SlowClientSeen) -> Option<String> {
     let paused = client.kind.row().reading == Reading::AfterPause;
     let full = client.full_at?;
-    let pause = client.resumed_at.unwrap_or(ended) - full;
+    let pause = client.resumed_at.or(client.ended_at)? - full;
     let asked = plan.pause.as_secs_f64();
     (paused && pause > asked + LATE_SECONDS)
         .then(|| format!("the prober was busy and let one pause for {pause:.1} s instead of {asked} s"))
 }
 
-fn intact(question: Question, clients: &[&SlowClientSeen]) -> Finding {
+fn intact(plan: &Plan, question: Question, clients: &[&SlowClientSeen]) -> Finding {
     let total = clients.len();
     let bytes: u64 = clients.iter().map(|client| client.received_bytes).sum();
     if clients.iter().any(|client| client.intact.is_none()) {
         let reason = format!(
-            "{} kept, unverified: only the server knows what it pushed ({bytes} bytes)",
-            all(total)
+            "{} kept, unverified: {} ({bytes} bytes)",
+            all(total),
+            why_unverified(plan)
         );
         return question.answer(Outcome::Unknown, Some(0.0), reason);
     }
-    let reason = format!("{} kept, and {bytes} bytes came back intact", all(total));
-    question.answer(Outcome::Pass, Some(0.0), reason)
+    let what = match plan.protocol.traits().verifies {
+        true => format!("{bytes} bytes came back intact"),
+        false => format!("every numbered message came, in order ({bytes} bytes)"),
+    };
+    question.answer(
+        Outcome::Pass,
+        Some(0.0),
+        format!("{} kept, and {what}", all(total)),
+    )
+}
+
+fn why_unverified(plan: &Plan) -> String {
+    match plan.protocol.publishing() {
+        None => "only the server knows what it pushed".to_owned(),
+        Some(publishing) if count_places(&publishing.line) == 0 => {
+            format!("number the messages with {NUMBER_PLACEHOLDER} in `publish`")
+        }
+        Some(_) => {
+            format!("the number at {NUMBER_PLACEHOLDER} in `publish` did not come back as it was sent")
+        }
+    }
 }
 
 #[cfg(test)]

@@ -2,9 +2,11 @@
 //!
 //! What is seen to grow decides, whatever went in: kernels hold megabytes at each hop. A runtime's
 //! heap grows for reasons of its own, too, so that growth fails a server only where slow clients
-//! explain it.
+//! explain it. What a publisher sends within the deadline of a slow client must wait, once: a server
+//! that neither blocks the publisher nor loses a message cannot do with less.
 
 use super::finding::{Finding, Outcome, Question};
+use super::slow::{flow, is_gone};
 use super::{RSS_ALLOWANCE_BYTES, RSS_PER_SLOW_CLIENT_BYTES};
 use crate::probe::kind::{Fate, Reading};
 use crate::probe::plan::Plan;
@@ -41,11 +43,20 @@ fn filled(seen: &Measurement) -> Vec<&SlowClientSeen> {
 }
 
 fn by_growth(question: Question, plan: &Plan, seen: &Measurement, server: &ServerSeen) -> Finding {
-    let allowed = RSS_ALLOWANCE_BYTES + RSS_PER_SLOW_CLIENT_BYTES * seen.slow.len() as u64;
+    let waits_once = published_within(plan, seen);
+    let allowed =
+        RSS_ALLOWANCE_BYTES + RSS_PER_SLOW_CLIENT_BYTES * seen.slow.len() as u64 + waits_once.unwrap_or(0);
     let growth = Growth::of(seen, server);
     let question = question.held_against(allowed as f64);
+    let once = waits_once.map_or(String::new(), |bytes| {
+        let within = plan.within.as_secs_f64();
+        format!(
+            ", {} of them once for what is published in {within} s",
+            bytes >> 20
+        )
+    });
     let reason = format!(
-        "its memory grew by {} for {} slow clients; {} MiB are allowed",
+        "its memory grew by {} for {} slow clients; {} MiB are allowed{once}",
         mebibytes(growth.held),
         seen.slow.len(),
         allowed >> 20
@@ -62,10 +73,11 @@ fn by_growth(question: Question, plan: &Plan, seen: &Measurement, server: &Serve
                 "{reason}, but it owed them no more than {}, so that it grew for another reason",
                 mebibytes(owed)
             )),
-            Some(owed) if (growth.held as f64) < owed as f64 * PART_KEPT => question.unknown(format!(
-                "{reason}, but a server that keeps what it owes them would grow by {}",
-                mebibytes(owed)
-            )),
+            Some(owed) if !pushes(plan) && (growth.held as f64) < owed as f64 * PART_KEPT => question
+                .unknown(format!(
+                    "{reason}, but a server that keeps what it owes them would grow by {}",
+                    mebibytes(owed)
+                )),
             _ => question.answer(Outcome::Fail, Some(growth.held as f64), reason),
         };
     }
@@ -85,7 +97,49 @@ fn by_growth(question: Question, plan: &Plan, seen: &Measurement, server: &Serve
             mebibytes(owed)
         ));
     }
+    if let Some(log) = grown_by_a_log(plan, seen)
+        && (log < RSS_ALLOWANCE_BYTES as f64 || growth.held as f64 > log * PART_KEPT)
+    {
+        return question.unknown(format!(
+            "{reason}, but slow clients stayed, and one that keeps all it pushes, once, would have grown by {}",
+            mebibytes(log as u64)
+        ));
+    }
     by_offer(question, plan, seen, allowed, growth.held, reason)
+}
+
+/// Whether the server sends by itself.
+fn pushes(plan: &Plan) -> bool {
+    let traits = plan.protocol.traits();
+    !traits.verifies && !traits.echoes
+}
+
+/// What is pushed to one client in a second, in bytes: as published, or as healthy ones got it.
+fn pushed_rate(plan: &Plan, seen: &Measurement) -> f64 {
+    let published = plan.published_rate_bytes().unwrap_or(0) as f64;
+    published.max(flow(seen))
+}
+
+/// What the prober publishes within the time after which a slow client must be gone.
+fn published_within(plan: &Plan, seen: &Measurement) -> Option<u64> {
+    plan.published_rate_bytes()?;
+    Some((pushed_rate(plan, seen) * plan.within.as_secs_f64()) as u64)
+}
+
+/// By how much a server would have grown, in bytes, that keeps each message until all have it; `None`
+/// where it pushes nothing, or nobody stayed that never reads.
+fn grown_by_a_log(plan: &Plan, seen: &Measurement) -> Option<f64> {
+    let never_reads = |client: &&SlowClientSeen| client.kind.row().reading == Reading::Never;
+    let stayed = seen.slow.iter().filter(never_reads);
+    let stayed = stayed.filter(|client| client.connected && !is_gone(client));
+    let stood = stayed.map(|client| {
+        let since = client
+            .standstill
+            .map_or(client.last_look_at, |stands| stands.seen_at);
+        client.last_look_at - since
+    });
+    let longest = stood.reduce(f64::max).filter(|_| pushes(plan))?;
+    Some(flow(seen) * longest)
 }
 
 /// A server that grew by no more than is allowed. One that takes everything is bounded only if that
@@ -124,9 +178,17 @@ fn most_owed(plan: &Plan, seen: &Measurement) -> Option<u64> {
             // Of answers, more than `fill` is only asked for by talkers, and read by no server.
             Some(owed) => Some(owed.min(plan.fill)),
             None if echoes => Some(client.absorbed_bytes),
+            None if pushes(plan) => Some(most_pushed(plan, seen, client)),
             None => None,
         })
         .sum()
+}
+
+/// The most that was pushed to a client, or would have been if it had read, in bytes.
+fn most_pushed(plan: &Plan, seen: &Measurement, client: &SlowClientSeen) -> u64 {
+    let from = client.connected_at.unwrap_or(client.joined_at);
+    let until = client.ended_at.unwrap_or(seen.seconds);
+    (pushed_rate(plan, seen) * (until - from)) as u64
 }
 
 /// By how much the server's memory grew while slow clients were there, in bytes.
@@ -240,11 +302,11 @@ fn by_absorption(question: Question, plan: &Plan, filled: &[&SlowClientSeen]) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::probe::kind::SlowKind;
-    use crate::probe::protocol::Protocol;
+    use crate::probe::kind::{Disconnect, SlowKind};
     use crate::probe::protocol::echo::Echo;
     use crate::probe::protocol::push::Push;
-    use crate::probe::report::measurement::{Healthy, PhaseFigures};
+    use crate::probe::protocol::{Protocol, Publishing};
+    use crate::probe::report::measurement::{Healthy, PhaseFigures, StandstillSeen};
 
     const MIB: u64 = 1 << 20;
     /// Without slow clients; the phases last 2, 8 and 2 s.
@@ -317,8 +379,89 @@ mod tests {
             let seen = measured(grown(2 * kept * MIB), stalled(Some(16 * MIB), None));
             assert_judged(Echo, &seen, Outcome::Fail, "10 MiB are allowed");
         }
-        let seen = measured(grown(32 * MIB), stalled(None, None));
+        let seen = pushing(5 * MIB, measured(grown(32 * MIB), stalled(None, None)));
         assert_judged(Push::default(), &seen, Outcome::Fail, "10 MiB are allowed");
+    }
+
+    /// The same, where so much is pushed to each client in a second and slow ones stood still from 3 s on.
+    fn pushing(rate: u64, mut seen: Measurement) -> Measurement {
+        seen.healthy.clients = 1;
+        seen.healthy.before.as_mut().unwrap().bytes_per_second = rate as f64;
+        for client in &mut seen.slow {
+            client.last_look_at = 10.0;
+            client.end = client.ended_at.map(|_| Disconnect::Reset);
+            client.standstill = Some(StandstillSeen {
+                not_before: 3.0,
+                seen_at: 3.0,
+                bytes: 1000,
+                began_at: 2.0,
+                in_sight: true,
+                input_at: 2.0,
+                owed_much_at: None,
+            });
+        }
+        seen
+    }
+
+    /// Of which the prober publishes as much.
+    fn published(rate: u64) -> Push {
+        Push {
+            publishing: Some(Publishing {
+                line: b"PUB {seq}".to_vec(),
+                bytes_per_second: rate,
+                ..Publishing::default()
+            }),
+            ..Push::default()
+        }
+    }
+
+    #[test]
+    fn what_is_published_within_the_deadline_may_wait_once() {
+        let rate = 4 * MIB;
+        let gone_at_9 = |grows: u64| pushing(rate, measured(grown(grows), stalled(None, Some(9.0))));
+        // 8 + 2 + 6 s at 4 MiB/s.
+        assert_judged(
+            published(rate),
+            &gone_at_9(33 * MIB),
+            Outcome::Pass,
+            "34 MiB are allowed, 24 of them",
+        );
+        assert_judged(
+            published(rate),
+            &gone_at_9(48 * MIB),
+            Outcome::Fail,
+            "34 MiB are allowed",
+        );
+        // A server that speaks by itself can fall silent towards a slow client.
+        assert_judged(
+            Push::default(),
+            &gone_at_9(33 * MIB),
+            Outcome::Fail,
+            "10 MiB are allowed",
+        );
+    }
+
+    #[test]
+    fn where_slow_clients_stay_a_log_without_end_must_have_shown_itself() {
+        let rate = 4 * MIB;
+        let stayed = |rate: u64, grows: u64| pushing(rate, measured(grown(grows), stalled(None, None)));
+        // In 7 s.
+        assert_judged(published(rate), &stayed(rate, 6 * MIB), Outcome::Pass, "6.0 MiB");
+        let log = "would have grown by 28.0 MiB";
+        assert_judged(published(rate), &stayed(rate, 28 * MIB), Outcome::Unknown, log);
+        let little = stayed(MIB, 0);
+        assert_judged(
+            published(MIB),
+            &little,
+            Outcome::Unknown,
+            "would have grown by 7.0 MiB",
+        );
+    }
+
+    #[test]
+    fn growth_beyond_all_that_was_pushed_fails_nobody() {
+        let seen = pushing(MIB / 4, measured(grown(30 * MIB), stalled(None, None)));
+        assert_judged(Push::default(), &seen, Outcome::Unknown, "for another reason");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use super::finding::{Finding, Outcome, Question, all};
 use crate::probe::kind::{Disconnect, KindRow, Reading, SlowKind};
 use crate::probe::plan::Plan;
-use crate::probe::report::measurement::{Measurement, SlowClientSeen};
+use crate::probe::report::measurement::{Measurement, PublisherSeen, SlowClientSeen};
 
 /// What the kernel of a server that is not in sight may hold for one client: the usual limit of
 /// a send buffer (tcp_wmem), in bytes.
@@ -14,7 +14,7 @@ pub(super) const KERNEL_HOLDS_BYTES: f64 = (4 << 20) as f64;
 /// What a limit inside the server may hold before it notices: some 16 queues of 64 KiB.
 const INNER_LIMIT_BYTES: f64 = (1 << 20) as f64;
 /// A server that pushes owes a client that stands still once others got so much meanwhile.
-const PUSHED_MEANWHILE_BYTES: f64 = (64 << 10) as f64;
+pub(super) const PUSHED_MEANWHILE_BYTES: f64 = (64 << 10) as f64;
 /// How old a look into the server's kernel may be, in seconds.
 const LOOK_AGE: f64 = 0.3;
 /// Ages of connections that differ by no more than this many seconds, or this part, are alike.
@@ -43,7 +43,7 @@ pub(super) fn is_gone(client: &SlowClientSeen) -> bool {
 }
 
 /// Bytes a second that one healthy client got while nobody was slow.
-fn flow(seen: &Measurement) -> f64 {
+pub(super) fn flow(seen: &Measurement) -> f64 {
     let alone = seen.healthy.before.map_or(0.0, |before| before.bytes_per_second);
     alone / seen.healthy.clients.max(1) as f64
 }
@@ -172,10 +172,7 @@ pub(super) fn why_not_full(plan: &Plan, seen: &Measurement, client: &SlowClientS
     if !traits.verifies {
         let quoted = seen.healthy.first_words.as_ref();
         let words = quoted.map_or(String::new(), |words| format!(" (\"{words}\")"));
-        let publisher = match seen.publisher {
-            Some(publisher) if publisher.ended => "; the publisher was disconnected",
-            _ => "",
-        };
+        let publisher = seen.publisher.as_ref().map_or(String::new(), publisher_told);
         return format!(
             "{} bytes for each slow client{words}{publisher}: too little to fill one; log in with `send`, or push more",
             client.output_bytes
@@ -194,6 +191,20 @@ pub(super) fn why_not_full(plan: &Plan, seen: &Measurement, client: &SlowClientS
         );
     }
     "all its answers fit into what kernels hold, so that it was never full".to_owned()
+}
+
+/// What became of the publisher, as far as that may be why little was pushed.
+fn publisher_told(publisher: &PublisherSeen) -> String {
+    let told = publisher.first_words.as_ref();
+    let told = told.map_or(String::new(), |words| {
+        format!("; the publisher was told \"{words}\"")
+    });
+    let ended = match publisher.ended {
+        true if told.is_empty() => "; the publisher was disconnected",
+        true => " and disconnected",
+        false => "",
+    };
+    told + ended
 }
 
 pub(super) fn disconnected(plan: &Plan, seen: &Measurement, kind: SlowKind) -> Finding {
