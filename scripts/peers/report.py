@@ -139,7 +139,8 @@ def losses(kind, clients):
     if kind in TO_GO:
         return ""
     if any(client["intact"] is False for client in clients):
-        return ", **bytes wrong**"
+        lost = any("were lost" in (client["corruption"] or "") for client in clients)
+        return ", **messages lost**" if lost else ", **bytes wrong**"
     if all(client["intact"] is None for client in clients):
         return ", unverified"
     if all(client["complete"] for client in clients):

@@ -213,6 +213,12 @@ pub(crate) fn highwater(_: &Path, port: u16) -> Command {
     command
 }
 
+pub(crate) fn highwater_broadcast(_: &Path, port: u16) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_highwater"));
+    command.args(["broadcast", "--grace", "3s", "--port", &port.to_string()]);
+    command
+}
+
 pub(crate) fn highwater_framed(directory: &Path, port: u16) -> Command {
     let mut command = highwater(directory, port);
     command.args(["--framing", "length"]);
@@ -363,6 +369,10 @@ pub(crate) fn redis_with_limit(directory: &Path, port: u16) -> Command {
         port,
         &["--client-output-buffer-limit", "pubsub 1mb 0 0"],
     )
+}
+
+pub(crate) fn redis_without_limit(directory: &Path, port: u16) -> Command {
+    redis(directory, port, &["--client-output-buffer-limit", "pubsub 0 0 0"])
 }
 
 pub(crate) fn redis_with_password(directory: &Path, port: u16) -> Command {

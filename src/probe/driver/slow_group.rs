@@ -168,7 +168,7 @@ impl<'a, S: ClientStream> SlowClients<'a, S> {
     }
 
     fn is_settled(&self, client: &SlowClient<S>, now: Instant) -> bool {
-        if client.end().is_some() || client.is_complete() {
+        if client.end().is_some() || client.is_complete() || client.corruption().is_some() {
             return true;
         }
         let since = |start: Instant| now.saturating_duration_since(start);

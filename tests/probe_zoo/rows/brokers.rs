@@ -2,7 +2,8 @@
 
 use crate::broker::{Broker, Keeping};
 use crate::patience::{Farewell, Manners, Patience, seconds};
-use crate::row::{Row, Truth};
+use crate::programs::{self, Program};
+use crate::row::{Row, Server, Truth};
 use crate::truths::FOR_EVER;
 
 /// Holds what comes for three seconds at most.
@@ -21,7 +22,48 @@ fn row(name: &'static str, what: &'static str, broker: Broker) -> Row {
 pub(super) fn rows() -> Vec<Row> {
     let once = Broker::new(Keeping::Once, PATIENT);
     let each = Broker::new(Keeping::Each, PATIENT);
-    [defended(once, each), bad(once, each)].concat()
+    [defended(once, each), bad(once, each), programs()].concat()
+}
+
+/// Programs that speak Redis's protocol.
+fn programs() -> Vec<Row> {
+    let line: &'static str =
+        Box::leak(format!("PUBLISH news {{seq}}{}\\r\\n", "x".repeat(1010)).into_boxed_str());
+    let options = [
+        "--protocol",
+        "push",
+        "--send",
+        "SUBSCRIBE news\\r\\n",
+        "--publish",
+        line,
+    ];
+    let row = |name, what, needs, command, why| {
+        let server = Server::Program(Program { needs, command });
+        Row::new(name, what, server, &options, why)
+    };
+    let own = env!("CARGO_BIN_EXE_highwater");
+    vec![
+        row(
+            "highwater-broadcast",
+            "highwater broadcast --grace 3s",
+            own,
+            programs::highwater_broadcast,
+            "keeps a message once, and resets a client that takes nothing for 3 s",
+        )
+        .groups(|groups| {
+            groups.stalled = 5;
+            groups.trickle = 1;
+        }),
+        row(
+            "redis-no-limit",
+            "PUBLISH; client-output-buffer-limit pubsub 0 0 0",
+            "redis-server",
+            programs::redis_without_limit,
+            "all that waits is sent once a client reads again",
+        )
+        .keeps_the_stalled(FOR_EVER)
+        .grows("memory grows by 4 MiB/s for each client that takes nothing"),
+    ]
 }
 
 fn defended(once: Broker, each: Broker) -> Vec<Row> {

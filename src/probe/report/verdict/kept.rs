@@ -95,6 +95,8 @@ fn why_unfelt(clients: &[&SlowClientSeen]) -> &'static str {
     }
 }
 
+const WRONG: &str = "received wrong bytes, or not all";
+
 /// How many came to which harm.
 #[derive(Default)]
 struct Harm {
@@ -102,6 +104,8 @@ struct Harm {
     corrupt: usize,
     unconnected: usize,
     incomplete: usize,
+    /// Why the first stream that was wrong was.
+    wrong: Option<String>,
     /// Why those that were lost need not be the server's fault.
     excuse: Option<String>,
 }
@@ -114,7 +118,10 @@ impl Harm {
                 // What is pushed in a longer pause than was asked for may be more than a server keeps.
                 match late_pause(plan, client).filter(|_| !plan.protocol.traits().verifies) {
                     Some(why) => harm.excuse = Some(why),
-                    None => harm.corrupt += 1,
+                    None => {
+                        harm.corrupt += 1;
+                        harm.wrong = harm.wrong.or_else(|| client.corruption.clone());
+                    }
                 }
             } else if !client.connected {
                 harm.unconnected += 1;
@@ -139,12 +146,15 @@ impl Harm {
     fn worst(&self, total: usize) -> Option<(usize, String)> {
         let harms = [
             (self.lost, "were disconnected"),
-            (self.corrupt, "received wrong bytes"),
+            (self.corrupt, WRONG),
             (self.unconnected, "could not connect"),
             (self.incomplete, "did not get all that they were owed"),
         ];
         let worst = harms.into_iter().find(|(number, _)| *number > 0);
-        worst.map(|(number, what)| (number, format!("{number} of {total} {what}")))
+        let (number, what) = worst?;
+        let why = self.wrong.as_ref().filter(|_| what == WRONG);
+        let why = why.map_or(String::new(), |why| format!(": {why}"));
+        Some((number, format!("{number} of {total} {what}{why}")))
     }
 
     /// Whether something else than the server may have done that.
