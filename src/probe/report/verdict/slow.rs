@@ -173,8 +173,12 @@ pub(super) fn why_not_full(plan: &Plan, seen: &Measurement, client: &SlowClientS
         let quoted = seen.healthy.first_words.as_ref();
         let words = quoted.map_or(String::new(), |words| format!(" (\"{words}\")"));
         let publisher = seen.publisher.as_ref().map_or(String::new(), publisher_told);
+        let login = match seen.publisher {
+            Some(_) => "`send` or `publish-greeting`",
+            None => "`send`",
+        };
         return format!(
-            "{} bytes for each slow client{words}{publisher}: too little to fill one; log in with `send`, or push more",
+            "{} bytes for each slow client{words}{publisher}: too little to fill one; log in with {login}, or push more",
             client.output_bytes
         );
     }
