@@ -42,6 +42,7 @@ impl Generator {
         let (kind, first, second) = match work {
             Work::Ping { size, in_flight } => ("ping", size, in_flight as usize),
             Work::Bulk { frame, in_flight } => ("bulk", frame.unwrap_or(0), in_flight as usize),
+            Work::Crowd { size } => ("crowd", size, 0),
             Work::Connect { size } => ("connect", size, 0),
             Work::Flood => ("flood", 0, 0),
         };
@@ -189,6 +190,7 @@ pub(crate) fn serve(words: impl Iterator<Item = String>) -> Result<(), String> {
             frame: (number(1) > 0).then(|| number(1)),
             in_flight,
         },
+        Some("crowd") => Work::Crowd { size: number(1) },
         Some("connect") => Work::Connect { size: number(1) },
         Some("flood") => Work::Flood,
         _ => return Err("the load was not told what to do".into()),

@@ -2,12 +2,13 @@
 //!
 //! Owns the slice: a stretch of time in which the clients are busy, from the
 //! first message sent to the last answer received. Most clients are those of
-//! `highwater probe` (`probing`). `connect` and `flood` have the others, driven
-//! by `polled`. `backend` is the far end of a tunnel, `stalled` has the clients
+//! `highwater probe` (`probing`). `connect`, `crowd` and `flood` have the others,
+//! driven by `polled`. `backend` is the far end of a tunnel, `stalled` has the clients
 //! that do harm.
 
 mod backend;
 mod connect;
+mod crowd;
 mod flood;
 mod polled;
 mod probing;
@@ -22,6 +23,7 @@ use hdrhistogram::Histogram;
 use highwater::probe::{BULK_MESSAGE_BYTES, BULK_PIPELINE_MESSAGES};
 
 use connect::Connects;
+use crowd::Crowd;
 use flood::Floods;
 use polled::Polled;
 use probing::{Exchange, Probing};
@@ -45,6 +47,11 @@ pub(crate) enum Work {
         frame: Option<usize>,
         /// Messages in flight, for each client.
         in_flight: u32,
+    },
+    /// Send messages of this size, one in flight, and discard the echo.
+    Crowd {
+        /// Bytes of a message.
+        size: usize,
     },
     /// Connect, one echo of this size, close.
     Connect {
@@ -121,6 +128,7 @@ impl Load {
                 is_framed: frame.is_some(),
                 counts_bytes: true,
             }),
+            Work::Crowd { size } => Clients::Polled(Polled::new(Box::new(Crowd::new(count, size)))?),
             Work::Connect { size } => Clients::Polled(Polled::new(Box::new(Connects::new(count, size)?))?),
             Work::Flood => Clients::Polled(Polled::new(Box::new(Floods::new(count)))?),
         };

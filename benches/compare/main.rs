@@ -2,12 +2,13 @@
 //! the servers that people would use instead.
 //!
 //! Owns the command line and the order of work. `scenario` has the comparisons,
-//! `peer` the servers, `load` their clients; `slices`, `memory`, `beside` and
-//! `prober` measure; `report` writes.
+//! `peer` the servers, `load` their clients; `slices`, `memory`, `beside`, `crowd`
+//! and `prober` measure; `report` writes.
 
 mod admin;
 mod beside;
 mod clock;
+mod crowd;
 mod deadlines;
 mod fanout;
 mod fanout_load;
@@ -175,6 +176,12 @@ fn carry_out(
         }
         Measure::Beside(beside) => {
             for line in beside::run(beside, workshop, method.seed)? {
+                report.add_figure(scenario, line);
+            }
+            Ok(())
+        }
+        Measure::Crowds(crowds) => {
+            for line in crowd::run(crowds, workshop, method.seed)? {
                 report.add_figure(scenario, line);
             }
             Ok(())

@@ -191,7 +191,7 @@ fn row(standing: &Standing) -> [String; 10] {
             format!("{:.0} MB/s", rate / 1e6),
             format!("{:.0} ns/KiB", cost * 1024.0),
         ),
-        Work::Ping { .. } => (format!("{:.0} k/s", rate / 1e3), format!("{cost:.0} ns")),
+        Work::Ping { .. } | Work::Crowd { .. } => (format!("{:.0} k/s", rate / 1e3), format!("{cost:.0} ns")),
         Work::Connect { .. } => (format!("{:.1} k/s", rate / 1e3), format!("{:.1} us", cost / 1e3)),
     };
     let (spread, longest) = standing.latency.map_or_else(Default::default, |latency| {

@@ -3,6 +3,7 @@
 use highwater::probe::BULK_PIPELINE_MESSAGES;
 
 use crate::beside::Beside;
+use crate::crowd::Crowds;
 use crate::fanout::{self, Fanout};
 use crate::load::Work;
 use crate::peer::{Workshop, baseline_of};
@@ -25,6 +26,8 @@ pub(crate) enum Measure {
     Memory(Trial),
     /// One server after the other, each beside stalled clients.
     Beside(Beside),
+    /// One server after the other, each beside busy clients with larger messages.
+    Crowds(Crowds),
     /// Publish and subscribe, slices side by side.
     Fanout(Fanout),
 }
@@ -481,6 +484,18 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
             stalled: 5000,
             send_bytes: SMALL_SEND_BYTES,
             rounds: 6,
+        }),
+    },
+    Scenario {
+        name: "crowd",
+        title: "64-byte echo, a message every 2 ms, beside 1,500 busy clients with messages of 16,000 or 20,000 bytes",
+        goal: "99 % of the waits beside 16,000 bytes at most 1.5 times those beside 20,000",
+        is_quick: false,
+        measure: Measure::Crowds(Crowds {
+            peers: &["highwater", "floor"],
+            clients: 1500,
+            sizes: &[16_000, 20_000],
+            rounds: 8,
         }),
     },
     Scenario {
