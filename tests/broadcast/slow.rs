@@ -177,7 +177,7 @@ fn under_pause_many_stalled_subscribers_cost_a_publisher_one_grace() {
     publish_many(&mut Client::connect(address), "a", 2000, 1000);
     let took = begun.elapsed();
     assert!(took >= Duration::from_millis(900), "{took:?}: it was never held");
-    assert!(took < Duration::from_millis(2500), "{took:?}: one grace, not ten");
+    assert!(took < Duration::from_secs(5), "{took:?}: one grace, not ten");
     server.wait_for_lines(10, "write timeout, disconnecting");
 }
 
