@@ -7,12 +7,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::fanout_load::{Load, Protocol, Shape};
+use crate::fanout_load::{Load, Protocol, Shape, Waits};
 use crate::figure::{Figure, nowhere, progress, ratio};
 use crate::method::Method;
 use crate::peer::Workshop;
 use crate::server::Server;
-use crate::statistics::{median, quartiles};
+use crate::statistics::{median, percentile, quartiles};
 
 /// Servers with the same subscribers and messages.
 pub(crate) struct Fanout {
@@ -141,6 +141,10 @@ pub(crate) const fn beside_a_thousand() -> Fanout {
 
 const WARM_UP: Duration = Duration::from_millis(200);
 
+/// Slices in a row whose waits together give one p99: of one slice, it would be
+/// that of a hundred messages.
+const SLICES_PER_P99: usize = 20;
+
 /// Time for the sockets of stalled subscribers to fill.
 const FILL: Duration = Duration::from_millis(600);
 
@@ -150,6 +154,8 @@ struct Entry {
     load: Load,
     rates: Vec<f64>,
     costs: Vec<f64>,
+    /// One for each slice.
+    waits: Vec<Waits>,
 }
 
 /// Runs all cycles.
@@ -171,12 +177,10 @@ pub(crate) fn run(fanout: &Fanout, workshop: &Workshop, method: &Method) -> Resu
         bar.inc(1);
     }
     bar.finish_and_clear();
-    let base = entries[0].costs.clone();
-    let base_rates = entries[0].rates.clone();
     Ok(entries
-        .iter_mut()
+        .iter()
         .enumerate()
-        .flat_map(|(place, entry)| entry.figures(place, &base, &base_rates))
+        .flat_map(|(place, entry)| entry.figures(place, &entries[0]))
         .collect())
 }
 
@@ -194,6 +198,7 @@ fn enter(place: usize, seat: &Seat, shape: Shape, workshop: &Workshop) -> Result
         load,
         rates: Vec::new(),
         costs: Vec::new(),
+        waits: Vec::new(),
     })
 }
 
@@ -215,10 +220,11 @@ impl Entry {
         self.costs.push(cost.as_secs_f64() / done.deliveries as f64);
         self.rates
             .push(done.deliveries as f64 / done.elapsed.as_secs_f64());
+        self.waits.push(self.load.take_waits());
         Ok(())
     }
 
-    fn figures(&mut self, place: usize, base: &[f64], base_rates: &[f64]) -> Vec<Figure> {
+    fn figures(&self, place: usize, base: &Self) -> Vec<Figure> {
         let label = match place {
             0 => format!("{} (a)", self.seat.label),
             1 => format!("{} (b)", self.seat.label),
@@ -228,31 +234,56 @@ impl Entry {
             let pairs = own.iter().zip(base);
             ratio(quartiles(pairs.map(|(own, base)| own / base).collect()))
         };
-        let waits = self.load.take_waits();
+        let p99_to_base = |of: Of| to(&self.p99s(of), &base.p99s(of));
         let kib = self.server.resident_bytes() / 1024;
+        let (all, answered): (Of, Of) = (|waits| &waits.all_have_it, |waits| &waits.answered);
         vec![
             Figure::new(
                 &label,
                 "CPU for a delivery",
                 format!("{:.3} us", median(self.costs.clone()) * 1e6),
             ),
-            Figure::new(&label, "CPU for a delivery, to base", to(&self.costs, base)),
-            Figure::new(&label, "deliveries, to base", to(&self.rates, base_rates)),
             Figure::new(
                 &label,
-                "until all have it, p50 / p99",
-                format!(
-                    "{:.0} / {:.0} us",
-                    waits.all_have_it.0 * 1e6,
-                    waits.all_have_it.1 * 1e6
-                ),
+                "CPU for a delivery, to base",
+                to(&self.costs, &base.costs),
             ),
+            Figure::new(&label, "deliveries, to base", to(&self.rates, &base.rates)),
+            Figure::new(&label, "until all have it, p50 / p99", self.wait(all)),
+            Figure::new(&label, "until all have it, p99 to base", p99_to_base(all)),
             Figure::new(
                 &label,
                 "until PUBLISH is answered, p50 / p99",
-                format!("{:.0} / {:.0} us", waits.answered.0 * 1e6, waits.answered.1 * 1e6),
+                self.wait(answered),
+            ),
+            Figure::new(
+                &label,
+                "until PUBLISH is answered, p99 to base",
+                p99_to_base(answered),
             ),
             Figure::new(&label, "resident", format!("{:.1} MB", kib as f64 / 1024.0)),
         ]
     }
+
+    /// Median and p99 of all waits of this kind.
+    fn wait(&self, of: Of) -> String {
+        let times = || together(&self.waits, of);
+        let [p50, p99] = [0.5, 0.99].map(|share| percentile(times(), share) * 1e6);
+        format!("{p50:.0} / {p99:.0} us")
+    }
+
+    /// The p99 of each group of slices.
+    fn p99s(&self, of: Of) -> Vec<f64> {
+        let groups = self.waits.chunks_exact(SLICES_PER_P99);
+        groups
+            .map(|group| percentile(together(group, of), 0.99))
+            .collect()
+    }
+}
+
+/// Which of the waits.
+type Of = fn(&Waits) -> &Vec<f64>;
+
+fn together(waits: &[Waits], of: Of) -> Vec<f64> {
+    waits.iter().flat_map(|waits| of(waits)).copied().collect()
 }

@@ -34,10 +34,11 @@ pub(crate) struct Done {
     pub(crate) elapsed: Duration,
 }
 
-/// Median and p99 of the time until a batch was done, in seconds.
+/// The time until each batch was done, in seconds.
+#[derive(Default)]
 pub(crate) struct Waits {
-    pub(crate) all_have_it: (f64, f64),
-    pub(crate) answered: (f64, f64),
+    pub(crate) all_have_it: Vec<f64>,
+    pub(crate) answered: Vec<f64>,
 }
 
 const CHANNEL: &str = "bench";
@@ -60,8 +61,7 @@ pub(crate) struct Load {
     stalled: Vec<TcpStream>,
     batch: Vec<u8>,
     buffer: Vec<u8>,
-    all_have_it: Vec<f64>,
-    answered: Vec<f64>,
+    waits: Waits,
 }
 
 impl Load {
@@ -88,8 +88,7 @@ impl Load {
             stalled: Vec::new(),
             batch: batch(protocol, shape),
             buffer: vec![0; 1 << 20],
-            all_have_it: Vec::new(),
-            answered: Vec::new(),
+            waits: Waits::default(),
         })
     }
 
@@ -122,15 +121,7 @@ impl Load {
 
     /// The waits since the last call.
     pub(crate) fn take_waits(&mut self) -> Waits {
-        let at = |mut times: Vec<f64>| {
-            times.sort_by(f64::total_cmp);
-            let place = |share: f64| times.get((times.len() as f64 * share) as usize).copied();
-            (place(0.5).unwrap_or(0.0), place(0.99).unwrap_or(0.0))
-        };
-        Waits {
-            all_have_it: at(std::mem::take(&mut self.all_have_it)),
-            answered: at(std::mem::take(&mut self.answered)),
-        }
+        std::mem::take(&mut self.waits)
     }
 
     fn publish_once(&mut self) -> Result<(), String> {
@@ -167,14 +158,17 @@ impl Load {
                     unanswered -= if is_publisher { answers.min(unanswered) } else { 0 };
                 })
                 .map_err(fail)?;
-                if is_publisher && unanswered == 0 && self.answered.len() == self.all_have_it.len() {
-                    self.answered.push((now() - begin).as_secs_f64());
+                if is_publisher
+                    && unanswered == 0
+                    && self.waits.answered.len() == self.waits.all_have_it.len()
+                {
+                    self.waits.answered.push((now() - begin).as_secs_f64());
                 }
                 missing -= if is_publisher { 0 } else { bytes.min(missing) };
             }
         }
-        self.all_have_it.push((now() - begin).as_secs_f64());
-        self.answered.resize(self.all_have_it.len(), 0.0);
+        self.waits.all_have_it.push((now() - begin).as_secs_f64());
+        self.waits.answered.resize(self.waits.all_have_it.len(), 0.0);
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-//! Medians and quartiles.
+//! Medians, quartiles and other percentiles.
 
 /// The middle of many measurements, and the range that holds half of them.
 #[derive(Clone, Copy, Debug, Default)]
@@ -30,4 +30,12 @@ pub(crate) fn quartiles(mut values: Vec<f64>) -> Quartiles {
 /// The median alone.
 pub(crate) fn median(values: Vec<f64>) -> f64 {
     quartiles(values).median
+}
+
+/// The smallest value that so large a share of all does not exceed; zero when
+/// there are none.
+pub(crate) fn percentile(mut values: Vec<f64>, share: f64) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let place = (values.len() as f64 * share) as usize;
+    values.get(place).copied().unwrap_or(0.0)
 }

@@ -27,6 +27,7 @@ impl<N: Network, S: Service> Engine<N, S> {
             match timer {
                 Timer::CloseTimeout => self.judge_close(id),
                 Timer::AckCheck => self.core.check_acknowledgements(id),
+                Timer::Progress => self.core.check_progress(id),
                 _ => self.judge_slow(timer, id),
             }
         }

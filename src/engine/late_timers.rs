@@ -1,8 +1,9 @@
-//! Timers of single clients that run longer than those of all others.
+//! Timers of single clients that do not run as long as those of all others.
 //!
 //! Owns the order by the instant at which each is due. A client gets here once
-//! the common time is over and its own is not. Refuses to decide whether an
-//! entry still counts, as [`Timers`](super::timers::Timers) does.
+//! the common time is over and its own is not, or for a last look that comes
+//! before the common time. Refuses to decide whether an entry still counts, as
+//! [`Timers`](super::timers::Timers) does.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
@@ -35,7 +36,7 @@ impl PartialOrd for Late {
     }
 }
 
-/// Timers that run longer than those of their kind.
+/// Timers that run longer or shorter than those of their kind.
 #[derive(Debug)]
 pub(super) struct LateTimers {
     heap: BinaryHeap<Reverse<Late>>,

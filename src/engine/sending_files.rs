@@ -5,6 +5,8 @@
 //! room for, and the rest stays in the file. Refuses to open files and to wait
 //! for a disk.
 
+use std::time::Duration;
+
 use super::actions::{Actions, Slowness};
 use super::client::{FileState, Phase};
 use super::client_table::ClientId;
@@ -136,10 +138,15 @@ impl<N: Network> Core<N> {
         let (Some(client), Some(send)) = (self.clients.get_mut(id), self.files.get_mut(id)) else {
             return;
         };
-        let _ = client.look_at_window();
-        let grace = self.limits.grace_for(client.reopening_window_bytes());
         let owed_bytes = client.stream.unacknowledged_bytes();
         let acknowledged_bytes = client.sent_bytes.saturating_sub(owed_bytes);
+        let has_acknowledged = acknowledged_bytes > send.acknowledged_bytes;
+        // One system call a look is enough for a client that stands still:
+        // there may be thousands of them beside those that are served.
+        if has_acknowledged || self.limits.slowest_reader_bytes_per_s.is_some() {
+            let _ = client.look_at_window();
+        }
+        let grace = self.limits.grace_for(client.reopening_window_bytes());
         if owed_bytes == 0 && client.queue.is_empty() && client.file == FileState::None {
             client.is_watched = false;
             self.files.forget(id);
@@ -147,7 +154,7 @@ impl<N: Network> Core<N> {
         }
         // A peer that owed nothing at the last look may owe since just now only.
         let silence = send.silence(now);
-        if acknowledged_bytes > send.acknowledged_bytes || owed_bytes == 0 || send.owed_since.is_none() {
+        if has_acknowledged || owed_bytes == 0 || send.owed_since.is_none() {
             send.acknowledged_bytes = acknowledged_bytes;
             send.owed_since = (owed_bytes > 0).then_some(now);
             if self.shadow.is_some() {
@@ -158,23 +165,35 @@ impl<N: Network> Core<N> {
             return;
         };
         let slow_for = send.silence(now);
-        // In shadow mode it is watched on.
-        if slow_for < grace || self.shadow.is_some() {
-            self.timers.arm(Timer::Progress, id, now);
-        }
-        if slow_for < grace {
-            return;
-        }
         let slow = Slowness {
             slow_for,
             waiting_bytes: client.queue.len(),
             peak_bytes: client.peak_bytes as usize,
         };
+        // In shadow mode it is watched on.
+        if slow_for < grace || self.shadow.is_some() {
+            let rest = grace.saturating_sub(slow_for);
+            self.look_again(id, rest);
+        }
+        if slow_for < grace {
+            return;
+        }
         let detail = format!(
             "nothing acknowledged for {}, {owed_bytes} bytes in the kernel",
             format_time(grace)
         );
         self.disconnect_slow(id, SlowReason::WriteTimeout, slow, &detail);
+    }
+
+    /// Arms the next look at a client whose grace is over after `rest`, if it
+    /// is not over by now. The last look comes just then.
+    fn look_again(&mut self, id: ClientId, rest: Duration) {
+        if rest > Duration::ZERO && rest < self.limits.progress_interval() {
+            self.late_timers
+                .arm(Timer::Progress, id, self.now, self.now + rest);
+        } else {
+            self.timers.arm(Timer::Progress, id, self.now);
+        }
     }
 
     /// Bytes that the peer of a client has acknowledged so far; also of the

@@ -187,15 +187,15 @@ pub const LONE_TURN_FILE_BYTES: u64 = 512 * 1024;
 
 /// Divisor of the grace that gives the time between two looks at what a peer
 /// has acknowledged, at least [`SHORTEST_PROGRESS_INTERVAL`] and at most
-/// [`LONGEST_PROGRESS_INTERVAL`]. A stalled client goes at most two looks after
-/// the grace; a look costs 0.3 us.
-pub const PROGRESS_LOOKS: u32 = 50;
+/// [`LONGEST_PROGRESS_INTERVAL`]. A stalled client goes at most one such time
+/// after the grace.
+pub const PROGRESS_LOOKS: u32 = 30;
 
 /// Shortest time between two looks at what a peer has acknowledged.
 pub const SHORTEST_PROGRESS_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Longest time between two looks at what a peer has acknowledged.
-pub const LONGEST_PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+pub const LONGEST_PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Read length from which a client counts as moving bulk: its next bytes are
 /// spliced to the destination, not copied. Below it, two more system calls cost

@@ -14,6 +14,7 @@
 #![allow(clippy::disallowed_methods, reason = "simulated time needs an origin")]
 
 mod archive;
+mod looks;
 #[path = "../support/simulated_network.rs"]
 mod network;
 mod reader;
@@ -29,8 +30,8 @@ use reader::{Behaviour, Reader, byte_at};
 use tempfile::TempDir;
 
 const GRACE: Duration = Duration::from_secs(5);
-/// Two looks at what is acknowledged, and the step of simulated time.
-const LATE: Duration = Duration::from_millis(600);
+/// A look at what is acknowledged, and steps of simulated time.
+const LATE: Duration = Duration::from_millis(400);
 const STEP: Duration = Duration::from_millis(50);
 const FILES: usize = 5;
 /// More than this waits in no reader's name: a head, and a small file.

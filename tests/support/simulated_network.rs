@@ -11,7 +11,7 @@ use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use highwater::engine::{Event, Network, PeerState, Stream};
+use highwater::engine::{Event, Network, PeerState, PeerWindow, Stream};
 use highwater::{ClientId, FileSource};
 
 /// How the server left a connection.
@@ -37,6 +37,16 @@ struct Link {
     resets_on_close: bool,
     peer_has_reset: bool,
     peer_has_ended: bool,
+    looks: Looks,
+}
+
+/// How often the server asked about a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Looks {
+    /// What its peer has not acknowledged.
+    pub(crate) owed: usize,
+    /// The window of its peer.
+    pub(crate) window: usize,
 }
 
 struct Inner {
@@ -81,6 +91,7 @@ impl World {
             resets_on_close: false,
             peer_has_reset: false,
             peer_has_ended: false,
+            looks: Looks::default(),
         });
         inner.waiting.push_back(number);
         number
@@ -107,6 +118,10 @@ impl World {
     /// Bytes that the peer has not read.
     pub(crate) fn owed(&self, number: usize) -> usize {
         self.0.borrow().links[number].to_peer.len()
+    }
+
+    pub(crate) fn looks(&self, number: usize) -> Looks {
+        self.0.borrow().links[number].looks
     }
 
     /// The peer resets the connection.
@@ -262,7 +277,15 @@ impl Stream for SimulatedStream {
     }
 
     fn unacknowledged_bytes(&self) -> u64 {
-        self.with(|link, _| link.to_peer.len() as u64)
+        self.with(|link, _| {
+            link.looks.owed += 1;
+            link.to_peer.len() as u64
+        })
+    }
+
+    fn peer_window(&self) -> Option<PeerWindow> {
+        self.with(|link, _| link.looks.window += 1);
+        None
     }
 
     fn send_file(&mut self, file: &dyn FileSource, offset: u64, count: usize) -> io::Result<usize> {
