@@ -285,5 +285,5 @@ impl Entry {
 type Of = fn(&Waits) -> &Vec<f64>;
 
 fn together(waits: &[Waits], of: Of) -> Vec<f64> {
-    waits.iter().flat_map(|waits| of(waits)).copied().collect()
+    waits.iter().flat_map(of).copied().collect()
 }

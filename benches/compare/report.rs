@@ -262,9 +262,19 @@ impl Chapter {
     }
 }
 
+/// The name of this machine's processor.
+fn processor() -> String {
+    let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = processor.lines().find_map(|line| line.strip_prefix("model name"));
+    let name = name.unwrap_or_default();
+    name.trim_start_matches([' ', '\t', ':']).to_owned()
+}
+
 /// When and how everything was measured that was measured this time.
 struct Made {
     date: String,
+    /// The version of highwater, and the processor.
+    what: String,
     /// What was typed, but for the scenarios.
     words: String,
     method: String,
@@ -285,6 +295,11 @@ impl Made {
         }
         Self {
             date: date.unwrap_or_default(),
+            what: format!(
+                "highwater {} on two cores of {}",
+                env!("CARGO_PKG_VERSION"),
+                processor()
+            ),
             words: words.join(" "),
             method: format!(
                 "{cycles} cycles ({bulk} where bulk swings) with slices of {slice} ms, `--seed {seed}`",
@@ -298,9 +313,14 @@ impl Made {
 
     /// What a chapter says of it, with the command that repeats that chapter.
     fn line(&self, scenario: &str) -> String {
-        let Self { date, words, method } = self;
+        let Self {
+            date,
+            what,
+            words,
+            method,
+        } = self;
         format!(
-            "Measured on {date} by `cargo bench --bench compare -- {words} --scenario {scenario}`: {method}."
+            "Measured on {date}, {what}, by `cargo bench --bench compare -- {words} --scenario {scenario}`: {method}."
         )
     }
 }
@@ -311,16 +331,10 @@ fn head(workshop: &Workshop) -> String {
         .iter()
         .map(|(name, version)| format!("| {name} | {version} |"))
         .collect();
-    let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let processor = processor
-        .lines()
-        .find_map(|line| line.strip_prefix("model name"))
-        .unwrap_or_default();
-    let processor = processor.trim_start_matches([' ', '\t', ':']);
     format!(
         "# Benchmarks
 
-Measured on two cores of: {processor}. Each chapter says when, and how to repeat it.
+Each chapter says when and on which processor it was measured, and how to repeat it.
 
 All servers of a table ran at once on one core, their clients on the other. In each cycle every server had one slice, in random
 order, and its ratios to the base were taken inside that cycle. The base, named first, took part twice. A run counts only if both
