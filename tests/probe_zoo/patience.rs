@@ -37,6 +37,10 @@ pub(crate) enum Farewell {
     Reset,
     /// A plain close: what the kernel holds stays there.
     Fin,
+    /// A half close; then it reads until the client closes, or for two seconds.
+    HalfClose,
+    /// A half close; then it reads until the client closes, however long that takes.
+    HalfCloseOnly,
 }
 
 /// A client as its server treats it.
@@ -131,10 +135,16 @@ impl Manners {
 
     /// What becomes of the connection once its last handle is dropped.
     pub(crate) fn end(&self, stream: &TcpStream) -> io::Result<()> {
-        if matches!(self.farewell, Farewell::Reset) {
-            SockRef::from(stream).set_linger(Some(Duration::ZERO))?;
+        match self.farewell {
+            Farewell::Reset => SockRef::from(stream).set_linger(Some(Duration::ZERO)),
+            Farewell::Fin => Ok(()),
+            Farewell::HalfClose => close_in_order(stream),
+            Farewell::HalfCloseOnly => {
+                stream.shutdown(Shutdown::Write)?;
+                stream.set_read_timeout(None)?;
+                io::copy(&mut &*stream, &mut io::sink()).map(drop)
+            }
         }
-        Ok(())
     }
 }
 

@@ -131,7 +131,14 @@ impl StepFiller {
 /// The thread with its clients.
 pub(crate) struct QuietClients {
     shared: Arc<Shared>,
-    thread: JoinHandle<Vec<SlowClientSeen>>,
+    thread: Option<JoinHandle<Vec<SlowClientSeen>>>,
+}
+
+/// Ends the clients, without waiting until they have ended.
+impl Drop for QuietClients {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+    }
 }
 
 #[derive(Default)]
@@ -165,12 +172,14 @@ impl QuietClients {
         let shared = Arc::new(Shared::default());
         let for_thread = Arc::clone(&shared);
         let thread = threads::spawn("quiet clients", move || run(plan, &for_thread)).ok()?;
+        let thread = Some(thread);
         Some(Self { shared, thread })
     }
 
     /// Whether nothing more has to be waited for.
     pub(crate) fn is_settled(&self) -> bool {
-        self.shared.settled.load(Ordering::Relaxed) || self.thread.is_finished()
+        self.shared.settled.load(Ordering::Relaxed)
+            || self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
     /// The ports of the clients so far.
@@ -179,9 +188,10 @@ impl QuietClients {
     }
 
     /// Ends the clients and returns what became of them.
-    pub(crate) fn finish(self) -> Vec<SlowClientSeen> {
+    pub(crate) fn finish(mut self) -> Vec<SlowClientSeen> {
         self.shared.stop.store(true, Ordering::Relaxed);
-        self.thread.join().unwrap_or_default()
+        let ended = self.thread.take().map(JoinHandle::join);
+        ended.and_then(Result::ok).unwrap_or_default()
     }
 }
 
@@ -195,6 +205,9 @@ fn run(mut plan: QuietPlan, shared: &Shared) -> Vec<SlowClientSeen> {
     let mut wires = std::mem::take(&mut plan.wires).into_iter();
     let plan = &plan;
     for _ in 0..wires.len() / MOST_ATTEMPTS {
+        if shared.stop.load(Ordering::Relaxed) {
+            break;
+        }
         for (attempt, wire) in wires
             .by_ref()
             .take(MOST_ATTEMPTS)

@@ -262,17 +262,19 @@ impl<'a, S: ClientStream> HealthyClients<'a, S> {
         self.clients.iter().all(HealthyClient::is_idle)
     }
 
-    /// What was seen of them. What has no answer by `now` is charged.
-    pub(crate) fn finish(self, now: Moment, tally: &mut Tally) -> Healthy {
+    /// What was seen of them, and they themselves with their connections. What has no answer by
+    /// `now` is charged.
+    pub(crate) fn finish(self, now: Moment, tally: &mut Tally) -> (Healthy, Vec<HealthyClient<S>>) {
         for client in &self.clients {
             for sent in client.waiting() {
                 tally.unanswered(sent, now);
             }
         }
-        Healthy {
+        let seen = Healthy {
             closed_in_order: self.ends.in_order,
             lifetimes: self.ends.lifetimes,
             ..seen::healthy(&self.clients, &self.connected, &self.answered, tally)
-        }
+        };
+        (seen, self.clients)
     }
 }

@@ -6,6 +6,7 @@
 pub(crate) mod addresses;
 mod beside;
 pub(crate) mod clock;
+mod closing;
 mod contention;
 pub(crate) mod healthy_group;
 pub(crate) mod preflight;
@@ -132,7 +133,9 @@ impl<'a, S: ClientStream> Driver<'a, S> {
     pub(crate) fn run(mut self, sink: &mut dyn ProgressSink) -> Result<Measurement, ProbeError> {
         let mut events = Events::with_capacity(EVENTS_PER_POLL);
         self.connect_healthy(&mut events, sink)?;
-        self.begin(Phase::Before, &mut events, sink)?;
+        if !self.begin(Phase::Before, &mut events, sink)? {
+            return Err(ProbeError::Interrupted);
+        }
         self.healthy.start(self.moment(clock::now()), &mut self.buffer);
         self.start_publisher()?;
         self.run_for(self.plan.baseline, &mut events, sink)?;
@@ -147,10 +150,8 @@ impl<'a, S: ClientStream> Driver<'a, S> {
         }
         self.tally.end_phase(self.moment(clock::now()));
         self.contention.mark();
+        self.look_last(sink);
         if !self.interrupted {
-            if let Some(monitor) = &mut self.monitor {
-                monitor.look_last();
-            }
             self.note_orphans(clock::now());
             self.drain(&mut events, sink)?;
         }
@@ -170,7 +171,8 @@ impl<'a, S: ClientStream> Driver<'a, S> {
         events: &mut Events,
         sink: &mut dyn ProgressSink,
     ) -> Result<bool, ProbeError> {
-        if let Some(monitor) = &self.monitor {
+        // Who interrupts a probe does not wait for another look.
+        if let Some(monitor) = self.monitor.as_ref().filter(|_| !self.interrupted) {
             monitor.begin_phase(phase);
         }
         let until = clock::now() + MONITOR_PATIENCE;
@@ -183,6 +185,13 @@ impl<'a, S: ClientStream> Driver<'a, S> {
             self.tally.begin_phase(self.moment(clock::now()));
         }
         Ok(!self.interrupted)
+    }
+
+    fn look_last(&mut self, sink: &dyn ProgressSink) {
+        if let Some(monitor) = self.monitor.as_mut().filter(|_| !self.interrupted) {
+            monitor.look_last(|| sink.is_interrupted());
+            self.interrupted |= sink.is_interrupted();
+        }
     }
 
     fn is_observing(&self, phase: Phase) -> bool {
@@ -352,9 +361,12 @@ impl<'a, S: ClientStream> Driver<'a, S> {
     fn into_measurement(mut self) -> Measurement {
         let now = clock::now();
         let (moment, seconds) = (self.moment(now), self.seconds(now));
-        let mut healthy = self.healthy.finish(moment, &mut self.tally);
+        let (mut healthy, healthy_clients) = self.healthy.finish(moment, &mut self.tally);
         self.contention.tell(&mut healthy);
-        let mut slow = self.slow.finish(self.epoch);
+        let (mut slow, slow_clients) = self.slow.finish(self.epoch);
+        if self.interrupted {
+            closing::close_beside((healthy_clients, slow_clients));
+        }
         // Nobody who interrupts waits for the quiet clients, which may be connecting.
         let quiet = self.quiet.take().filter(|_| !self.interrupted);
         slow.extend(quiet.map(QuietClients::finish).unwrap_or_default());
@@ -365,7 +377,7 @@ impl<'a, S: ClientStream> Driver<'a, S> {
         let server = self.monitor.take().map(|monitor| ServerSeen {
             orphans: left.len(),
             orphan_bytes: left.iter().sum(),
-            ..monitor.finish()
+            ..monitor.finish(!self.interrupted)
         });
         Measurement {
             seconds,

@@ -372,12 +372,13 @@ impl<'a, S: ClientStream> SlowClients<'a, S> {
         }
     }
 
-    /// What was seen of them.
-    pub(crate) fn finish(self, epoch: Instant) -> Vec<SlowClientSeen> {
+    /// What was seen of them, and they themselves with their connections.
+    pub(crate) fn finish(self, epoch: Instant) -> (Vec<SlowClientSeen>, Vec<SlowClient<S>>) {
         let with_ports = self.clients.iter().zip(&self.ports);
-        with_ports
+        let seen = with_ports
             .map(|(client, port)| seen::slow_client(client, *port, epoch))
-            .collect()
+            .collect();
+        (seen, self.clients)
     }
 }
 

@@ -65,7 +65,7 @@ pub(crate) fn watch(registry: &Registry, stream: &mut TcpStream, number: usize) 
 }
 
 /// The stream of a client that the driver watches.
-pub(crate) trait ClientStream: Greet + Sized {
+pub(crate) trait ClientStream: Greet + Send + Sized + 'static {
     /// A stream over this connection, which has begun to be made.
     fn over(tcp: TcpStream, plan: &Plan) -> Self;
 

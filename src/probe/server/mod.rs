@@ -30,6 +30,10 @@ use sockets::listeners;
 
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How long the last look may take.
+const LAST_LOOK_PATIENCE: Duration = Duration::from_secs(1);
+/// Between two questions whether to give it up.
+const GLANCE: Duration = Duration::from_millis(20);
 
 /// Looks at the server until it is told to finish.
 pub(crate) struct ServerMonitor {
@@ -126,11 +130,17 @@ impl ServerMonitor {
         lock(&self.shared).phase == Some(phase)
     }
 
-    /// Looks once more, now; returns when that is done (or after a second, if it cannot be).
-    pub(crate) fn look_last(&mut self) {
+    /// Looks once more, now; returns when that is done, after a second, or when `is_given_up`.
+    pub(crate) fn look_last(&mut self, is_given_up: impl Fn() -> bool) {
         let (done, wait) = channel();
-        if self.commands.send(Command::LookLast(done)).is_ok() {
-            let _ = wait.recv_timeout(Duration::from_secs(1));
+        if self.commands.send(Command::LookLast(done)).is_err() {
+            return;
+        }
+        let until = clock::now() + LAST_LOOK_PATIENCE;
+        while wait.recv_timeout(GLANCE) == Err(RecvTimeoutError::Timeout) {
+            if is_given_up() || clock::now() >= until {
+                return;
+            }
         }
     }
 
@@ -178,10 +188,12 @@ impl ServerMonitor {
         Some(lock(&self.shared).rss_now).filter(|bytes| *bytes > 0)
     }
 
-    /// Stops looking and returns what was seen.
-    pub(crate) fn finish(self) -> ServerSeen {
+    /// Stops looking and returns what was seen; a look that goes on is waited for only if `whole`.
+    pub(crate) fn finish(self, whole: bool) -> ServerSeen {
         drop(self.commands);
-        let _ = self.thread.join();
+        if whole {
+            let _ = self.thread.join();
+        }
         let mut seen = lock(&self.shared).seen.clone();
         seen.kernel_send_queue_peak_bytes = self.send_queue_peak;
         seen.kernel_receive_queue_peak_bytes = self.receive_queue_peak;

@@ -41,6 +41,14 @@ pub(super) fn rows() -> Vec<Row> {
             "RST after 10 s, wanted within 4 s",
             after(10),
         )),
+        row("reset-10s", "RST after 10 s, wanted within 14 s", after(10)).option("--within", "14s"),
+        row(
+            "fin-5s",
+            "plain close after 5 s, wanted within 8 s",
+            after(5).by(Farewell::Fin),
+        )
+        .option("--within", "8s")
+        .leaves_bytes(LEFT),
         row("fin-1s", "plain close after 1 s", after(1).by(Farewell::Fin))
             .option("--pause", "300ms")
             .leaves_bytes(LEFT),

@@ -22,7 +22,56 @@ fn too_late(row: Row) -> Row {
     row.option("--within", "2s").goes_too_late("resets after 6 s")
 }
 
+/// What a server does with only its own side of a connection.
+fn half_closes() -> Vec<Row> {
+    let by = |habit, farewell| Echo::new(habit, Manners::DEFENDED.by(farewell));
+    let left = |row: Row| {
+        row.option("--within", "8s").but(
+            "nothing-left-in-kernel",
+            Truth::Open,
+            "whether all input was read by the end is a matter of time",
+        )
+    };
+    vec![
+        left(echo(
+            "echo-half-close",
+            "half-closes a stuck client after 2 s, reads for 2 s, and closes",
+            by(Habit::Plain, Farewell::HalfClose),
+        )),
+        left(framed(
+            "framed-half-close",
+            "whole frames; half-closes a stuck client, reads for 2 s, and closes",
+            by(Habit::Frames, Farewell::HalfClose),
+        )),
+        echo(
+            "echo-half-close-only",
+            "half-closes a stuck client after 2 s, and waits until it closes",
+            by(Habit::Plain, Farewell::HalfCloseOnly),
+        )
+        .keeps_the_stalled("a client that takes nothing never sees the end, and stays"),
+        Row::small(
+            "echo-half-close-all",
+            "half-closes everybody, idle or not, after 2 s",
+            Echo {
+                lifetime: Some(seconds(2)),
+                ..Echo::new(Habit::Plain, Manners::DEFENCELESS.by(Farewell::HalfClose))
+            },
+            ECHO,
+            "ends each connection at an age",
+        )
+        .keeps_the_stalled_unseen("healthy clients are cut alike: it defends against nobody")
+        .harms_the_healthy("healthy clients are cut", "they are gone before")
+        .but("paused-kept", Truth::Open, "cut at an age, like all")
+        .but("memory-bounded", Truth::Open, "too short to tell")
+        .but("nothing-left-in-kernel", Truth::Open, "cut at an age, like all"),
+    ]
+}
+
 pub(super) fn rows() -> Vec<Row> {
+    [whole_ends(), half_closes()].concat()
+}
+
+fn whole_ends() -> Vec<Row> {
     let plain = Echo::new(Habit::Plain, Manners::DEFENDED);
     let frames = Echo::new(Habit::Frames, Manners::DEFENDED);
     let by_fin = |habit| Echo::new(habit, Manners::DEFENDED.by(Farewell::Fin));
@@ -111,6 +160,33 @@ pub(super) fn rows() -> Vec<Row> {
             "whole frames; a plain close with unread input",
             by_fin(Habit::Frames),
         ),
+        framed(
+            "framed-banner",
+            "greets before it returns frames",
+            Echo {
+                banner: "ready\r\n",
+                ..frames
+            },
+        )
+        .refused("answered wrongly"),
+        framed(
+            "framed-banner-expected",
+            "greets before it returns frames, and the probe waits for that",
+            Echo {
+                banner: "ready\r\n",
+                ..frames
+            },
+        )
+        .option("--expect", "ready\\r\\n"),
+        framed(
+            "framed-slow-start",
+            "reads nothing for the first 1.5 s of a connection",
+            Echo {
+                start: Duration::from_millis(1500),
+                ..frames
+            },
+        )
+        .option("--baseline", "3s"),
         framed("framed-large", "frames of 64 KiB", frames).option("--size", "64KiB"),
         too_late(framed(
             "framed-late",
