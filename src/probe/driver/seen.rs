@@ -111,6 +111,7 @@ pub(crate) fn slow_client<S: std::io::Read + std::io::Write>(
             owed_much_at: stands.owed_much_at.map(seconds),
         }),
         last_look_at: seconds(client.fullness().last_look()),
+        last_held_at: client.held_at().map(seconds),
         last_progress_at: seconds(client.last_progress()),
         owed_bytes: client.fullness().owed(),
         most_owed_bytes: client.fullness().most_owed(),

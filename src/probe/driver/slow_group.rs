@@ -320,6 +320,7 @@ impl<'a, S: ClientStream> SlowClients<'a, S> {
     /// A server that closes without a reset cannot be seen doing so by a client with a full receive buffer.
     pub(crate) fn note_orphans(&mut self, monitor: &ServerMonitor, now: Instant) {
         for (client, port) in self.clients.iter_mut().zip(&self.ports) {
+            client.set_held(monitor.held_at(*port));
             // A server of whole answers may linger behind its last one; what it sent tells.
             let left = if client.knows_its_end() {
                 monitor.closed_bytes(*port)

@@ -124,6 +124,8 @@ pub struct SlowClientSeen {
     pub standstill: Option<StandstillSeen>,
     /// When it was last looked at.
     pub last_look_at: f64,
+    /// When the server's process was last seen to have its connection open, where `/proc` shows that.
+    pub last_held_at: Option<f64>,
     /// When bytes last moved in either direction.
     pub last_progress_at: f64,
     /// What the server's own queue owed it at the last look, where that can be told.
@@ -190,6 +192,7 @@ impl SlowClientSeen {
             seconds_to_end: None,
             standstill: None,
             last_look_at: 0.0,
+            last_held_at: None,
             last_progress_at: 0.0,
             owed_bytes: None,
             most_owed_bytes: None,

@@ -42,6 +42,8 @@ pub(crate) struct ServerMonitor {
     thread: JoinHandle<()>,
     /// The sockets of slow clients at the last look, by the client's port.
     sockets: HashMap<u16, ServerSocket>,
+    /// When that look was taken.
+    collected_at: Option<Instant>,
     tables: SocketTables,
     send_queue_peak: u64,
     receive_queue_peak: u64,
@@ -56,6 +58,8 @@ enum Command {
 struct Shared {
     seen: ServerSeen,
     sockets: Vec<ServerSocket>,
+    /// When the look at them began.
+    looked_at: Option<Instant>,
     rss_now: u64,
     /// The phase that has begun for the looker.
     phase: Option<Phase>,
@@ -102,6 +106,7 @@ impl ServerMonitor {
             shared,
             thread,
             sockets: HashMap::new(),
+            collected_at: None,
             tables,
             send_queue_peak: 0,
             receive_queue_peak: 0,
@@ -148,6 +153,7 @@ impl ServerMonitor {
     pub(crate) fn collect(&mut self, client_ports: &[u16]) {
         {
             let shared = lock(&self.shared);
+            self.collected_at = shared.looked_at;
             self.sockets = shared
                 .sockets
                 .iter()
@@ -172,6 +178,13 @@ impl ServerMonitor {
     pub(crate) fn closed_bytes(&self, client_port: u16) -> Option<u64> {
         let socket = self.sockets.get(&client_port).filter(|socket| socket.closed)?;
         Some(socket.send_queue)
+    }
+
+    /// When the last look was taken, if a process of the server's machine had the connection of the
+    /// client with this port open then.
+    pub(crate) fn held_at(&self, client_port: u16) -> Option<Instant> {
+        let held = self.sockets.get(&client_port).is_some_and(|socket| socket.held);
+        self.collected_at.filter(|_| held)
     }
 
     /// What the server's kernel holds for the client with this port, at the last look.
@@ -257,6 +270,7 @@ impl Sampler {
         let work = Work::of(&processes);
         // While healthy clients are alone nobody asks about sockets, and a look costs milliseconds.
         let has_slow = matches!(self.phase, Some(Phase::During | Phase::After));
+        let looked_at = clock::now();
         let sockets = if has_slow { self.tables.look() } else { Vec::new() };
         let at = clock::now();
         let (began, work_then) = *self.phase_began.get_or_insert((at, work));
@@ -266,6 +280,7 @@ impl Sampler {
         let mut shared = lock(&self.shared);
         shared.rss_now = rss;
         shared.sockets = sockets;
+        shared.looked_at = Some(looked_at);
         let seen = &mut shared.seen;
         seen.tcp_memory_pressure |= has_slow && is_tcp_short_of_memory();
         match self.phase {

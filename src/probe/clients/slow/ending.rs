@@ -25,6 +25,17 @@ impl<S: Read + Write> SlowClient<S> {
         !self.traits.echoes && self.traits.verifies
     }
 
+    /// When the last look at the server was taken, if its process had the connection open then.
+    pub(crate) fn set_held(&mut self, held_at: Option<Instant>) {
+        self.is_held = held_at.is_some();
+        self.held_at = held_at.or(self.held_at);
+    }
+
+    /// When the server's process last had the connection open, as looks there show.
+    pub(crate) fn held_at(&self) -> Option<Instant> {
+        self.held_at
+    }
+
     /// The server let go of its connection, but the kernel there still holds `bytes` for it.
     pub(crate) fn was_left(&mut self, now: Instant, bytes: u64) {
         if self.end.is_some() || !self.is_connected() || self.kind.is_kept() {
@@ -41,7 +52,7 @@ impl<S: Read + Write> SlowClient<S> {
 
     /// The connection is over, as seen by other means than a read or a write.
     pub(crate) fn ended(&mut self, now: Instant, end: Disconnect) -> Turn {
-        if self.end.is_none() && self.is_finishing && !self.kind.is_kept() && self.is_reset_late(end) {
+        if self.end.is_none() && self.is_finishing && !self.kind.is_kept() && self.is_late(end) {
             self.stage = Stage::Away { until: now };
         } else if self.end.is_none() {
             self.fullness.ended(now);
@@ -53,9 +64,11 @@ impl<S: Read + Write> SlowClient<S> {
         Turn::Ended(end)
     }
 
-    /// A reset that comes only once it reads is none of the time in which it did not: that would
-    /// have been seen at once.
-    fn is_reset_late(&self, end: Disconnect) -> bool {
-        end == Disconnect::Reset && self.left.is_none()
+    /// An end that comes only once it reads is none of the time in which it did not: a reset would
+    /// have been seen at once, and a server that has the connection open at the end of that time may
+    /// have half-closed it, and kept it.
+    fn is_late(&self, end: Disconnect) -> bool {
+        let was_kept = self.is_held && !self.knows_its_end();
+        self.left.is_none() && (end == Disconnect::Reset || was_kept)
     }
 }

@@ -70,6 +70,10 @@ pub(crate) struct SlowClient<S> {
     corruption: Option<Corruption>,
     /// Seen in the server's kernel without a process, and how many bytes.
     left: Option<(Instant, u64)>,
+    /// The server's process had its connection open at the last look there.
+    is_held: bool,
+    /// When that was last so.
+    held_at: Option<Instant>,
     closed_in_order: u32,
     end: Option<(Instant, Disconnect)>,
 }
@@ -104,6 +108,8 @@ impl<S: Read + Write> SlowClient<S> {
             is_finishing: false,
             corruption: None,
             left: None,
+            is_held: false,
+            held_at: None,
             closed_in_order: 0,
             end: None,
         }
@@ -131,6 +137,8 @@ impl<S: Read + Write> SlowClient<S> {
         self.refused = false;
         self.fullness = Fullness::starting(self.traits.echoes, now);
         self.left = None;
+        self.is_held = false;
+        self.held_at = None;
     }
 
     /// Whether it is time to connect anew.

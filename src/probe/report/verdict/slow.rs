@@ -81,11 +81,15 @@ fn noticed(plan: &Plan, seen: &Measurement, client: &SlowClientSeen) -> Option<(
     Some((earliest, latest))
 }
 
-/// At which age healthy clients are cut as this one was.
+/// At which age healthy clients are cut as this one was. Where all of them were thrown out, one that
+/// lived longer proves nothing: what lingers behind a full buffer comes later.
 fn cut_alike(seen: &Measurement, client: &SlowClientSeen) -> Option<f64> {
+    let healthy = &seen.healthy;
     let age = client.ended_at? - client.connected_at?;
-    let near = |other: &&f64| (**other - age).abs() <= ALIKE_SECONDS.max(age * ALIKE_PART);
-    seen.healthy.lifetimes.iter().find(near).copied()
+    let all_thrown = healthy.clients > 0 && healthy.ended == healthy.clients && healthy.corrupt == 0;
+    let tolerance = ALIKE_SECONDS.max(age * ALIKE_PART);
+    let alike = |other: &&f64| (**other - age).abs() <= tolerance || (all_thrown && **other <= age);
+    healthy.lifetimes.iter().find(alike).copied()
 }
 
 /// Why a client that ended may not have been thrown out for being slow.
@@ -102,6 +106,16 @@ pub(super) fn other_reason(seen: &Measurement, client: &SlowClientSeen) -> Optio
         .then(|| "the server closes healthy clients too, and this one had not stood still".to_owned())
 }
 
+/// When its connection was last known to stand. A client that is full does not see that its server has
+/// closed it without a reset: where the server is in sight, only a look there tells.
+fn last_stood(client: &SlowClientSeen) -> f64 {
+    let looked = client.last_look_at;
+    match client.end {
+        Some(Disconnect::Reset | Disconnect::EndOfFile) => looked,
+        _ => client.last_held_at.map_or(looked, |held_at| held_at.min(looked)),
+    }
+}
+
 fn end_of(plan: &Plan, seen: &Measurement, client: &SlowClientSeen) -> End {
     if client.kind.row().reading == Reading::Paced {
         return end_of_paced(plan, seen, client);
@@ -113,21 +127,21 @@ fn end_of(plan: &Plan, seen: &Measurement, client: &SlowClientSeen) -> End {
             End::Open(other_reason(seen, client).unwrap_or_default())
         }
         (Some(ended), Some((earliest, latest))) => {
-            let alive = ended.min(client.last_look_at.max(earliest));
+            let alive = ended.min(last_stood(client).max(earliest));
             End::Thrown {
                 least: latest.map_or(0.0, |latest| (alive - latest).max(0.0)),
                 most: ended - earliest,
             }
         }
         (Some(_), None) => End::Open("gone before anything waited for it in the server".to_owned()),
-        (None, Some((_, Some(latest)))) if client.last_look_at - latest > plan.within.as_secs_f64() => {
+        (None, Some((_, Some(latest)))) if last_stood(client) - latest > plan.within.as_secs_f64() => {
             End::Stayed {
-                least: client.last_look_at - latest,
+                least: last_stood(client) - latest,
             }
         }
         (None, Some((earliest, _))) => End::Open(format!(
             "still connected {:.1} s after the server can have noticed, but it need not have noticed yet",
-            client.last_look_at - earliest
+            last_stood(client) - earliest
         )),
         (None, None) => End::Open(why_not_full(plan, seen, client)),
     }
@@ -145,7 +159,7 @@ fn end_of_paced(plan: &Plan, seen: &Measurement, client: &SlowClientSeen) -> End
             },
         };
     }
-    let lived = client.last_look_at - from;
+    let lived = last_stood(client) - from;
     let owes = match client.owed_bytes {
         Some(owed) if plan.protocol.traits().echoes || client.in_sight => owed > 0,
         Some(owed) => owed as f64 > KERNEL_HOLDS_BYTES,
@@ -397,12 +411,54 @@ mod tests {
     }
 
     #[test]
+    fn where_all_healthy_clients_are_thrown_out_one_that_outlived_them_proves_nothing() {
+        let outcomes = |healthy_ended: usize, lifetime: f64| {
+            let seen = Measurement {
+                slow: vec![reset_at(4.0, true, 1.0)],
+                healthy: Healthy {
+                    clients: 2,
+                    ended: healthy_ended,
+                    lifetimes: vec![lifetime],
+                    ..Healthy::default()
+                },
+                ..Measurement::default()
+            };
+            let plan = plan();
+            [
+                disconnected(&plan, &seen, SlowKind::Stalled),
+                in_time(&plan, &seen),
+            ]
+        };
+        assert_outcomes(&outcomes(2, 2.0), [Outcome::Unknown; 2]);
+        assert_outcomes(&outcomes(2, 30.0), [Outcome::Pass; 2]);
+        assert_outcomes(&outcomes(1, 2.0), [Outcome::Pass; 2]);
+    }
+
+    #[test]
     fn an_interval_that_straddles_the_limit_is_unknown() {
         // It stood still at 1 s; the server's side still took something until 3 s.
         let reset_at = |ended_at: f64| outcomes(reset_at(ended_at, false, 3.0), &[]);
         assert_outcomes(&reset_at(1.0 + WITHIN), [Outcome::Pass; 2]);
         assert_outcomes(&reset_at(2.0 + WITHIN), [Outcome::Pass, Outcome::Unknown]);
         assert_outcomes(&reset_at(3.5 + WITHIN), [Outcome::Pass, Outcome::Fail]);
+    }
+
+    #[test]
+    fn a_full_client_does_not_see_a_plain_close_and_only_a_look_at_the_server_does() {
+        let left_at = |ended_at: f64, held_at: f64| {
+            let client = SlowClientSeen {
+                end: Some(Disconnect::LeftInKernel),
+                last_held_at: Some(held_at),
+                ..reset_at(ended_at, true, 1.0)
+            };
+            outcomes(client, &[])
+        };
+        assert_outcomes(
+            &left_at(1.5 + WITHIN, 1.3 + WITHIN),
+            [Outcome::Pass, Outcome::Fail],
+        );
+        // The looks at the server were few, as on a machine that has too much to do.
+        assert_outcomes(&left_at(1.5 + WITHIN, 3.0), [Outcome::Pass, Outcome::Unknown]);
     }
 
     #[test]
