@@ -36,6 +36,8 @@ const CLIENTS_PER_TICK: usize = 200;
 /// Most clients that mind the clock and are looked at in every tick, whatever the number of others:
 /// a pause of seconds must not grow with it.
 const MINDED_PER_TICK: usize = 128;
+/// How many of these send in one tick without waiting for their turn, 64 KiB each.
+const SENDS_PER_TICK: usize = 8;
 
 /// How long a client may take to fill up.
 pub(crate) const FILL_PATIENCE: Duration = Duration::from_secs(5);
@@ -275,10 +277,15 @@ impl<'a, S: ClientStream> SlowClients<'a, S> {
 
     /// Looks at the next few of them.
     pub(crate) fn look_at_some(&mut self, now: Instant, monitor: Option<&ServerMonitor>, buffer: &mut [u8]) {
-        let minding = std::mem::take(&mut self.minding);
+        let mut minding = std::mem::take(&mut self.minding);
         for &index in minding.iter().take(MINDED_PER_TICK) {
             self.look_at(index, now, monitor, buffer);
         }
+        for &index in minding.iter().take(SENDS_PER_TICK) {
+            self.send_out_of_turn(index, now, buffer);
+        }
+        let others_next = SENDS_PER_TICK.min(minding.len());
+        minding.rotate_left(others_next);
         self.minding = minding;
         let clients = &self.clients;
         self.minding.retain(|&index| clients[index].minds_the_clock());
@@ -286,6 +293,15 @@ impl<'a, S: ClientStream> SlowClients<'a, S> {
             let index = self.next_looked_at % self.clients.len();
             self.next_looked_at = index + 1;
             self.look_at(index, now, monitor, buffer);
+        }
+    }
+
+    /// One that has to fill up before its pause begins does not wait behind thousands that fill up, too.
+    fn send_out_of_turn(&mut self, index: usize, now: Instant, buffer: &mut [u8]) {
+        let client = &mut self.clients[index];
+        if client.may_send() {
+            let turn = client.send(now, buffer);
+            self.follow(index, turn, buffer);
         }
     }
 
