@@ -107,10 +107,12 @@ pub(super) fn other_reason(seen: &Measurement, client: &SlowClientSeen) -> Optio
 }
 
 /// When its connection was last known to stand. A client that is full does not see that its server has
-/// closed it without a reset: where the server is in sight, only a look there tells.
+/// closed it without a reset: where the server is in sight, only a look there tells, and elsewhere the
+/// last byte that moved.
 fn last_stood(client: &SlowClientSeen) -> f64 {
     let looked = client.last_look_at;
     match client.end {
+        Some(Disconnect::EndOfFile) if !client.in_sight => client.last_progress_at.min(looked),
         Some(Disconnect::Reset | Disconnect::EndOfFile) => looked,
         _ => client.last_held_at.map_or(looked, |held_at| held_at.min(looked)),
     }
@@ -459,6 +461,16 @@ mod tests {
         );
         // The looks at the server were few, as on a machine that has too much to do.
         assert_outcomes(&left_at(1.5 + WITHIN, 3.0), [Outcome::Pass, Outcome::Unknown]);
+    }
+
+    #[test]
+    fn on_another_machine_nobody_knows_when_a_plain_close_was() {
+        let closed = SlowClientSeen {
+            end: Some(Disconnect::EndOfFile),
+            last_progress_at: 1.0,
+            ..reset_at(5.0 + WITHIN, false, 1.0)
+        };
+        assert_outcomes(&outcomes(closed, &[]), [Outcome::Pass, Outcome::Unknown]);
     }
 
     #[test]
