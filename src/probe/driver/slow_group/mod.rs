@@ -11,8 +11,6 @@ use std::time::{Duration, Instant};
 use mio::Registry;
 use mio::event::Event;
 
-use crate::kernel::tcp_info;
-use crate::probe::clients::fullness::Look;
 use crate::probe::clients::healthy::Turn;
 use crate::probe::clients::opening::Opening;
 use crate::probe::clients::slow::SlowClient;
@@ -27,7 +25,6 @@ use crate::probe::kind::{Reading, SlowKind};
 use crate::probe::plan::Plan;
 use crate::probe::protocol::{Conversations, Wire};
 use crate::probe::report::measurement::SlowClientSeen;
-use crate::probe::server::ServerMonitor;
 
 /// Clients that begin to connect between two polls.
 const CONNECTS_BETWEEN_POLLS: usize = 8;
