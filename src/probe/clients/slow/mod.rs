@@ -70,9 +70,8 @@ pub(crate) struct SlowClient<S> {
     corruption: Option<Corruption>,
     /// Seen in the server's kernel without a process, and how many bytes.
     left: Option<(Instant, u64)>,
-    /// The server's process had its connection open at the last look there.
+    /// Whether the server's process had its connection open at the last look there, and when last.
     is_held: bool,
-    /// When that was last so.
     held_at: Option<Instant>,
     closed_in_order: u32,
     end: Option<(Instant, Disconnect)>,
