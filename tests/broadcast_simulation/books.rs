@@ -1,13 +1,16 @@
 //! What was published, when, and how long it is.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// The longest that a message is beside its payload, as it goes to a socket.
 const FRAME_BYTES: usize = 64;
 
 /// The books of all channels.
-#[derive(Default)]
 pub(crate) struct Books {
+    /// The limits in force.
+    pub(crate) grace: Duration,
+    pub(crate) limit_bytes: usize,
     /// The present turn.
     pub(crate) turn: u64,
     channels: BTreeMap<&'static str, Channel>,
@@ -22,6 +25,15 @@ struct Channel {
 }
 
 impl Books {
+    pub(crate) const fn new(grace: Duration, limit_bytes: usize) -> Self {
+        Self {
+            grace,
+            limit_bytes,
+            turn: 0,
+            channels: BTreeMap::new(),
+        }
+    }
+
     pub(crate) fn sent(&mut self, channel: &'static str, payload_bytes: usize) {
         let ends = &mut self.channels.entry(channel).or_default().end_bytes;
         let before = ends.last().copied().unwrap_or(0);

@@ -4,7 +4,7 @@
 //! After each turn every byte that a subscriber got is checked: messages of a
 //! channel are in order, none overtakes a message of another channel, and what
 //! was delivered and what was told as lost make together what was published.
-//! Nobody is disconnected without a reason. A failure names the seed that
+//! Nobody is disconnected without a reason, though limits change meanwhile. A failure names the seed that
 //! repeats it.
 #![allow(
     clippy::unwrap_used,
@@ -26,13 +26,15 @@ use highwater::Limits;
 use highwater::backpressure::Action;
 use highwater::engine::Engine;
 use highwater::services::Broadcast;
-use highwater::services::broadcast::Settings;
+use highwater::services::broadcast::{Settings, SettingsChange};
 
 use books::Books;
 use network::{SimulatedNetwork, World};
 use subscriber::{Behaviour, Subscriber};
 
+/// The grace at the start, and those that a reload may choose.
 const GRACE: Duration = Duration::from_secs(5);
+const GRACES_MS: [u64; 3] = [1_500, 3_000, 5_000];
 const MARK_BYTES: usize = 2_000;
 /// One channel for each action, published to by one client of its own, so that
 /// the order of its messages is known.
@@ -56,6 +58,9 @@ struct Simulation {
     random: fastrand::Rng,
     world: World,
     engine: Engine<SimulatedNetwork, Broadcast>,
+    settings: Settings,
+    change: SettingsChange,
+    reloads: usize,
     now: Instant,
     publishers: Vec<Publisher>,
     subscribers: Vec<Subscriber>,
@@ -79,7 +84,8 @@ impl Simulation {
         let now = Instant::now();
         let world = World::new(random.u64(..));
         let network = SimulatedNetwork(world.clone());
-        let service = Broadcast::new(settings);
+        let change = SettingsChange::default();
+        let service = Broadcast::new(settings.clone()).following(change.clone());
         let engine = Engine::new(
             network,
             service,
@@ -104,10 +110,13 @@ impl Simulation {
             random,
             world,
             engine,
+            settings,
+            change,
+            reloads: 0,
             now,
             publishers,
             subscribers,
-            books: Books::default(),
+            books: Books::new(GRACE, LIMIT_BYTES),
         }
     }
 
@@ -122,7 +131,7 @@ impl Simulation {
     }
 
     /// Publishers read everything at once, and none waits for longer than the
-    /// grace and two looks at the clocks.
+    /// grace and two looks at the clocks: once more after a shorter one came.
     fn read_answers(&mut self) {
         for (publisher, (name, _)) in self.publishers.iter_mut().zip(CHANNELS) {
             let answers = self.world.read(publisher.link, usize::MAX);
@@ -135,7 +144,7 @@ impl Simulation {
                 .waits_since
                 .map_or(Duration::ZERO, |since| self.now - since);
             assert!(
-                waited <= GRACE + Duration::from_millis(300),
+                waited <= self.books.grace + Duration::from_millis(300),
                 "seed {}: a publisher waited {waited:?}",
                 self.seed
             );
@@ -151,7 +160,7 @@ impl Simulation {
     }
 
     fn step(&mut self) {
-        match self.random.u8(..12) {
+        match self.random.u8(..13) {
             0..=4 => self.publish(),
             5..=8 => {
                 let index = self.random.usize(..self.subscribers.len());
@@ -164,6 +173,7 @@ impl Simulation {
                 let time = Duration::from_millis(self.random.u64(1..longest));
                 self.pass(time);
             }
+            11 if self.random.u8(..3) == 0 => self.reload(),
             _ => {
                 let index = self.random.usize(..self.subscribers.len());
                 self.subscribers[index].change_behaviour(&mut self.random);
@@ -171,6 +181,27 @@ impl Simulation {
         }
         self.turn();
         self.let_healthy_ones_read();
+    }
+
+    /// Chooses another grace and another limit. Whoever has less time than before has
+    /// all of it once more.
+    fn reload(&mut self) {
+        let grace = Duration::from_millis(GRACES_MS[self.random.usize(..GRACES_MS.len())]);
+        let limit_bytes = LIMIT_BYTES / self.random.usize(1..4);
+        if grace < self.books.grace {
+            for subscriber in &mut self.subscribers {
+                subscriber.pardon(self.now);
+            }
+            for publisher in &mut self.publishers {
+                publisher.waits_since = publisher.waits_since.and(Some(self.now));
+            }
+        }
+        (self.settings.grace, self.settings.limit_bytes) = (grace, limit_bytes);
+        (self.books.grace, self.books.limit_bytes) = (grace, limit_bytes);
+        self.change.leave(self.settings.clone());
+        let limits = Broadcast::engine_limits(&Limits::default());
+        self.engine.reload(&limits, 1 << 30, 1000).unwrap();
+        self.reloads += 1;
     }
 
     /// Time goes on as the loop's waits let it.
@@ -261,7 +292,7 @@ fn delivered_and_told_make_published_whatever_subscribers_do() {
         Ok(seed) => seed.parse().map(|seed: u64| seed..seed + 1).unwrap(),
         Err(_) => 0..120,
     };
-    let (mut lost, mut cut) = (0, 0);
+    let (mut lost, mut cut, mut reloads) = (0, 0, 0);
     for seed in seeds {
         let mut simulation = Simulation::new(seed);
         simulation.turn();
@@ -269,6 +300,7 @@ fn delivered_and_told_make_published_whatever_subscribers_do() {
             simulation.step();
         }
         simulation.settle();
+        reloads += simulation.reloads;
         lost += simulation
             .subscribers
             .iter()
@@ -281,4 +313,5 @@ fn delivered_and_told_make_published_whatever_subscribers_do() {
             .count();
     }
     assert!(lost > 0 || cut > 0, "nobody was slow, so nothing was tested");
+    assert!(reloads > 0, "no limit ever changed");
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use highwater::Limits;
 use highwater::engine::Engine;
 use highwater::services::Broadcast;
-use highwater::services::broadcast::Settings;
+use highwater::services::broadcast::{Settings, SettingsChange};
 
 use crate::command;
 use crate::network::{SimulatedNetwork, World};
@@ -23,6 +23,8 @@ const SOCKET_BYTES: usize = 500;
 struct Stage {
     world: World,
     engine: Engine<SimulatedNetwork, Broadcast>,
+    settings: Settings,
+    change: SettingsChange,
     now: Instant,
 }
 
@@ -47,12 +49,25 @@ impl Stage {
         let world = World::new(7);
         let network = SimulatedNetwork(world.clone());
         let limits = Broadcast::engine_limits(&limits);
-        let engine = Engine::new(network, Broadcast::new(settings), &limits, 1 << 30, 100, now);
+        let change = SettingsChange::default();
+        let service = Broadcast::new(settings.clone()).following(change.clone());
+        let engine = Engine::new(network, service, &limits, 1 << 30, 100, now);
         Self {
             world,
             engine: engine.unwrap(),
+            settings,
+            change,
             now,
         }
+    }
+
+    /// Other settings, as a reload brings them.
+    fn reload(&mut self, edit: impl FnOnce(&mut Settings)) {
+        edit(&mut self.settings);
+        self.change.leave(self.settings.clone());
+        let limits = Broadcast::engine_limits(&Limits::default());
+        self.engine.reload(&limits, 1 << 30, 100).unwrap();
+        self.turn();
     }
 
     /// A subscriber with a small socket that reads only if it is told to.
@@ -220,6 +235,47 @@ fn under_pause_many_stalled_subscribers_hold_a_publisher_for_one_grace_in_all() 
     assert_eq!(answered, 20, "all at once after one grace");
     let left = subscribers.iter().filter(|&&link| !stage.is_gone(link)).count();
     assert_eq!(left, 0);
+}
+
+#[test]
+fn a_shorter_grace_of_a_reload_is_whole_for_who_was_over_the_limit_and_for_who_holds_a_publisher() {
+    for channel in ["keep", "wait"] {
+        let mut stage = Stage::new();
+        let (subscriber, publisher) = (stage.subscriber(&[channel]), stage.publisher());
+        for _ in 0..12 {
+            stage.publish(publisher, channel, 1000 - FRAME_BYTES);
+        }
+        stage.pass(GRACE - SECOND);
+        stage.reload(|settings| settings.grace = 2 * SECOND);
+        stage.pass(2 * SECOND - Duration::from_millis(100));
+        assert!(
+            !stage.is_gone(subscriber),
+            "{channel}: it has all of the new grace"
+        );
+        stage.pass(Duration::from_millis(300));
+        assert!(stage.is_gone(subscriber), "{channel}: and no more");
+        stage.turn();
+        assert_eq!(stage.answers(publisher), 12, "{channel}");
+    }
+}
+
+#[test]
+fn a_lower_limit_of_a_reload_begins_the_grace_and_a_higher_one_ends_it() {
+    let mut stage = Stage::new();
+    let (subscriber, publisher) = (stage.subscriber(&["keep"]), stage.publisher());
+    for _ in 0..7 {
+        stage.publish(publisher, "keep", 1000 - FRAME_BYTES);
+    }
+    stage.pass(2 * GRACE);
+    stage.reload(|settings| settings.limit_bytes = LIMIT_BYTES / 2);
+    stage.pass(GRACE - SECOND);
+    stage.reload(|settings| settings.limit_bytes = LIMIT_BYTES);
+    stage.pass(2 * GRACE);
+    stage.reload(|settings| settings.limit_bytes = LIMIT_BYTES / 2);
+    stage.pass(GRACE - SECOND);
+    assert!(!stage.is_gone(subscriber), "its clock began anew");
+    stage.pass(SECOND + Duration::from_millis(200));
+    assert!(stage.is_gone(subscriber));
 }
 
 #[test]

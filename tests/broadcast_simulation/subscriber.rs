@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::books::Books;
 use crate::network::World;
-use crate::{CHANNELS, GRACE, LIMIT_BYTES, command};
+use crate::{CHANNELS, command};
 use highwater::backpressure::Action;
 
 const LOST: &str = "__highwater__:lost";
@@ -186,7 +186,7 @@ impl Subscriber {
 
     fn follow_debt(&mut self, books: &Books, now: Instant) {
         let owed = self.owed_bytes(books, "keep") + self.owed_bytes(books, "wait");
-        if owed + REPLY_BYTES < LIMIT_BYTES {
+        if owed + REPLY_BYTES < books.limit_bytes {
             self.may_owe_limit_since = None;
         } else {
             self.may_owe_limit_since.get_or_insert(now);
@@ -194,6 +194,11 @@ impl Subscriber {
         if owed == 0 && self.behaviour == Behaviour::Healthy {
             self.owed_nothing_at = now;
         }
+    }
+
+    /// The grace became shorter: it has all of that from now on.
+    pub(crate) fn pardon(&mut self, now: Instant) {
+        self.may_owe_limit_since = self.may_owe_limit_since.and(Some(now));
     }
 
     /// It was disconnected: for the limit, for the drain timeout, or because a
@@ -205,7 +210,7 @@ impl Subscriber {
         let has_held = self.owed_bytes(books, "wait") > 0;
         let was_behind = now - self.owed_nothing_at;
         assert!(
-            over >= GRACE || has_held || was_behind >= DRAIN_TIMEOUT,
+            over >= books.grace || has_held || was_behind >= DRAIN_TIMEOUT,
             "seed {seed}: disconnected though it was over the limit for {over:?}, and behind for {was_behind:?}"
         );
     }

@@ -3,7 +3,7 @@
 //! service whose disk is simulated too.
 //!
 //! Every byte that a reader gets is checked as it comes. The books say who may
-//! be left, how and when; at the end every reader that was kept has all that it
+//! be left, how and when, though the grace changes meanwhile; at the end every reader that was kept has all that it
 //! asked for. A failure names the seed that repeats it (`FILES_SEED=N`).
 #![cfg(feature = "cli")]
 #![allow(
@@ -29,7 +29,9 @@ use network::{Left, SimulatedNetwork, World};
 use reader::{Behaviour, Reader, byte_at};
 use tempfile::TempDir;
 
+/// The grace at the start, and those that a reload may choose.
 const GRACE: Duration = Duration::from_secs(5);
+const GRACES_MS: [u64; 4] = [1_000, 2_000, 3_500, 5_000];
 /// A look at what is acknowledged, and steps of simulated time.
 const LATE: Duration = Duration::from_millis(400);
 const STEP: Duration = Duration::from_millis(50);
@@ -80,6 +82,9 @@ struct Seen {
     reset: usize,
     shrunk: usize,
     cold: usize,
+    /// Reloads that gave readers less time than before, and more.
+    shortened: usize,
+    lengthened: usize,
 }
 
 struct Simulation<S: Service> {
@@ -87,6 +92,7 @@ struct Simulation<S: Service> {
     random: fastrand::Rng,
     world: World,
     engine: Engine<SimulatedNetwork, S>,
+    limits: Limits,
     store: Store,
     now: Instant,
     readers: Vec<Reader>,
@@ -114,6 +120,7 @@ impl<S: Service> Simulation<S> {
             random,
             world,
             engine,
+            limits,
             store,
             now,
             readers,
@@ -162,7 +169,7 @@ impl<S: Service> Simulation<S> {
         );
         for reader in &mut self.readers {
             reader.read(&self.world, self.now, self.seed);
-            reader.check(&self.world, self.now, GRACE, LATE, self.seed);
+            reader.check(&self.world, self.now, self.limits.grace, LATE, self.seed);
         }
     }
 
@@ -205,9 +212,23 @@ impl<S: Service> Simulation<S> {
                 let reader = Reader::new(&self.world, &mut self.random, self.now);
                 self.readers.push(reader);
             }
+            15 if self.random.u8(..3) == 0 => self.reload(),
             _ => {}
         }
         self.turn();
+    }
+
+    /// Chooses another grace. Whoever has less time than before has all of it once
+    /// more; of a longer time, what was used up stays used up.
+    fn reload(&mut self) {
+        let grace = Duration::from_millis(GRACES_MS[self.random.usize(..GRACES_MS.len())]);
+        let before = std::mem::replace(&mut self.limits.grace, grace);
+        self.engine.reload(&self.limits, 1 << 30, 1000).unwrap();
+        self.seen.shortened += usize::from(grace < before);
+        self.seen.lengthened += usize::from(grace > before);
+        for reader in self.readers.iter_mut().filter(|_| grace < before) {
+            reader.pardoned = self.now;
+        }
     }
 
     fn pass(&mut self, time: Duration) {
@@ -284,6 +305,7 @@ fn seeds(count: u64) -> std::ops::Range<u64> {
 fn assert_troubles(seen: &[Seen]) {
     let any = |count: fn(&Seen) -> bool| seen.len() == 1 || seen.iter().any(count);
     assert!(any(|seen| seen.answers > 20) && any(|seen| seen.reset > 0) && any(|seen| seen.shrunk > 0));
+    assert!(any(|seen| seen.shortened > 0) && any(|seen| seen.lengthened > 0));
 }
 
 #[test]

@@ -42,6 +42,8 @@ pub(crate) struct Reader {
     pub(crate) answers: u64,
     /// When it last read something, or owed nothing.
     pub(crate) progress: Instant,
+    /// When a reload gave it all of a shorter time once more.
+    pub(crate) pardoned: Instant,
     /// A file that it has asked for became shorter.
     pub(crate) may_be_reset: bool,
     pub(crate) has_left: bool,
@@ -61,6 +63,7 @@ impl Reader {
             bytes: 0,
             answers: 0,
             progress: now,
+            pardoned: now,
             may_be_reset: false,
             has_left: false,
             has_ended: false,
@@ -177,7 +180,7 @@ impl Reader {
 
     /// Whether it was right to be left as it was.
     pub(crate) fn check(&self, world: &World, now: Instant, grace: Duration, late: Duration, seed: u64) {
-        let stalled = now - self.progress;
+        let stalled = now - self.progress.max(self.pardoned);
         match world.left(self.link) {
             Left::Open => assert!(
                 self.has_left || world.owed(self.link) == 0 || stalled <= grace + late,

@@ -49,7 +49,7 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use highwater::engine::{Clock, Engine, Event, Next};
-use highwater::limits::{ACCEPT_RETRY, GONE_CLIENTS, TURN_ALLOWANCE};
+use highwater::limits::{ACCEPT_RETRY, EXPIRIES_PER_TURN, GONE_CLIENTS, TURN_ALLOWANCE};
 use highwater::services::{AddressRange, Echo, FramedEcho, Tunnel};
 use highwater::{ClientId, Question, Service, SlowReason};
 
@@ -567,7 +567,9 @@ impl<'a, S: Service> Driver<'a, S> {
         }
         let idle = !sleeps && !self.is_asked && world.calls == calls_before && next != Next::Stopped;
         self.idle_turns = if idle { self.idle_turns + 1 } else { 0 };
-        if self.idle_turns > IDLE_TURNS {
+        // Looks at silent clients are no calls, and one turn takes only so many.
+        let turns_of_looks = clients / EXPIRIES_PER_TURN;
+        if self.idle_turns > IDLE_TURNS + turns_of_looks {
             world
                 .model
                 .accuse(|| "the loop spins: nothing to do, and it does not wait".to_owned());

@@ -34,6 +34,14 @@ impl Holding {
         self.holds.len()
     }
 
+    /// All holds have their time once more, which became shorter: the subscribers
+    /// that they blame have it too.
+    pub(super) fn all_begin_anew(&mut self, now: Instant) {
+        for hold in self.holds.values_mut() {
+            hold.since = now;
+        }
+    }
+
     pub(super) fn is_active(&self) -> bool {
         !self.holds.is_empty()
     }

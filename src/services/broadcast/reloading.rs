@@ -70,6 +70,9 @@ impl Broadcast {
                 pardoned.push(slot);
             }
         }
+        if shorter_grace {
+            self.holding.all_begin_anew(now);
+        }
         for (at, &slot) in pardoned.iter().enumerate() {
             let clocks = &mut self.sessions[slot].outgoing.clocks;
             if clocks
