@@ -371,8 +371,8 @@ pub(crate) struct Model {
     /// stop.
     pub(crate) hands_over: bool,
     pub(crate) turn: u64,
-    /// When the last turns began, the latest first.
-    turns_at: VecDeque<Instant>,
+    /// When the last turns began, with how many clients, the latest first.
+    turns_at: VecDeque<(Instant, usize)>,
     pub(crate) fault: Option<String>,
     pub(crate) seen: Seen,
 }
@@ -435,7 +435,7 @@ impl Model {
     pub(crate) fn begin_turn(&mut self, now: Instant) {
         self.now = now;
         self.turns_at.truncate(TURNS_REMEMBERED - 1);
-        self.turns_at.push_front(now);
+        self.turns_at.push_front((now, self.alive.len()));
         self.over_budget_seen = false;
         for at in 0..self.alive.len() {
             let ledger = &mut self.ledgers[self.alive[at]];
@@ -472,7 +472,10 @@ impl Model {
             let ledger = &self.ledgers[number];
             ledger.header_bytes > 0 && ledger.held > 0
         };
+        // Nor when in the turn it is marked as silent, and what is held for it is given up.
+        let is_silent_holding = |&number: &usize| self.ledgers[number].held > 0 && self.may_be_silent(number);
         self.loose = self.alive.iter().any(waits_holding)
+            || self.alive.iter().any(is_silent_holding)
             || self.due > 0
             || self.carried > 0
             || stop_is_over
@@ -1502,9 +1505,12 @@ impl Model {
     /// By how much the two last looks at a silent client may be late because others
     /// are due before it: one turn takes so many looks.
     fn time_of_looks(&self) -> Duration {
-        let turns = 2 * (self.alive.len() / EXPIRIES_PER_TURN);
+        let most = self.turns_at.iter().map(|&(_, clients)| clients).max();
+        let turns = 2 * (most.unwrap_or(0) / EXPIRIES_PER_TURN);
         let since = self.turns_at.get(turns).or(self.turns_at.back());
-        since.map_or(Duration::ZERO, |&since| self.now.saturating_duration_since(since))
+        since.map_or(Duration::ZERO, |&(since, _)| {
+            self.now.saturating_duration_since(since)
+        })
     }
 
     /// A client for which nothing waits and nothing moves is gone in time, whole or
