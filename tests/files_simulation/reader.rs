@@ -46,6 +46,8 @@ pub(crate) struct Reader {
     pub(crate) pardoned: Instant,
     /// A file that it has asked for became shorter.
     pub(crate) may_be_reset: bool,
+    /// The server has left it, which was judged by the limits of that time.
+    is_judged: bool,
     pub(crate) has_left: bool,
     pub(crate) has_ended: bool,
 }
@@ -65,6 +67,7 @@ impl Reader {
             progress: now,
             pardoned: now,
             may_be_reset: false,
+            is_judged: false,
             has_left: false,
             has_ended: false,
         };
@@ -179,7 +182,10 @@ impl Reader {
     }
 
     /// Whether it was right to be left as it was.
-    pub(crate) fn check(&self, world: &World, now: Instant, grace: Duration, late: Duration, seed: u64) {
+    pub(crate) fn check(&mut self, world: &World, now: Instant, grace: Duration, late: Duration, seed: u64) {
+        if std::mem::replace(&mut self.is_judged, world.has_left(self.link)) {
+            return;
+        }
         let stalled = now - self.progress.max(self.pardoned);
         match world.left(self.link) {
             Left::Open => assert!(

@@ -102,9 +102,11 @@ impl World {
         if let Some(number) = self.link_of(upstream)
             && self.links[number].is_upstream
             && let Some(client) = self.links[number].partner
-            && self.links[client].header.is_some()
         {
-            self.model.join(client, number);
+            self.model.may_move(client);
+            if self.links[client].header.is_some() {
+                self.model.join(client, number);
+            }
         }
     }
 

@@ -727,6 +727,12 @@ impl Model {
         self.hold(number, held as usize);
     }
 
+    /// The upstream of a client is there: until now it could move nothing, so its
+    /// silence begins anew.
+    pub(crate) fn may_move(&mut self, client: usize) {
+        self.ledgers[client].looked_anew = Some(self.now);
+    }
+
     /// The upstream of a client is there, and gets what is held for it.
     pub(crate) fn join(&mut self, client: usize, upstream: usize) {
         let ledger = &self.ledgers[client];
