@@ -83,6 +83,14 @@ fn elsewhere() -> Vec<Row> {
         .elsewhere()
         .but("memory-bounded", Truth::BadUnseen, "its memory is not to be seen"),
         Row::small(
+            "elsewhere-fin",
+            "closes a stuck client after 2 s, without a reset of its own, in another network namespace",
+            plain(Manners::DEFENDED.by(Farewell::Fin)),
+            ECHO,
+            DEFENDED,
+        )
+        .elsewhere(),
+        Row::small(
             "elsewhere-push",
             "pushes 2 MB/s, in another network namespace",
             Feed::new(2_000_000, Manners::DEFENDED),
