@@ -49,7 +49,9 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use highwater::engine::{Clock, Engine, Event, Next};
-use highwater::limits::{ACCEPT_RETRY, EXPIRIES_PER_TURN, GONE_CLIENTS, TURN_ALLOWANCE};
+use highwater::limits::{
+    ACCEPT_RETRY, EXPIRIES_PER_TURN, GONE_CLIENTS, INSPECTED_CLIENTS_PER_TURN, TURN_ALLOWANCE,
+};
 use highwater::services::{AddressRange, Echo, FramedEcho, Tunnel};
 use highwater::{ClientId, Question, Service, SlowReason};
 
@@ -229,8 +231,7 @@ const LAST_TURNS: usize = 3000;
 /// interrupted call is tried again, and an edge may turn out to be used up.
 const IDLE_TURNS: usize = 3;
 
-/// Turns within which an operator is answered: one for each ring, and one for all
-/// clients, of which there are few.
+/// Turns within which an operator is told of all rings, one in a turn.
 const RING_TURNS: usize = 32;
 
 /// Wakes a turn up, feeds it, and checks it.
@@ -342,7 +343,10 @@ impl<'a, S: Service> Driver<'a, S> {
         };
         let reply = move |report| *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(report);
         self.engine.inspect(question, Box::new(reply));
-        for _ in 0..RING_TURNS {
+        // A storm leaves a table with thousands of places, most of them free.
+        let table_turns = self.world.borrow().links.len() / INSPECTED_CLIENTS_PER_TURN;
+        let turns = RING_TURNS + table_turns;
+        for _ in 0..turns {
             self.is_asked = true;
             self.step()?;
             if let Some(told) = answer.lock().unwrap_or_else(PoisonError::into_inner).take() {
@@ -350,7 +354,7 @@ impl<'a, S: Service> Driver<'a, S> {
                 return self.compare_rings(told);
             }
         }
-        Err(format!("an operator has no answer after {RING_TURNS} turns"))
+        Err(format!("an operator has no answer after {turns} turns"))
     }
 
     fn compare_rings(&self, told: highwater::Report) -> Result<(), String> {
