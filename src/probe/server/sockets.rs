@@ -217,9 +217,14 @@ mod tests {
         let (_server, _) = listener.accept().unwrap();
         let port = listener.local_addr().unwrap().port();
         let pid = i32::try_from(std::process::id()).unwrap();
-        let seen = SocketTables::of(pid, port).look();
-        assert_eq!(seen.len(), 1, "{seen:?}");
-        assert_eq!(seen[0].client_port, client.local_addr().unwrap().port());
-        assert!(seen[0].held);
+        let client_port = client.local_addr().unwrap().port();
+        // The ports may have served another connection just before, which waits for its end. And
+        // the kernel may leave out a line of a table that changes while it is read.
+        let is_seen = |_| {
+            let seen = SocketTables::of(pid, port).look();
+            seen.iter()
+                .any(|socket| socket.held && socket.client_port == client_port)
+        };
+        assert!((0..20).any(is_seen));
     }
 }
