@@ -98,9 +98,10 @@ fn a_service_that_cannot_pause_keeps_every_invariant_for_hundreds_of_seeds() {
     assert!(any(&reports, |report| report.seen.connect_timed_out));
 }
 
-/// Each was a fault of the engine or of the books, and too rare for the seeds above.
-const FORMER_FAULTS: [u64; 24] = [
-    3372, 5087, 8232, 11_115, 16_973, 28_608, 34_649, 37_406, 54_948, 57_178, 79_112, 127_517, 141_137,
+/// Each was a fault of the engine or of the books, and too rare for the seeds above; 5730 is the first
+/// that shows the known fault 18.
+const FORMER_FAULTS: [u64; 25] = [
+    3372, 5087, 5730, 8232, 11_115, 16_973, 28_608, 34_649, 37_406, 54_948, 57_178, 79_112, 127_517, 141_137,
     148_862, 152_320, 328_832, 452_842, 476_807, 597_157, 599_026, 707_763, 747_927, 904_193, 915_528,
 ];
 
