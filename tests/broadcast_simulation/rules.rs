@@ -149,7 +149,9 @@ fn the_clock_of_disconnect_stops_below_the_limit_and_begins_anew_above_it() {
     // Below the limit, and far from empty.
     let mut taken = 0;
     while taken < 5_000 {
-        taken += stage.read(subscriber, 250).len();
+        let got = stage.read(subscriber, 250).len();
+        assert!(got > 0, "after {taken} bytes");
+        taken += got;
     }
     stage.pass(3 * GRACE);
     assert!(!stage.is_gone(subscriber), "it owes less than the limit");
@@ -191,7 +193,9 @@ fn in_shadow_mode_who_is_below_the_limit_again_has_not_recovered_if_its_drain_ti
     stage.pass(12 * GRACE);
     let mut taken = 0;
     while taken < 8_000 {
-        taken += stage.read(subscriber, 250).len();
+        let got = stage.read(subscriber, 250).len();
+        assert!(got > 0, "after {taken} bytes");
+        taken += got;
     }
     assert_eq!(episodes(&stage), [1, 0, 1], "still not drained");
     stage.pass(GRACE);
