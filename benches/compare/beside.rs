@@ -8,9 +8,10 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use crate::clock::now;
-use crate::figure::{Figure, progress, ratio, server_side_bytes};
+use crate::figure::{Figure, ratio, server_side_bytes};
 use crate::generator::Generator;
 use crate::load::Work;
+use crate::method::in_rounds;
 use crate::peer::Workshop;
 use crate::procfs;
 use crate::statistics::{median, quartiles};
@@ -58,20 +59,10 @@ pub(crate) fn run(beside: &Beside, workshop: &Workshop, seed: u64) -> Result<Vec
         .iter()
         .filter(|(peer, _)| workshop.has(peer))
         .collect();
-    let mut samples: Vec<Vec<Sample>> = peers.iter().map(|_| Vec::new()).collect();
-    let mut random = fastrand::Rng::with_seed(seed);
-    let mut order: Vec<usize> = (0..peers.len()).collect();
-    let bar = progress("rounds", beside.rounds);
-    for _ in 0..beside.rounds {
-        random.shuffle(&mut order);
-        for &place in &order {
-            let (peer, arguments) = peers[place];
-            let sample = round(beside, workshop, peer, arguments).map_err(|why| format!("{peer}: {why}"))?;
-            samples[place].push(sample);
-        }
-        bar.inc(1);
-    }
-    bar.finish_and_clear();
+    let samples = in_rounds("rounds", peers.len(), beside.rounds, seed, |place| {
+        let (peer, arguments) = peers[place];
+        round(beside, workshop, peer, arguments).map_err(|why| format!("{peer}: {why}"))
+    })?;
     let base: Vec<f64> = samples[0].iter().map(|sample| sample.beside.rate).collect();
     Ok(peers
         .iter()

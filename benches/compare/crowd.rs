@@ -15,9 +15,10 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use crate::clock::now;
-use crate::figure::{Figure, progress};
+use crate::figure::Figure;
 use crate::generator::Generator;
 use crate::load::Work;
+use crate::method::in_rounds;
 use crate::peer::{Workshop, baseline_of};
 use crate::statistics::quartiles;
 
@@ -62,21 +63,10 @@ pub(crate) fn run(crowds: &Crowds, workshop: &Workshop, seed: u64) -> Result<Vec
     let trials: Vec<(&str, usize)> = peers
         .flat_map(|peer| crowds.sizes.iter().map(move |&size| (peer, size)))
         .collect();
-    let mut samples: Vec<Vec<Sample>> = trials.iter().map(|_| Vec::new()).collect();
-    let mut random = fastrand::Rng::with_seed(seed);
-    let mut order: Vec<usize> = (0..trials.len()).collect();
-    let bar = progress("rounds", crowds.rounds);
-    for _ in 0..crowds.rounds {
-        random.shuffle(&mut order);
-        for &place in &order {
-            let (peer, size) = trials[place];
-            let sample =
-                round(workshop, peer, crowds.clients, size).map_err(|why| format!("{peer}: {why}"))?;
-            samples[place].push(sample);
-        }
-        bar.inc(1);
-    }
-    bar.finish_and_clear();
+    let samples = in_rounds("rounds", trials.len(), crowds.rounds, seed, |place| {
+        let (peer, size) = trials[place];
+        round(workshop, peer, crowds.clients, size).map_err(|why| format!("{peer}: {why}"))
+    })?;
     let sizes = crowds.sizes.len();
     let figures = trials.iter().enumerate().flat_map(|(place, &(peer, size))| {
         let last = &samples[place - place % sizes + sizes - 1];

@@ -8,8 +8,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::fanout_load::{Load, Protocol, Shape, Waits};
-use crate::figure::{Figure, nowhere, progress, ratio};
-use crate::method::Method;
+use crate::figure::{Figure, nowhere, ratio};
+use crate::method::{Method, in_rounds};
 use crate::peer::Workshop;
 use crate::server::Server;
 use crate::statistics::{median, percentile, quartiles};
@@ -166,17 +166,9 @@ pub(crate) fn run(fanout: &Fanout, workshop: &Workshop, method: &Method) -> Resu
     for (place, seat) in twice.chain(present).enumerate() {
         entries.push(enter(place, seat, fanout.shape, workshop)?);
     }
-    let mut random = fastrand::Rng::with_seed(method.seed);
-    let mut order: Vec<usize> = (0..entries.len()).collect();
-    let bar = progress("cycles", method.cycles);
-    for _ in 0..method.cycles {
-        random.shuffle(&mut order);
-        for &place in &order {
-            entries[place].measure(method.slice)?;
-        }
-        bar.inc(1);
-    }
-    bar.finish_and_clear();
+    in_rounds("cycles", entries.len(), method.cycles, method.seed, |place| {
+        entries[place].measure(method.slice)
+    })?;
     Ok(entries
         .iter()
         .enumerate()

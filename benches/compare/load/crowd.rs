@@ -6,12 +6,12 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 
 use hdrhistogram::Histogram;
+use mio::Registry;
 use mio::net::TcpStream;
-use mio::{Interest, Registry, Token};
 use rustix::net::{RecvFlags, recv};
 
 use super::polled::Clients;
-use super::socket::{Buffers, connect};
+use super::socket::{Buffers, connect_watched};
 use super::would_block;
 
 struct Member {
@@ -61,10 +61,7 @@ impl Crowd {
 impl Clients for Crowd {
     fn open(&mut self, registry: &Registry, server: SocketAddr) -> Result<(), String> {
         for index in 0..self.count {
-            let mut stream = connect(server, Buffers::default())?;
-            registry
-                .register(&mut stream, Token(index), Interest::READABLE | Interest::WRITABLE)
-                .map_err(|error| format!("cannot watch a client: {error}"))?;
+            let stream = connect_watched(server, Buffers::default(), registry, index)?;
             self.members.push(Member {
                 stream,
                 unsent: 0,

@@ -6,11 +6,11 @@ use std::io::{Read, Write};
 use std::net::SocketAddr;
 
 use hdrhistogram::Histogram;
+use mio::Registry;
 use mio::net::TcpStream;
-use mio::{Interest, Registry, Token};
 
 use super::polled::Clients;
-use super::socket::{Buffers, connect};
+use super::socket::{Buffers, connect_watched};
 use super::would_block;
 
 /// Bytes that a client sends, and receives, before the next one gets its turn.
@@ -111,10 +111,7 @@ impl Floods {
 impl Clients for Floods {
     fn open(&mut self, registry: &Registry, server: SocketAddr) -> Result<(), String> {
         for index in 0..self.count {
-            let mut stream = connect(server, Buffers::default())?;
-            registry
-                .register(&mut stream, Token(index), Interest::READABLE | Interest::WRITABLE)
-                .map_err(|error| format!("cannot watch a client: {error}"))?;
+            let stream = connect_watched(server, Buffers::default(), registry, index)?;
             self.clients.push(Flood {
                 stream,
                 sent: 0,

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
 use socket2::{Domain, Socket, Type};
 
 /// Kernel buffers of a client, in bytes as asked of the kernel; `None` leaves
@@ -40,4 +41,18 @@ pub(super) fn connect(server: SocketAddr, buffers: Buffers) -> Result<TcpStream,
     socket.set_tcp_nodelay(true).map_err(fail)?;
     socket.set_nonblocking(true).map_err(fail)?;
     Ok(TcpStream::from_std(socket.into()))
+}
+
+/// The same, whose events are told by `index`.
+pub(super) fn connect_watched(
+    server: SocketAddr,
+    buffers: Buffers,
+    registry: &Registry,
+    index: usize,
+) -> Result<TcpStream, String> {
+    let mut stream = connect(server, buffers)?;
+    registry
+        .register(&mut stream, Token(index), Interest::READABLE | Interest::WRITABLE)
+        .map_err(|error| format!("cannot watch a client: {error}"))?;
+    Ok(stream)
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use mio::event::Event;
 use mio::net::TcpStream;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Poll};
 
-use super::socket::{Buffers, connect};
+use super::socket::{Buffers, connect_watched};
 use super::{EVENTS_A_WAIT, FULL_AFTER, LONGEST_FILL, LONGEST_WAIT, would_block};
 use crate::clock::now;
 
@@ -100,12 +100,8 @@ impl Stalled {
     fn open(&mut self, count: usize, buffers: Buffers) -> Result<(), String> {
         let server = self.server.ok_or("no server was named")?;
         for _ in 0..count {
-            let mut stream = connect(server, buffers)?;
             let index = self.clients.len();
-            self.poll
-                .registry()
-                .register(&mut stream, Token(index), Interest::READABLE | Interest::WRITABLE)
-                .map_err(|error| format!("cannot watch a client: {error}"))?;
+            let stream = connect_watched(server, buffers, self.poll.registry(), index)?;
             self.clients.push(Some(stream));
         }
         Ok(())
