@@ -15,7 +15,7 @@ use highwater::Limits;
 use highwater::engine::Engine;
 use highwater::services::Echo;
 
-use network::{SimulatedNetwork, World};
+use network::{SimulatedNetwork, World, pass, take_turn};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -64,19 +64,11 @@ impl Stage {
     }
 
     fn turn(&mut self) {
-        self.engine.handle_listener();
-        for (id, event) in self.world.take_events() {
-            self.engine.handle_event(id, event);
-        }
-        self.engine.turn(self.now);
+        take_turn(&self.world, &mut self.engine, self.now);
     }
 
     fn pass(&mut self, time: Duration) {
-        let until = self.now + time;
-        while self.now < until {
-            self.now += Duration::from_millis(25).min(until - self.now);
-            self.turn();
-        }
+        pass(&self.world, &mut self.engine, &mut self.now, time);
     }
 
     /// The client reads at least so many bytes, without time going on.

@@ -29,7 +29,7 @@ use highwater::services::Broadcast;
 use highwater::services::broadcast::{Settings, SettingsChange};
 
 use books::Books;
-use network::{SimulatedNetwork, World};
+use network::{SimulatedNetwork, World, take_turn};
 use subscriber::{Behaviour, Subscriber};
 
 /// The grace at the start, and those that a reload may choose.
@@ -122,11 +122,7 @@ impl Simulation {
 
     fn turn(&mut self) {
         self.books.turn += 1;
-        self.engine.handle_listener();
-        for (id, event) in self.world.take_events() {
-            self.engine.handle_event(id, event);
-        }
-        self.engine.turn(self.now);
+        take_turn(&self.world, &mut self.engine, self.now);
         self.read_answers();
     }
 

@@ -9,7 +9,7 @@ use highwater::services::Broadcast;
 use highwater::services::broadcast::{Settings, SettingsChange};
 
 use crate::command;
-use crate::network::{SimulatedNetwork, World};
+use crate::network::{SimulatedNetwork, World, pass, take_turn};
 use crate::{CHANNELS, GRACE, LIMIT_BYTES, MARK_BYTES};
 
 const HARD_LIMIT_BYTES: usize = 20_000;
@@ -111,19 +111,11 @@ impl Stage {
     }
 
     fn turn(&mut self) {
-        self.engine.handle_listener();
-        for (id, event) in self.world.take_events() {
-            self.engine.handle_event(id, event);
-        }
-        self.engine.turn(self.now);
+        take_turn(&self.world, &mut self.engine, self.now);
     }
 
     fn pass(&mut self, time: Duration) {
-        let until = self.now + time;
-        while self.now < until {
-            self.now += Duration::from_millis(25).min(until - self.now);
-            self.turn();
-        }
+        pass(&self.world, &mut self.engine, &mut self.now, time);
     }
 
     fn is_gone(&self, link: usize) -> bool {

@@ -10,9 +10,10 @@ use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
-use highwater::engine::{Event, Network, PeerState, PeerWindow, Stream};
-use highwater::{ClientId, FileSource};
+use highwater::engine::{Engine, Event, Network, PeerState, PeerWindow, Stream};
+use highwater::{ClientId, FileSource, Service};
 
 /// How the server left a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -317,5 +318,28 @@ impl Drop for SimulatedStream {
                 link.to_peer.clear();
             }
         });
+    }
+}
+
+/// Accepts who waits, hands the engine what happened in the world, and lets it take a turn.
+pub(crate) fn take_turn<S: Service>(world: &World, engine: &mut Engine<SimulatedNetwork, S>, now: Instant) {
+    engine.handle_listener();
+    for (id, event) in world.take_events() {
+        engine.handle_event(id, event);
+    }
+    engine.turn(now);
+}
+
+/// Lets time go on, with a turn every 25 ms.
+pub(crate) fn pass<S: Service>(
+    world: &World,
+    engine: &mut Engine<SimulatedNetwork, S>,
+    now: &mut Instant,
+    time: Duration,
+) {
+    let until = *now + time;
+    while *now < until {
+        *now += Duration::from_millis(25).min(until - *now);
+        take_turn(world, engine, *now);
     }
 }
