@@ -285,13 +285,22 @@ impl Clocks {
     /// and ask again.
     #[must_use]
     pub fn broken(&self, limits: &Limits, largest_window_bytes: u32, now: Instant) -> Option<SlowReason> {
-        let is_broken = |reason: &SlowReason| {
-            let (since, after) = (self.since(*reason), reason.after(limits, largest_window_bytes));
-            since
-                .zip(after)
-                .is_some_and(|(since, after)| now.saturating_duration_since(since) >= after)
-        };
+        let is_broken = |reason: &SlowReason| self.breaks(*reason, limits, largest_window_bytes, now);
         SlowReason::ALL.into_iter().find(is_broken)
+    }
+
+    /// Whether the client breaks this rule, which a timer judges.
+    pub(crate) fn breaks(
+        &self,
+        reason: SlowReason,
+        limits: &Limits,
+        largest_window_bytes: u32,
+        now: Instant,
+    ) -> bool {
+        let (since, after) = (self.since(reason), reason.after(limits, largest_window_bytes));
+        since
+            .zip(after)
+            .is_some_and(|(since, after)| now.saturating_duration_since(since) >= after)
     }
 
     /// Since when the client has been slow by this rule.

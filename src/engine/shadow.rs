@@ -24,7 +24,7 @@ pub(super) struct Episode {
     pub(super) since: Instant,
     /// The rule that ends the episode once it is kept: of all that were broken
     /// the one that takes longest.
-    holds: SlowReason,
+    pub(super) holds: SlowReason,
 }
 
 /// How an episode ended.

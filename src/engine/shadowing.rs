@@ -68,11 +68,9 @@ impl<N: Network> Core<N> {
             return;
         };
         let rule = SlowReason::DrainTimeout;
-        let after = rule.after(self.limits_of(client), client.reopening_window_bytes());
-        let is_over = client.clocks.since(rule).zip(after);
-        let is_over =
-            is_over.is_some_and(|(since, after)| self.now.saturating_duration_since(since) >= after);
-        if let Some(shadow) = self.shadow.as_mut().filter(|_| is_over) {
+        let (limits, window_bytes) = (self.limits_of(client), client.reopening_window_bytes());
+        let is_broken = client.clocks.breaks(rule, limits, window_bytes, self.now);
+        if let Some(shadow) = self.shadow.as_mut().filter(|_| is_broken) {
             shadow.hold(id, rule);
         }
     }
@@ -96,9 +94,9 @@ impl<N: Network> Core<N> {
         if let Some(since) = stopped(SlowReason::DrainTimeout) {
             shadow.drained(age(since), is_upstream);
         }
-        let timed = SlowReason::ALL.into_iter().filter(|reason| reason.is_timed());
-        let is_kept = |reason| stopped(reason).is_some() && shadow.is_held_by(id, reason);
-        if client.queue.is_empty() || timed.into_iter().any(is_kept) {
+        if let Some(episode) = shadow.episode(id)
+            && (stopped(episode.holds).is_some() || client.queue.is_empty())
+        {
             self.end_episode(id, Ending::Recovered);
         }
     }

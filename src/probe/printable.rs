@@ -5,6 +5,15 @@
 /// No word of others is longer than this in a report, in characters.
 const LONGEST_QUOTE_CHARS: usize = 200;
 
+/// How much of what a server says first is kept to be shown.
+const FIRST_WORDS_BYTES: usize = 200;
+
+/// Keeps the next bytes that a server said, as long as they are among its first words.
+pub(crate) fn keep_first_words(first_words: &mut Vec<u8>, said: &[u8]) {
+    let room = FIRST_WORDS_BYTES - first_words.len();
+    first_words.extend_from_slice(&said[..said.len().min(room)]);
+}
+
 /// `text` with all that could move a cursor, colour a terminal, begin a line or turn its direction
 /// written as an escape, and cut at [`LONGEST_QUOTE_CHARS`].
 #[must_use]

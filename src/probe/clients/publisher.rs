@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use crate::probe::clients::opening::{Greet, Opening};
 use crate::probe::clients::pace::Pace;
+use crate::probe::printable::keep_first_words;
 use crate::probe::protocol::Publishing;
 use crate::probe::protocol::push::numbers::NumberedLine;
 
@@ -27,8 +28,6 @@ pub(crate) struct Publisher<S> {
     is_gone: bool,
 }
 
-/// How much of what it is answered is kept to be shown.
-const FIRST_WORDS_BYTES: usize = 200;
 /// Reads and writes of one turn.
 const MOST_CALLS_PER_TURN: usize = 64;
 
@@ -138,10 +137,7 @@ impl<S: Greet> Publisher<S> {
         for _ in 0..MOST_CALLS_PER_TURN {
             match self.stream.read(buffer) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(len) => {
-                    let room = FIRST_WORDS_BYTES - self.first_words.len();
-                    self.first_words.extend_from_slice(&buffer[..len.min(room)]);
-                }
+                Ok(len) => keep_first_words(&mut self.first_words, &buffer[..len]),
                 Err(error) if is_too_early(&error) => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),

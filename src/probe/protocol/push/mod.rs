@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::probe::error::ProbeError;
+use crate::probe::printable::keep_first_words;
 use crate::probe::protocol::{
     Conversation, Conversations, Corruption, FirstExchange, Protocol, Publishing, Traits, Wire,
 };
@@ -22,9 +23,6 @@ pub struct Push {
     /// What one more connection sends repeatedly, if any.
     pub publishing: Option<Publishing>,
 }
-
-/// How much of what came is kept to be shown.
-const FIRST_WORDS_BYTES: usize = 200;
 
 const TRAITS: Traits = Traits {
     name: "push",
@@ -118,9 +116,7 @@ impl Conversation for PushConversation {
     /// Every arrival counts as one answer, so that the waits are the silences between arrivals.
     fn receive(&mut self, bytes: &[u8]) -> Result<u64, Corruption> {
         self.received += bytes.len() as u64;
-        let room = FIRST_WORDS_BYTES - self.first_words.len();
-        self.first_words
-            .extend_from_slice(&bytes[..bytes.len().min(room)]);
+        keep_first_words(&mut self.first_words, bytes);
         if let Some(numbers) = &mut self.numbers {
             numbers.read(bytes).map_err(|why| Corruption {
                 at: self.received,
